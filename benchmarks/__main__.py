@@ -1,0 +1,96 @@
+"""The command: `python -m benchmarks`; writes results/<date>.json, results/latest.md and docs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .bench import Bench, Options
+from .report import document, surroundings
+from .scenarios import SCENARIOS
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+
+def _options(arguments: list[str]) -> tuple[Options, Path]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one run of 1 s windows: to try it")
+    parser.add_argument("--runs", type=int, help="interleaved runs, default 3")
+    parser.add_argument("--window", type=float, help="seconds each side is measured, default 8")
+    parser.add_argument("--messages", type=int, default=0, help="instead of what the window needs")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="contestants by part of a name"
+    )
+    parser.add_argument(
+        "--scenario", action="append", default=[], choices=list(SCENARIOS), help="default: all"
+    )
+    parser.add_argument("--output", type=Path, help="folder for the results")
+    chosen = parser.parse_args(arguments)
+    if chosen.runs is None:
+        chosen.runs = 1 if chosen.quick else 3
+    if chosen.window is None:
+        chosen.window = 1.0 if chosen.quick else 8.0
+    options = Options(
+        chosen.runs,
+        chosen.window,
+        chosen.messages,
+        chosen.quick,
+        tuple(chosen.only),
+        tuple(chosen.scenario),
+    )
+    return options, chosen.output or RESULTS
+
+
+def _write(report: dict[str, Any], folder: Path, complete: bool) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = report["started"][:19].replace(":", "").replace("T", "-")
+    (folder / f"{stamp}.json").write_text(json.dumps(report, indent=1) + "\n")
+    text = document(report)
+    (folder / "latest.md").write_text(text)
+    if complete and folder == RESULTS:
+        DOCS.write_text(text)
+    return text
+
+
+def _run(bench: Bench) -> Iterator[None]:
+    """Run every scenario of every run; yield after each."""
+    options = bench.options
+    for run in range(1, options.runs + 1):
+        for name, scenario in SCENARIOS.items():
+            if not options.scenarios or name in options.scenarios:
+                print(f"{name}, run {run} of {options.runs}", flush=True)
+                scenario(bench, run)
+                yield
+
+
+def main(arguments: list[str]) -> None:
+    """Run what was asked for; write the report after every scenario, so that none is lost."""
+    options, folder = _options(arguments)
+    begun = time.monotonic()
+    complete = not (options.quick or options.only or options.scenarios or options.messages)
+    text = ""
+    with Bench.opened(options) as bench:
+        report: dict[str, Any] = {
+            "command": shlex.join(["python", "-m", "benchmarks", *arguments]),
+            "started": datetime.now(timezone.utc).isoformat(),
+            "minutes": 0.0,
+            "options": {"runs": options.runs, "window": options.window, "quick": options.quick},
+            **surroundings(bench),
+            "rows": bench.rows,
+        }
+        for _ in _run(bench):
+            report["minutes"] = round((time.monotonic() - begun) / 60, 1)
+            text = _write(report, folder, complete)
+    print(f"\n{text}\nwritten to {folder}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,231 @@
+"""From raw rows to a document: medians, ratios, who ran with what."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .bench import Bench
+from .contestants import CONTESTANTS
+from .scenarios.local import PERSIST_QUEUES
+
+__all__ = ["document", "surroundings"]
+
+Rows = list[dict[str, Any]]
+PACKAGES = (
+    "fsdf", "redis", "hiredis", "orjson", "celery", "kombu", "funboost", "dramatiq", "huey",
+    "taskiq", "taskiq-redis", "rq", "persist-queue", "gevent", "eventlet",
+)  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "checkout" if package == "fsdf" else "absent"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def surroundings(bench: Bench) -> dict[str, Any]:
+    """Machine, versions and the configuration of every contestant."""
+    return {
+        "machine": {
+            "python": platform.python_version(),
+            "redis_server": bench.server.version,
+            "redis_options": bench.server.configuration,
+            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "kernel": platform.release(),
+            "load": os.getloadavg()[0],
+        },
+        "versions": {package: _version(package) for package in PACKAGES},
+        "contestants": [
+            {
+                "name": one.name,
+                "worker": " ".join(
+                    _shown(part) for part in (*(["python"] if one.python else []), *one.worker)
+                ),
+                "slots": one.slots,
+                "ack": one.ack,
+                "prefetch": one.prefetch,
+                "environment": dict(one.environment),
+            }
+            for one in (*CONTESTANTS, *PERSIST_QUEUES)
+        ],
+    }
+
+
+def _shown(part: str) -> str:
+    return part[part.index("benchmarks/") :] if "benchmarks/" in part else part
+
+
+def _names(rows: Rows, scenario: str) -> list[str]:
+    return list(dict.fromkeys(row["name"] for row in rows if row["scenario"] == scenario))
+
+
+def _values(rows: Rows, scenario: str, name: str, key: str) -> list[float]:
+    return [
+        row[key]
+        for row in rows
+        if row["scenario"] == scenario and row["name"] == name and row.get(key) is not None
+    ]
+
+
+def _median(rows: Rows, scenario: str, name: str, key: str) -> float | None:
+    values = _values(rows, scenario, name, key)
+    return statistics.median(values) if values else None
+
+
+def _format(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):,.0f} .. {max(values):,.0f}" if len(values) > 1 else ""
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _table(rows: Rows, scenario: str, columns: dict[str, tuple[str, int]], spread: bool) -> str:
+    """A row per name, the medians of `columns` (key -> heading, digits), the best first."""
+    first = next(iter(columns))
+    names = _names(rows, scenario)
+    names.sort(key=lambda name: -(_median(rows, scenario, name, first) or 0))
+    if not first.startswith("rate"):
+        names.reverse()
+    head = ["", *(heading for heading, _ in columns.values()), *(["range"] if spread else [])]
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    for name in names:
+        cells = [
+            _format(_median(rows, scenario, name, key), digits)
+            for key, (_, digits) in columns.items()
+        ]
+        values = _values(rows, scenario, name, first)
+        if not values:
+            cells[0] = "failed"
+        lines.append(_line([name, *cells, *([_spread(values)] if spread else [])]))
+    return "\n".join(lines)
+
+
+FSDF = "fsdf REDIS_ACK_ABLE"
+Pair = tuple[str, str, str, str, str]  # what, scenario, key, one side, other side
+RATIOS: tuple[Pair, ...] = (
+    ("threads / Celery threads", "consume", "rate", f"{FSDF} threading", "celery threads"),
+    ("gevent / Celery gevent", "consume", "rate", f"{FSDF} gevent", "celery gevent"),
+    ("eventlet / Celery eventlet", "consume", "rate", f"{FSDF} eventlet", "celery eventlet"),
+    ("asyncio / Celery threads", "consume", "rate", f"{FSDF} async", "celery threads"),
+    ("threads / funboost", "consume", "rate", f"{FSDF} threading",
+     "funboost REDIS_ACK_ABLE threading"),
+    ("fsdf_compat / Celery threads", "consume", "rate", "fsdf_compat threads", "celery threads"),
+    ("SQLite / SQLiteAckQueue, same durability", "consume", "rate", "fsdf SQLite threading",
+     PERSIST_QUEUES[0].name),
+    ("SQLite / SQLiteAckQueue as shipped", "consume", "rate", "fsdf SQLite threading",
+     PERSIST_QUEUES[1].name),
+    ("SQLite push / SQLiteAckQueue put as shipped", "publish", "rate", "fsdf SQLite threading",
+     PERSIST_QUEUES[1].name),
+    ("push / LPUSH", "publish", "rate", f"{FSDF} threading", "raw redis-py LPUSH"),
+    ("push / Celery delay", "publish", "rate", f"{FSDF} threading", "celery threads"),
+    ("push_many / push", "publish", "rate", f"{FSDF} threading, publish_many",
+     f"{FSDF} threading"),
+    ("SQLite push / SQLiteAckQueue put, same durability", "publish", "rate",
+     "fsdf SQLite threading", PERSIST_QUEUES[0].name),
+    ("two processes / one, 300 us", "processes", "rate",
+     f"{FSDF} threading, 300 us, 2 processes", f"{FSDF} threading, 300 us, 1 process"),
+    ("1,000,000 waiting / 100,000", "backlog", "rate", f"{FSDF} threading, 1,000,000 waiting",
+     f"{FSDF} threading, 100,000 waiting"),
+    ("round trip p50 / Celery's", "round_trip", "p50", f"{FSDF} threading", "celery threads"),
+)  # fmt: skip
+
+
+def _ratios(rows: Rows) -> str:
+    lines = [_line(["ratio of medians", "one", "other", "ratio"]), "| --- | ---: | ---: | ---: |"]
+    for what, scenario, key, one, other in RATIOS:
+        above = _median(rows, scenario, one, key)
+        below = _median(rows, scenario, other, key)
+        if above is not None and below:
+            digits = 0 if key == "rate" else 3
+            ratio = above / below
+            shown = f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
+            lines.append(_line([what, _format(above, digits), _format(below, digits), shown]))
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _failures(rows: Rows) -> str:
+    return "\n".join(
+        f"- {row['scenario']}, {row['name']}, run {row['run']}: `{row['failed'][:300]!r}`"
+        for row in rows
+        if "failed" in row
+    )
+
+
+def _configuration(contestants: list[dict[str, Any]]) -> str:
+    lines = [_line(["", "worker", "slots", "delivery", "prefetch"]), _line(["---"] * 5)]
+    for one in contestants:
+        cells = [one["name"], f"`{one['worker']}`", one["slots"], one["ack"], one["prefetch"]]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
+    ("Consume", "consume",
+     "No-op task, results off, one worker, full queue; messages per second from the first run to "
+     "the last. Leased is the most seen held at once, where the server shows it.",
+     {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1),
+      "server_us": ("Redis, us CPU", 1), "rss": ("RSS, MB", 0), "leased": ("leased", 0),
+      "messages": ("messages", 0), "window": ("window, s", 1)}, True),
+    ("Publish", "publish", "One process, one thread, results off.",
+     {"rate": ("per second", 0), "client_us": ("client, us CPU", 1)}, True),
+    ("Round trip", "round_trip", "Publish and wait for the result, one at a time; milliseconds.",
+     {"p50": ("p50", 2), "p99": ("p99", 2)}, False),
+    ("Idle", "idle", "A worker with nothing to do.",
+     {"cpu": ("CPU, %", 2), "commands": ("Redis commands/s", 2), "rss": ("RSS, MB", 1),
+      "processes": ("processes", 0)}, False),
+    ("Wake-up", "wake", "From another process's push to the task's first line; milliseconds.",
+     {"p50": ("p50", 2), "p99": ("p99", 2)}, False),
+    ("Processes", "processes", "A task of 300 us of CPU.",
+     {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 0)}, True),
+    ("Backlog", "backlog", "The first 100,000 messages of a long and of a short queue.",
+     {"rate": ("per second", 0), "window": ("window, s", 1)}, True),
+    ("qps", "qps",
+     "Starts at the function's first line: the rate over 30 s and its error; the fullest second of "
+     "all that slide over it.",
+     {"rate": ("starts per second", 3), "error": ("error, %", 3), "most": ("fullest second", 0)},
+     False),
+)  # fmt: skip
+
+
+def document(report: dict[str, Any]) -> str:
+    """The whole report as Markdown."""
+    rows, machine = report["rows"], report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    options = report["options"]
+    parts = [
+        "# Benchmarks",
+        f"`{report['command']}`, {report['started'][:16]} UTC, {report['minutes']} minutes; medians"
+        f" of {options['runs']} interleaved runs, windows of about {options['window']:g} s. Python "
+        f"{machine['python']}, Redis {machine['redis_server']} (`{machine['redis_options']}`), "
+        f"{machine['cores']} cores shared with Redis ({machine['processor']}). {versions}.",
+        "Compare within one table: machines drift. The raw numbers are in `benchmarks/results/`.",
+    ]
+    if text := _ratios(rows):
+        parts += ["## Ratios", text]
+    for title, scenario, about, columns, spread in SECTIONS:
+        if _names(rows, scenario):
+            parts += [f"## {title}", about, _table(rows, scenario, columns, spread)]
+    parts += ["## Configuration", _configuration(report["contestants"])]
+    if text := _failures(rows):
+        parts += ["## Failed", text]
+    return "\n\n".join(parts) + "\n"

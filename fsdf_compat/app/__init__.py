@@ -1,0 +1,1 @@
+"""The application: configuration, tasks, and how messages leave."""

@@ -1,0 +1,231 @@
+"""The worker: consumers for its queues on one pool, until it is told to stop."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from fsdf_engine import ConsumerHandle, Pool, end_fast, tune
+from fsdf_engine.contracts import Job, Plan, outcomes
+
+from ..app.base import Celery
+from ..app.finding import find_app
+from ..exceptions import ImproperlyConfigured
+from ..states import OF_OUTCOME
+
+__all__ = ["MODES", "Worker", "resolve_plan"]
+log = logging.getLogger("fsdf.celery")
+MODES = {
+    "prefork": "processes",
+    "processes": "processes",
+    "threads": "threads",
+    "gevent": "gevent",
+    "eventlet": "eventlet",
+    "solo": "inline",
+}
+APP = "FSDF_CELERY_APP"  # tells child processes which app it is
+INCLUDE = "FSDF_CELERY_INCLUDE"  # modules named by -I
+RESOLVE = f"{__name__}:resolve_plan"
+FOREVER = 365 * 86_400.0  # a warm shutdown waits for every run
+STOPPED = 0  # no signal has this number
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker is told; `run` does the rest."""
+
+    app: Celery
+    place: str  # as `-A` names the app; "" if it was not needed
+    hostname: str
+    pool: str = ""
+    concurrency: int = 0
+    queues: Sequence[str] = ()
+    max_tasks_per_child: int = 0
+    max_memory_per_child: int = 0  # KiB, as Celery has it
+
+    def run(self) -> int:
+        """Consume until a signal ends it; return the exit code. Blocks."""
+        events = _Events()
+        _import_tasks(self.app)
+        if not self.app.tasks:
+            raise ImproperlyConfigured(f"{self.app!r} has no tasks; set include=[...]")
+        mode, size = self._mode(), self._size()
+        queues = list(self.queues) or [self.app.conf.task_default_queue]
+        self._greet(mode, size, queues)
+        self._report()
+        self.app.engine.listeners.add("run_ended", _tell)
+        pool = self._make_pool(mode, size)
+        try:
+            handles = [self._consume(name, pool) for name in queues]
+            tune()
+            log.info("%s ready.", self.hostname)
+            return self._wait(events, handles)
+        finally:
+            self.app.engine.stop(drain=False)
+            pool.close(0.0)
+            self.app.close()
+            events.close()
+
+    def _mode(self) -> str:
+        name = self.pool or str(self.app.conf.worker_pool)
+        if name not in MODES:
+            raise ImproperlyConfigured(f"unknown pool {name!r}; there are {', '.join(MODES)}")
+        return name
+
+    def _size(self) -> int:
+        if self._mode() == "solo":
+            return 1
+        return int(self.concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1)
+
+    def _make_pool(self, mode: str, size: int) -> Pool:
+        more: dict[str, Any] = {}
+        if MODES[mode] == "processes":
+            conf = self.app.conf
+            if not self.place:
+                raise ImproperlyConfigured("child processes must find the app: give -A module")
+            os.environ[APP] = self.place
+            memory = self.max_memory_per_child or conf.worker_max_memory_per_child or 0
+            more = {
+                "start_method": conf.worker_pool_start_method or _start_method(),
+                "preload": (self.place.partition(":")[0],),
+                "resolve": RESOLVE,
+                "max_tasks_per_child": self.max_tasks_per_child
+                or conf.worker_max_tasks_per_child
+                or 0,
+                "max_memory_per_child": memory * 1024,
+            }
+        return self.app.engine.new_pool(MODES[mode], size, **more)
+
+    def _consume(self, name: str, pool: Pool) -> ConsumerHandle:
+        """Serve one queue with every task: any task may come on any queue."""
+        served = [task.on(name) for task in self.app.tasks.values()]
+        return self.app.engine.consume(served[0], pool=pool)
+
+    def _wait(self, events: _Events, handles: Sequence[ConsumerHandle]) -> int:
+        """Warm shutdown at the first signal, cold at the second, or at once at SIGQUIT. Blocks."""
+        number = events.get()
+        if number != getattr(signal, "SIGQUIT", None):
+            log.warning("Warm shutdown: waiting for running tasks; a second signal ends at once")
+            threading.Thread(target=self._drain, args=(events,), daemon=True).start()
+            if (number := events.get()) == STOPPED:
+                return 0
+        log.warning("Cold shutdown: what runs goes back to its queue")
+        end_fast(handles, 128 + number)
+        return 128 + number
+
+    def _drain(self, events: _Events) -> None:
+        self.app.engine.stop(drain=True, timeout=FOREVER)
+        events.put(STOPPED)
+
+    def _greet(self, mode: str, size: int, queues: Sequence[str]) -> None:
+        conf = self.app.conf
+        lines = [
+            f" -------------- {self.hostname} (fsdf)",
+            f"  app:          {self.place or self.app.main}",
+            f"  transport:    {_hidden(conf.broker_url) or 'sqlite'}",
+            f"  results:      {_hidden(conf.result_backend) or 'disabled'}",
+            f"  concurrency:  {size} ({mode})",
+            f"  queues:       {', '.join(self.app.wire_queue(name) for name in queues)}",
+            "  [tasks]",
+            *(f"    . {name}" for name in sorted(self.app.tasks)),
+        ]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+    def _report(self) -> None:
+        """Say once what is configured and has no effect."""
+        conf = self.app.conf
+        if unused := conf.unused():
+            log.warning("not yet used in this version: %s", ", ".join(unused))
+        for name, meant in conf.misspelt().items():
+            log.warning("unknown setting %r; did you mean %r?", name, meant)
+        for task in self.app.tasks.values():
+            if unused := task.unused():
+                log.warning("task %s: not yet used: %s", task.name, ", ".join(unused))
+
+
+def _start_method() -> str:
+    """A server that has the app's module forks children faster than they could import it."""
+    methods = multiprocessing.get_all_start_methods()
+    return "forkserver" if "forkserver" in methods else "spawn"
+
+
+class _Events:
+    """Signals, and the end of a drain, in the order in which they come.
+
+    The interpreter writes a signal's number to a socket: that wakes a hub of greenlets, too.
+    """
+
+    def __init__(self) -> None:
+        self._ear, self._bell = socket.socketpair()
+        self._bell.setblocking(False)
+        names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK")
+        self._numbers = {STOPPED, *(getattr(signal, name, STOPPED) for name in names)}
+        for number in self._numbers - {STOPPED}:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+
+    def put(self, number: int) -> None:
+        """Add an event, from any thread."""
+        self._bell.send(bytes([number]))
+
+    def get(self) -> int:
+        """Block until something comes, and return its number."""
+        while (number := self._ear.recv(1)[0]) not in self._numbers:
+            continue  # user code has a handler for another signal
+        return number
+
+    def close(self) -> None:
+        """Hear no more."""
+        signal.set_wakeup_fd(-1)
+        self._ear.close()
+        self._bell.close()
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Only a signal with a handler is written to the socket."""
+
+
+def _tell(job: Job, outcome: outcomes.Outcome) -> None:
+    """Log the end of a run as Celery's users expect it: failures always."""
+    kind = type(outcome)
+    if kind is outcomes.Succeeded:
+        log.info("Task %s[%s] succeeded", job.plan.name, job.id)
+    elif kind is outcomes.Retry:
+        log.info("Task %s[%s] retry: %s", job.plan.name, job.id, outcomes.describe(outcome))
+    elif isinstance(outcome, outcomes.Failed):
+        name, trace = job.plan.name, outcomes.trace_of(outcome)
+        log.error("Task %s[%s] raised %r\n%s", name, job.id, outcome.error, trace)
+    else:
+        state = OF_OUTCOME.get(kind.__name__.lower(), kind.__name__.upper())
+        log.warning("Task %s[%s] %s: %s", job.plan.name, job.id, state, outcomes.describe(outcome))
+
+
+def _hidden(url: object) -> str:
+    """Return a URL without its password."""
+    head, at, tail = str(url or "").rpartition("@")
+    scheme, _, user = head.partition("://")
+    return f"{scheme}://{user.partition(':')[0]}:**@{tail}" if at else tail
+
+
+def resolve_plan(wire_queue: str, name: str) -> Plan:
+    """Return a task's plan in a child process of the worker."""
+    app = find_app(os.environ[APP])
+    _import_tasks(app)
+    return app.plan(wire_queue, name)
+
+
+def _import_tasks(app: Celery) -> None:
+    app.import_tasks()
+    for name in os.environ.get(INCLUDE, "").split(","):
+        if name.strip():
+            importlib.import_module(name.strip())

@@ -1,0 +1,89 @@
+"""Any broker under gevent or eventlet: what blocks natively runs in native threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from ..contracts import (
+    Broker,
+    Capability,
+    DeadMessage,
+    Delivery,
+    LeaseId,
+    Outgoing,
+    Part,
+    QueueSize,
+    Settlement,
+    Subscription,
+)
+from ..green import offload
+
+__all__ = ["GreenBroker"]
+
+T = TypeVar("T")
+
+
+class GreenBroker(Broker):
+    """Makes a broker that is not GREEN_SAFE so: only the calling greenlet waits for its calls.
+
+    A call from a native thread is made there and then. A greenlet that is killed during a call
+    leaves it running; leases that such a `fetch` brings end by time.
+    """
+
+    capabilities: Capability  # type: ignore[misc]  # those of the broker within, and one more
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker.url)
+        self.broker = broker
+        self.capabilities = broker.capabilities | Capability.GREEN_SAFE
+        self._call = offload()
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        self._call(self.broker.publish, batch)
+
+    def subscribe(self, queue: str, *, lease: float) -> Subscription:
+        return _GreenSubscription(self.broker.subscribe(queue, lease=lease), self._call)
+
+    def size(self, queue: str) -> QueueSize:
+        return self._call(self.broker.size, queue)
+
+    def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
+        return self._call(self.broker.purge, queue, parts)
+
+    def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
+        return self._call(self.broker.dead_letters, queue, limit, offset)
+
+    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+        return self._call(self.broker.replay, queue, ids)
+
+    def check(self) -> None:
+        self._call(self.broker.check)
+
+    def close(self) -> None:
+        self._call(self.broker.close)
+        self._call.close()
+
+
+class _GreenSubscription(Subscription):
+    def __init__(self, subscription: Subscription, call: Any) -> None:
+        self._subscription = subscription
+        self._call: Callable[..., Any] = call
+
+    def wait(self, timeout: float) -> None:
+        self._call(self._subscription.wait, timeout)
+
+    def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
+        return self._call(self._subscription.fetch, limit, max_bytes)  # type: ignore[no-any-return]
+
+    def wake(self) -> None:
+        self._call(self._subscription.wake)
+
+    def settle(self, batch: Sequence[Settlement]) -> Collection[LeaseId]:
+        return self._call(self._subscription.settle, batch)  # type: ignore[no-any-return]
+
+    def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:
+        return self._call(self._subscription.extend, leases)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._call(self._subscription.close)

@@ -1,0 +1,221 @@
+"""The Lua of `redis_brpoplpush`: on the server's clock, on the keys of one queue only.
+
+Keys, entries and places are those of `redis_ack_scripts`, whose other scripts serve here too, but
+
+ 4  {q}:claims    zset  keys of owner lists by deadline
+    {q}:o:<token> list  what one fetch leased: marks, then the items as they were moved
+
+The marks are one character per item: "b" a bare body, "e" an entry, "-" settled (the item is empty
+then). A place is the item's index in the owner list, from 1; a lease is settled by place, so two
+equal items are never mistaken for each other.
+"""
+
+from __future__ import annotations
+
+from .redis_ack_scripts import keys_of as keys_of_lists
+from .redis_line import Script
+
+__all__ = ["ACK", "CLAIM", "PURGE", "RETURN", "SCRIPTS", "SIZE", "keys_of"]
+
+
+def keys_of(queue: str) -> tuple[str, ...]:
+    """Return the keys of a queue, in the order that every script expects."""
+    keys = keys_of_lists(queue)
+    return (*keys[:3], f"{{{queue}}}:claims", *keys[4:])
+
+
+_COMMON = """
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1e6
+local function parts(owner, place, mark, item)
+  local derived = string.match(owner, '[^:]*$') .. '-' .. place
+  if mark == 'b' then return derived, 0, 0, '', item end
+  local id, lost, priority, state, start = string.match(item, '^([^:]*):(%d+):(%d):([^\\n]*)\\n()')
+  return id == '' and derived or id, tonumber(lost), tonumber(priority), state,
+    string.sub(item, start)
+end
+local function entry(id, lost, priority, state, body)
+  return id .. ':' .. lost .. ':' .. priority .. ':' .. state .. '\\n' .. body
+end
+local function line_of(priority) return KEYS[priority > 0 and 7 + priority or 2] end
+local function sides() return redis.call('EXISTS', KEYS[2], unpack(KEYS, 8, 16)) > 0 end
+local function settle(owner, marks, places)
+  local left = table.concat(marks)
+  if not string.find(left, '[be]') then
+    redis.call('UNLINK', owner); redis.call('ZREM', KEYS[4], owner)
+    return
+  end
+  redis.call('LSET', owner, 0, left)
+  for _, place in ipairs(places) do redis.call('LSET', owner, place, '') end
+end
+local function marks_of(owner)
+  local marks = {}
+  for mark in string.gmatch(redis.call('LINDEX', owner, 0) or '', '.') do
+    marks[#marks + 1] = mark
+  end
+  return marks
+end
+local function bring_back(owner, counted)
+  local marks, items = marks_of(owner), redis.call('LRANGE', owner, 1, -1)
+  for place = #items, 1, -1 do
+    if marks[place] ~= '-' then
+      local id, n, priority, state, body = parts(owner, place, marks[place], items[place])
+      redis.call('RPUSH', line_of(priority), entry(id, n + counted, priority, state, body))
+    end
+  end
+  redis.call('UNLINK', owner); redis.call('ZREM', KEYS[4], owner)
+end
+"""
+
+# ARGV as for CLAIM of `redis_ack_scripts`, but 6: when the caller sent this by our clock ('':
+# unknown); 8+: lists that were leased but never received. What is due, what was not received and
+# what is orphaned joins the line first (no orphans if the call comes late, for then owners' calls
+# do, too). Reply: how many of the items are entries, a waiter to poke, items, the time. O(items).
+CLAIM = Script(
+    _COMMON
+    + """
+local owner, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+if ARGV[7] ~= '' then redis.call('SREM', KEYS[5], ARGV[7]) end
+local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, limit)
+for i = #due, 1, -1 do
+  redis.call('ZREM', KEYS[3], due[i])
+  local _, _, priority, _, body = parts('', 0, 'e', due[i])
+  if string.byte(due[i]) ~= 126 then redis.call('RPUSH', line_of(priority), due[i])
+  elseif priority == 0 then redis.call('RPUSH', KEYS[1], body)
+  else redis.call('RPUSH', line_of(priority), entry('', 0, priority, '', body)) end
+end
+for i = #ARGV, 8, -1 do bring_back(ARGV[i], 0) end
+local late = ARGV[6] == '' or now - ARGV[6] > math.max(ARGV[4] / 3, 0.25)
+if ARGV[5] ~= '-' and not late then
+  local from = ARGV[5] == '' and '-inf' or now - ARGV[5]
+  for _, lost in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], from, now, 'LIMIT', 0, 8)) do
+    bring_back(lost, 1)
+  end
+end
+local items, bytes = {}, 0
+local function take(list)
+  while #items < limit and bytes < room do
+    local item = redis.call('LMOVE', list, owner, 'RIGHT', 'RIGHT')
+    if not item then return end
+    items[#items + 1] = item; bytes = bytes + #item
+  end
+end
+local some = sides()
+if some then
+  for priority = 9, 0, -1 do take(line_of(priority)) end
+end
+local entries = #items
+take(KEYS[1])
+if #items > 0 then
+  redis.call('LPUSH', owner, string.rep('e', entries) .. string.rep('b', #items - entries))
+  redis.call('ZADD', KEYS[4], now + ARGV[4], owner)
+end
+local poke = some and sides() and redis.call('SRANDMEMBER', KEYS[5])
+return {entries, poke, items, string.format('%.6f', now)}
+"""
+)
+
+# ARGV per owner list: key, n, n places. Ends leases for good. Reply: the ordinals of the places
+# that were not ours. O(items of the lists).
+ACK = Script(
+    _COMMON
+    + """
+local lost, i, ordinal = {}, 1, 0
+while i <= #ARGV do
+  local owner, last = ARGV[i], i + 1 + ARGV[i + 1]
+  local marks, places = marks_of(owner), {}
+  for k = i + 2, last do
+    local place = tonumber(ARGV[k])
+    if (marks[place] or '-') == '-' then lost[#lost + 1] = ordinal
+    else marks[place] = '-'; places[#places + 1] = place end
+    ordinal = ordinal + 1
+  end
+  if #places > 0 then settle(owner, marks, places) end
+  i = last + 1
+end
+return lost
+"""
+)
+
+# ARGV per message: owner list, place, "back" or "dead", delay, state or JSON of reason and trace.
+# Ends leases otherwise. Reply: a waiter to poke, the ordinals of those that were not ours.
+# O(log n + items of the list) each.
+RETURN = Script(
+    _COMMON
+    + """
+local lost, poke = {}, false
+for i = 1, #ARGV, 5 do
+  local owner, place, delay = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 3])
+  local marks = marks_of(owner)
+  if (marks[place] or '-') == '-' then lost[#lost + 1] = (i - 1) / 5
+  else
+    local item = redis.call('LINDEX', owner, place)
+    local id, n, priority, state, body = parts(owner, place, marks[place], item)
+    marks[place] = '-'
+    settle(owner, marks, {place})
+    if ARGV[i + 2] == 'dead' then
+      redis.call('ZADD', KEYS[6], now, id)
+      redis.call('HSET', KEYS[7], id, ARGV[i + 4] .. '\\n' .. entry(id, n, priority, '', body))
+    else
+      local back = entry(id, n, priority, ARGV[i + 4], body)
+      if delay > 0 then redis.call('ZADD', KEYS[3], now + delay, back)
+      else redis.call('RPUSH', line_of(priority), back) end
+      poke = true
+    end
+  end
+end
+return {poke and redis.call('SRANDMEMBER', KEYS[5]), lost}
+"""
+)
+
+_LEASED = """
+local function leased(owner)
+  local _, settled = string.gsub(redis.call('LINDEX', owner, 0) or '', '[be]', '')
+  return settled
+end
+"""
+
+# Reply: waiting, delayed, leased, dead. What is due waits. O(owner lists + log n).
+SIZE = Script(
+    _COMMON
+    + _LEASED
+    + """
+local waiting, held = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]), 0
+for i = 8, 16 do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+for _, owner in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do held = held + leased(owner) end
+local due = redis.call('ZCOUNT', KEYS[3], '-inf', now)
+return {waiting + due, redis.call('ZCARD', KEYS[3]) - due, held, redis.call('HLEN', KEYS[7])}
+"""
+)
+
+# ARGV the parts: waiting, delayed, leased, dead. Reply: how many messages went.
+# O(owner lists + due).
+PURGE = Script(
+    _COMMON
+    + _LEASED
+    + """
+local parts, count = {}, 0
+for _, part in ipairs(ARGV) do parts[part] = true end
+if parts.waiting then
+  count = redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+  for _, i in ipairs({1, 2, 8, 9, 10, 11, 12, 13, 14, 15, 16}) do
+    count = count + redis.call('LLEN', KEYS[i]); redis.call('UNLINK', KEYS[i])
+  end
+end
+if parts.delayed then
+  count = count + redis.call('ZCARD', KEYS[3]); redis.call('UNLINK', KEYS[3])
+end
+if parts.leased then
+  for _, owner in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+    count = count + leased(owner); redis.call('UNLINK', owner)
+  end
+  redis.call('UNLINK', KEYS[4])
+end
+if parts.dead then
+  count = count + redis.call('HLEN', KEYS[7]); redis.call('UNLINK', KEYS[6], KEYS[7])
+end
+return count
+"""
+)
+
+SCRIPTS = (CLAIM, ACK, RETURN, SIZE, PURGE)

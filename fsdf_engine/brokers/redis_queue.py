@@ -1,0 +1,315 @@
+"""What the Redis list brokers share: publishing, waiting, dead letters, sizes. Redis >= 6.2.
+
+Keys and scripts are described in `redis_ack_scripts`. A message of priority 0 is its bare body in
+the list named like the queue, so any program may LPUSH one, and LLEN is true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from ..contracts import (
+    Broker,
+    Capability,
+    DeadMessage,
+    Outgoing,
+    Part,
+    QueueSize,
+    Subscription,
+)  # fmt: skip
+from ..errors import BrokerError, PublishError, ServerRefused, Unavailable
+from ..outcomes import DeadLetter, Release, Verdict
+from .redis_ack_scripts import (
+    BATCH,
+    CLAIM,
+    DELAY,
+    FORGET,
+    GIVE_BACK,
+    LETTERS,
+    LOOK,
+    PURGE,
+    REPLAY,
+    SCRIPTS,
+    SIZE,
+    keys_of,
+)  # fmt: skip
+from .redis_line import Command, Line, Lines, Unanswered, failure
+
+__all__ = ["RedisQueueBroker", "RedisQueueSubscription", "arguments"]
+
+CHUNK = 1000  # bodies per LPUSH: bounds how long one command holds the server
+PARTS = {Part.WAITING: "waiting", Part.DELAYED: "delayed", Part.LEASED: "leased", Part.DEAD: "dead"}
+LONGEST = 300.0  # seconds of one wait; waiters are forgotten after an hour
+
+
+def arguments(verdict: Verdict) -> tuple[Any, ...]:
+    """Return how RETURN is told about a verdict that keeps the message; nothing of an Ack."""
+    match verdict:
+        case Release(delay, state):
+            return "back", delay, json.dumps(state, separators=(",", ":")) if state else ""
+        case DeadLetter(reason, trace):
+            return "dead", 0, json.dumps([reason, trace])
+    return ()
+
+
+class _Parcel(NamedTuple):
+    """A command, and the messages that it stores; other than LPUSH it answers a waiter to poke."""
+
+    queue: str
+    command: Command
+    items: list[Outgoing]
+
+
+def poke(line: Line, queue: str, id: Any) -> None:
+    """Unblock one waiter; forget those that wait no longer. Sends."""
+    # what it tells of is stored already, and a waiter looks again by itself after its lease
+    with contextlib.suppress(BrokerError, ServerRefused):
+        while id:
+            [reply] = line.exchange([("CLIENT", "UNBLOCK", int(id))])
+            if reply == 1:
+                return
+            [id] = line.call(FORGET(keys_of(queue), id))
+
+
+class RedisQueueBroker(Broker):
+    """The sending half, and what is counted, listed and purged."""
+
+    setting: ClassVar[str] = "REDIS_URL"
+    capabilities: ClassVar[Capability] = (
+        Capability.DELAY | Capability.PRIORITY | Capability.DEAD_LETTER | Capability.SIZE
+        | Capability.SHARED | Capability.ORDERED | Capability.GREEN_SAFE
+    )  # fmt: skip
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._lines = Lines(url, SCRIPTS)
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        queues: dict[str, list[Outgoing]] = {}
+        for item in batch:
+            queues.setdefault(item.queue, []).append(item)
+        by_line: dict[Line, list[_Parcel]] = {}
+        for queue, items in queues.items():
+            by_line.setdefault(self._lines.line(queue), []).extend(_parcels(queue, items))
+        rejected: list[Outgoing] = []
+        unknown: list[Outgoing] = []
+        reason: Exception | None = None
+        for line, parcels in by_line.items():
+            try:
+                replies = line.exchange([parcel.command for parcel in parcels])
+            except (Unavailable, ServerRefused) as error:
+                reason = error
+                stored = unknown if isinstance(error, Unanswered) else rejected
+                stored += [item for parcel in parcels for item in parcel.items]
+                continue
+            for parcel, reply in zip(parcels, replies):
+                if refused := failure(reply):
+                    reason = refused
+                    rejected += parcel.items
+                elif parcel.command[0] != "LPUSH":
+                    poke(line, parcel.queue, reply)
+        if reason:
+            if len(rejected) == len(batch) and isinstance(reason, (Unavailable, ServerRefused)):
+                raise reason
+            raise PublishError(rejected, unknown) from reason
+
+    def size(self, queue: str) -> QueueSize:
+        return QueueSize(*self._call(queue, SIZE(keys_of(queue))))
+
+    def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
+        names = [name for part, name in PARTS.items() if part in parts]
+        return int(self._call(queue, PURGE(keys_of(queue), *names)))
+
+    def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
+        flat = self._call(queue, LETTERS(keys_of(queue), offset, limit))
+        found = []
+        for id, died_at, value in zip(flat[::3], flat[1::3], flat[2::3]):
+            told, _, body = value.split(b"\n", 2)
+            reason, trace = json.loads(told)
+            found.append(DeadMessage(id.decode(), body, reason, trace, float(died_at)))
+        return found
+
+    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+        wanted, total = None if ids is None else list(ids), 0
+        while wanted is None or wanted:
+            some = wanted[:500] if wanted else []
+            count, waiter = self._call(queue, REPLAY(keys_of(queue), *some))
+            poke(self._lines.line(queue), queue, waiter)
+            total += count
+            if wanted is None and count < 500:
+                break
+            wanted = wanted and wanted[500:]
+        return total
+
+    def check(self) -> None:
+        self._lines.line().open()
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _call(self, queue: str, command: Command) -> Any:
+        return self._lines.line(queue).call(command)[0]
+
+
+def _parcels(queue: str, items: list[Outgoing]) -> list[_Parcel]:
+    """Return the commands that store these messages."""
+    plain: list[Outgoing] = []
+    lines: dict[int, list[Outgoing]] = {}
+    later: list[Outgoing] = []
+    for item in items:
+        if item.delay > 0 or item.not_before > 0:
+            later.append(item)
+        elif item.priority:
+            lines.setdefault(item.priority, []).append(item)
+        else:
+            plain.append(item)
+    found: list[_Parcel] = []
+    for start in range(0, len(plain), CHUNK):
+        some = plain[start : start + CHUNK]
+        found.append(_Parcel(queue, ("LPUSH", queue, *[item.body for item in some]), some))
+    if not (lines or later):
+        return found
+    keys = keys_of(queue)
+    for priority, some in lines.items():
+        entries = [b":0:%d:\n" % priority + item.body for item in some]
+        found.append(_Parcel(queue, ("LPUSH", keys[6 + priority], *entries), some))
+        found.append(_Parcel(queue, ("SRANDMEMBER", keys[4]), []))
+    token = os.urandom(8).hex().encode()
+    for start in range(0, len(later), CHUNK):
+        some = later[start : start + CHUNK]
+        told: list[Any] = []
+        for n, item in enumerate(some, start):
+            due = f"+{item.delay!r}" if item.delay > 0 else repr(item.not_before)
+            told += (due, b"~%b-%d:0:%d:\n" % (token, n, item.priority) + item.body)
+        found.append(_Parcel(queue, DELAY(keys, *told), some))
+    return found
+
+
+class RedisQueueSubscription(Subscription):
+    """Waits and takes; unless it `keeps`, it leases nothing and what it has taken is gone.
+
+    Both kinds bring back what another one's ended lease held.
+    """
+
+    keeps: ClassVar[bool]
+
+    def __init__(self, url: str, queue: str, lease: float) -> None:
+        self._queue, self._lease, self._keys = queue, lease, keys_of(queue)
+        self._batch = f"{{{queue}}}:b:"
+        self._fetching = Line(url, SCRIPTS, queue)  # blocks in wait()
+        self._lines = Lines(url, SCRIPTS)  # everything else: the outbox's, the keeper's, wake()
+        self._chunk = 8  # how many to pop at first, from the size of the last bodies
+        self._waiting = self._woken = False
+        self._waiter: int | str = ""  # the id under which we are known as a waiter
+        self._missed: list[str] = []  # what was perhaps leased for us while the answer was lost
+        self._down: float | None = None  # since when the server does not answer
+        self._hold_until = 0.0  # nothing is reaped before
+
+    def wait(self, timeout: float) -> None:
+        self._waiting = True  # before reading `_woken`: wake() writes that first
+        try:
+            if self._woken:
+                return
+            self._waiter, age, patience = self._open(), self._age(), min(timeout, LONGEST)
+            block = ("BLMOVE", self._queue, self._queue, "RIGHT", "RIGHT", patience + 1.0)
+            # one write: the server runs both before anybody can poke us in between
+            self._fetching.call(
+                LOOK(self._keys, self._waiter, age),
+                block,
+                first=lambda reply: self._patience(reply, patience),
+                late=self._unblock,
+            )
+        except Unavailable:
+            self._down = self._down or time.monotonic()
+            raise
+        finally:
+            self._waiting = self._woken = False
+
+    def _patience(self, look: Any, patience: float) -> float:
+        """Return how long to block, from the answer of LOOK."""
+        if self._woken or not isinstance(look, list) or look[0]:
+            return 0.0
+        now = time.monotonic()
+        holds = (self._hold_until, self._fetching.started + self._grace())
+        # a lease that is taken while we block may end after as long as ours
+        ends = (float(look[1]), float(look[2]), self._lease, *[h - now for h in holds if h > now])
+        return min(patience, *ends) + 0.001
+
+    def wake(self) -> None:
+        self._woken = True
+        if self._waiting:
+            # when the server is away the wait ends by that, too
+            with contextlib.suppress(Unavailable):
+                self._unblock()
+
+    def _unblock(self) -> None:
+        self._lines.line(self._queue).exchange([("CLIENT", "UNBLOCK", self._fetching.id)])
+
+    def _grace(self) -> float:
+        """Return for how long after an outage owners may extend before anything is reaped."""
+        return self._lease / 3 + 1.0
+
+    def _open(self) -> int:
+        """Connect if need be; after an outage that kept owners from extending, hold the reaping."""
+        id = self._fetching.open()
+        if self._down is not None:
+            now = time.monotonic()
+            if now - self._down > self._lease / 3:
+                self._hold_until = now + self._grace()
+            self._down = None
+        return id
+
+    def _age(self) -> float | str:
+        """Return the age that CLAIM and LOOK are told."""
+        now = time.monotonic()
+        if now < self._hold_until:
+            return "-"
+        up = now - self._fetching.started
+        return up if up < self._grace() else ""
+
+    def _take(self, limit: int, max_bytes: int) -> list[tuple[str, int, list[bytes]]]:
+        """Take up to two batches; return for each its key, how many are entries, and the items."""
+        parts = [min(limit, BATCH)]
+        if limit > BATCH and not self._waiter:  # after a wait there is rarely that much
+            parts.append(min(limit - BATCH, BATCH))
+        batches = [f"{self._batch}{os.urandom(8).hex()}" for _ in parts]
+        room = max(1, max_bytes // len(parts))
+        try:
+            self._open()
+            lease = self._lease if self.keeps else ""
+            until = time.monotonic() + self._fetching.clock + min(1.0, self._lease / 3)
+            told = (room, lease, self._age(), self._chunk, self._waiter, until)
+            before = [GIVE_BACK(self._keys, *self._missed)] if self._missed else []
+            replies = self._fetching.call(
+                *before,
+                *[CLAIM(self._keys, batch, part, *told) for batch, part in zip(batches, parts)],
+            )[len(before) :]
+        except Unavailable as error:
+            if isinstance(error, Unanswered):
+                self._missed += batches
+            self._down = self._down or time.monotonic()
+            raise
+        self._waiter = ""
+        self._missed.clear()
+        found = []
+        for batch, (entries, waiter, items, clock) in zip(batches, replies):
+            self._fetching.clock = float(clock) - time.monotonic()  # it may have been set
+            self._poke(waiter)
+            if items:
+                found.append((batch, entries, items))
+                typical = sum(map(len, items)) // len(items) + 1
+                self._chunk = max(1, min(BATCH, room // (2 * typical)))
+        return found
+
+    def _poke(self, waiter: Any) -> None:
+        if waiter:
+            poke(self._lines.line(self._queue), self._queue, waiter)
+
+    def close(self) -> None:
+        self._fetching.close()
+        self._lines.close()

@@ -1,0 +1,96 @@
+"""Where a Redis URL leads: one server, the master of a Sentinel group, or a node of a cluster.
+
+URLs: `redis://[[user]:password@]host:port/db`, `rediss://` (TLS), `unix:///path?db=0`,
+`redis+sentinel://[user:password@]host:port,host:port/service/db[?sentinel_password=...]`,
+`redis+cluster://` and `rediss+cluster://host:port`. A query passes options of redis-py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..errors import ConfigurationError, MissingExtra
+
+try:
+    import redis
+    import redis.backoff
+    import redis.cluster
+    import redis.retry
+    import redis.sentinel
+except ImportError as error:
+    raise MissingExtra('Redis needs its client: pip install "fsdf[redis]"') from error
+
+__all__ = ["TIMEOUT", "Route", "masked"]
+
+TIMEOUT = 5.0  # seconds to connect, and for each answer
+
+
+def masked(url: str) -> str:
+    """Return the URL with its passwords replaced by stars."""
+    url = re.sub(r"://([^:@/]*):.*@", r"://\1:***@", url)
+    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", url)
+
+
+class Route:
+    """Where a URL leads: makes unconnected connections, asking for the address where needed."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.masked, self._key = masked(url), key
+        scheme, _, rest = url.partition("://")
+        self._scheme, plus, self.kind = scheme.partition("+")
+        try:
+            if self._scheme not in ("redis", "rediss", "unix") or (plus and not self._finds()):
+                raise ValueError("use redis://, rediss://, unix://, redis+sentinel:// or +cluster")
+            if self.kind == "sentinel":
+                rest = self._sentinels(rest)
+            pool = redis.ConnectionPool.from_url(f"{self._scheme}://{rest}")
+        except (ValueError, TypeError) as error:
+            reason = "" if "@" in rest else f" ({error})"  # it may quote a part of the password
+            raise ConfigurationError(f"wrong Redis URL {self.masked!r}{reason}") from None
+        self._class = pool.connection_class
+        self._options: dict[str, Any] = {
+            "socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True,
+            **pool.connection_kwargs, "protocol": 2, "decode_responses": False,
+            "health_check_interval": 0, "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        }  # fmt: skip
+        if self._scheme == "unix":
+            del self._options["socket_keepalive"]
+
+    def _finds(self) -> bool:
+        return self.kind in ("sentinel", "cluster") and self._scheme != "unix"
+
+    def _sentinels(self, rest: str) -> str:
+        """Take the sentinels and the service from `rest`; return the server's own part of it."""
+        parts = urlsplit(f"//{rest}")
+        user, at, hosts = parts.netloc.rpartition("@")
+        pairs = [host.rpartition(":") for host in hosts.split(",")]
+        self._hosts = [(h, int(p)) if colon else (p, 26379) for h, colon, p in pairs]
+        self._service, _, db = parts.path.strip("/").partition("/")
+        if not self._service:
+            raise ValueError("name the service: redis+sentinel://host:port/service/db")
+        query = dict(parse_qsl(parts.query))
+        self._secret = unquote(query.pop("sentinel_password", "")) or None
+        options = "&".join(f"{k}={v}" for k, v in query.items())
+        return f"{user}{at}localhost/{db}" + (f"?{options}" if options else "")
+
+    def connection(self) -> Any:
+        """Return a connection to be connected. Blocks where the address must be asked for."""
+        options = self._options
+        if self.kind == "sentinel":
+            finder: Any = redis.sentinel.Sentinel
+            ask = finder(self._hosts, socket_timeout=TIMEOUT, password=self._secret)
+            host, port = ask.discover_master(self._service)
+            options = {**options, "host": host, "port": port}
+        elif self.kind == "cluster":
+            names = ("host", "port", "username", "password")
+            known = {k: v for k, v in options.items() if k in names or k.startswith("ssl_")}
+            tls = self._scheme == "rediss"
+            cluster: Any = redis.cluster.RedisCluster(**known, ssl=tls, protocol=2)
+            try:
+                node = cluster.get_node_from_key(self._key)
+            finally:
+                cluster.close()
+            options = {**options, "host": node.host, "port": node.port}
+        return self._class(**options)

@@ -1,0 +1,236 @@
+"""`fsdf run`: a worker for the tasks that modules declare."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..core.worker import GRACE, end_fast, tune
+from ..engine import Engine, default_engine
+from ..errors import ConfigurationError, FsdfError, MissingExtra
+from ..frame_file import START_FOLDER
+from ..green import active_hub
+from ..spelling import did_you_mean
+from .output import Commands
+
+if TYPE_CHECKING:
+    from ..core.supervisor import Supervisor
+    from ..task import Task
+
+__all__ = ["add_to", "load"]
+log = logging.getLogger("fsdf.cli")
+_PATCHED = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command."""
+    run = commands.add_parser(
+        "run",
+        help="consume the tasks that modules declare",
+        description="Import modules and consume every task they declare. SIGTERM and SIGINT let"
+        " what runs come to its end; a second signal ends at once.",
+    )
+    run.add_argument("modules", nargs="+", metavar="MODULE_OR_FILE")
+    run.add_argument(
+        "-q", "--queue", action="append", default=[], help="only this queue; may be repeated"
+    )
+    run.add_argument("--processes", type=int, default=1, metavar="N", help="worker processes")
+    run.add_argument(
+        "--green", choices=("gevent", "eventlet"), help="patch the standard library at the start"
+    )
+    run.add_argument(
+        "--grace", type=float, default=GRACE, metavar="SECONDS",
+        help="how long runs may take to end (default: %(default)g)",
+    )  # fmt: skip
+    run.add_argument("--log-level", metavar="LEVEL", help="default: LOG_LEVEL")
+    run.set_defaults(run=_run)
+
+
+def load(place: str) -> str:
+    """Import a module by its name, or a file by its path; return the module's name.
+
+    A file is imported under the name that it has in its package, so that children find it.
+
+    Raises:
+        ConfigurationError: there is no such module or file, or another module has its name.
+    """
+    path = Path(place)
+    is_file = path.suffix == ".py" or os.sep in place
+    if not is_file:
+        name, folder = place, Path.cwd()
+    elif path.is_file():
+        name, folder = _name_of(path.absolute())
+    else:
+        raise ConfigurationError(f"there is no file {place}")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise ConfigurationError(
+            f"there is no module {name!r} in {folder}; give a module's name or a .py file"
+        ) from None
+    found = getattr(module, "__file__", None)
+    if is_file and not (found and path.samefile(found)):
+        raise ConfigurationError(f"{place} has the name of a module, {found}; rename the file")
+    return name
+
+
+def _name_of(path: Path) -> tuple[str, Path]:
+    """Return a file's dotted name, and the folder that it starts from."""
+    names = [path.stem] if path.stem != "__init__" else []
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    if any("." in name for name in names):
+        raise ConfigurationError(f"{path} cannot be imported: there is a dot in its name")
+    return ".".join(names), folder
+
+
+def _run(options: Namespace) -> int:
+    before = active_hub()
+    if options.green and before is None:
+        if importlib.util.find_spec(options.green) is None:
+            raise MissingExtra(f'--green {options.green}: pip install "fsdf[{options.green}]"')
+        _start_again(_PATCHED[options.green])
+    if options.processes < 1:
+        raise ConfigurationError(f"--processes {options.processes}: give at least 1")
+    first = Path(options.modules[0])
+    # In the environment, because it is for the children, too.
+    if first.is_file():  # its configuration lies beside it, as if it were the start script
+        os.environ[START_FOLDER] = str(first.absolute().parent)
+    if options.log_level:
+        os.environ["FSDF_LOG_LEVEL"] = options.log_level
+    signals = _Signals()  # before the modules: one may start its consumer itself
+    modules = [load(place) for place in options.modules]
+    if (hub := active_hub()) != before:  # too late: the engine's modules have their locks
+        raise ConfigurationError(f"the modules patch with {hub}; say fsdf run --green {hub}")
+    signals.await_greenly()
+    engine = default_engine()  # after the modules: they may patch what its locks are made of
+    _log_to_stderr(engine)
+    tasks = _chosen(engine, options.queue)
+    if options.processes == 1:
+        return _work(engine, tasks, signals, options.grace)
+    from ..core.supervisor import Supervisor
+
+    supervisor = Supervisor(
+        options.processes,
+        targets=[(task.queue, task.options.name) for task in tasks],
+        modules=modules,
+    )
+    return _supervise(supervisor, signals, options.grace)
+
+
+def _start_again(first: str) -> None:
+    """Replace this process by one that runs a statement before anything is imported."""
+    code = f"{first}; import sys; from fsdf_engine.cli import main; sys.exit(main())"
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-c", code, *sys.argv[1:]])
+
+
+def _log_to_stderr(engine: Engine) -> None:
+    logging.basicConfig(
+        level=engine.config.text("LOG_LEVEL"),
+        format="%(asctime)s %(levelname)s %(name)s %(process)d %(message)s",
+    )
+
+
+def _chosen(engine: Engine, queues: Sequence[str]) -> list[Task[..., Any]]:
+    tasks = engine.tasks()
+    known = {task.queue for task in tasks}
+    for name in queues:
+        if name not in known:
+            raise ConfigurationError(f"no task has the queue {name!r}{did_you_mean(name, known)}")
+    if not tasks:
+        raise ConfigurationError(
+            "no task is declared; is the module right, and is @task_deco outside of"
+            " `if __name__ == '__main__'`?"
+        )
+    return [task for task in tasks if not queues or task.queue in queues]
+
+
+def _work(engine: Engine, tasks: list[Task[..., Any]], signals: _Signals, grace: float) -> int:
+    engine.consume_all(tasks)
+    for queue in sorted({task.queue for task in tasks}):
+        log.info("consuming queue %s", queue)
+    tune()
+    threading.Thread(target=signals.when_ended, args=(engine,), daemon=True).start()
+    if signals.next():
+        log.warning("draining for up to %g s; a second signal ends at once", grace)
+        threading.Thread(target=engine.stop, args=(True, grace), daemon=True).start()
+        if number := signals.next():
+            end_fast(engine.handles(), 128 + number)
+    engine.close()
+    return 0
+
+
+def _supervise(supervisor: Supervisor, signals: _Signals, grace: float) -> int:
+    supervisor.start()
+    signals.take()  # the supervisor has set its own handlers
+    threading.Thread(target=signals.when_ended, args=(supervisor,), daemon=True).start()
+    if signals.next():
+        log.warning("draining for up to %g s; a second signal ends at once", grace)
+        supervisor.ask_stop(True, grace)
+        if number := signals.next():
+            supervisor.stop(False)
+            return 128 + number
+    supervisor.join()
+    return 0
+
+
+class _Signals:
+    """SIGTERM, SIGINT and the end of the work, in the order in which they come.
+
+    A pair of sockets carries them: writing to one is all that a handler may safely do.
+    """
+
+    def __init__(self) -> None:
+        self._mouth, self._ear = socket.socketpair()
+        self._mouth.setblocking(False)
+        self.take()
+
+    def take(self) -> None:
+        """Set the handlers; they put aside what others have set."""
+        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+            if number := getattr(signal, name, None):
+                signal.signal(number, self._handle)
+
+    def await_greenly(self) -> None:
+        """Make `next` let greenlets run, where sockets are patched."""
+        self._ear = socket.socket(fileno=self._ear.detach())
+
+    def next(self) -> int:
+        """Block until a signal comes, and return its number, or 0 when the work has ended."""
+        return self._ear.recv(1)[0]
+
+    def when_ended(self, work: Engine | Supervisor) -> None:
+        """Block until the work has ended, and tell so."""
+        for each in work.handles() if isinstance(work, Engine) else [work]:
+            with contextlib.suppress(FsdfError):  # who joins it next learns of it
+                each.join()
+        self._send(0)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # full of signals, or nobody reads any more
+            self._mouth.send(bytes([number]))

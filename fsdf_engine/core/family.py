@@ -1,0 +1,200 @@
+"""What a parent process and its children do to each other: start, watch, follow, end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+from types import ModuleType
+from typing import Any
+
+from ..errors import ConfigurationError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "Child", "enter", "importing_main", "keep_main_file", "load", "log_settings",
+    "mask_interrupt", "starting",
+]  # fmt: skip
+_IMPORTING = "_fsdf_importing"
+_SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has one way to end a process
+
+
+# ------------------------------------------------------------------ the parent's side
+
+
+def starting(method: str) -> BaseContext:
+    """Return the context of a start method.
+
+    Raises:
+        ConfigurationError: this system does not have it.
+    """
+    if method not in (known := multiprocessing.get_all_start_methods()):
+        raise ConfigurationError(
+            f"unknown start method {method!r}; this system has {', '.join(known)}"
+        )
+    return multiprocessing.get_context(method)
+
+
+def keep_main_file() -> None:
+    """Let children that are started after the script's last line import the main module, too.
+
+    The interpreter deletes `__main__.__file__` at that moment, and spawn passes on what it finds
+    there. An attribute of the module's class stays; nothing else about the module changes.
+    """
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is not None and type(main) is ModuleType:
+        main.__class__ = type("MainModule", (ModuleType,), {"__file__": path})
+
+
+def mask_interrupt(blocked: bool) -> None:
+    """Keep Ctrl-C from the calling thread and the processes that it starts, or let it pass."""
+    if hasattr(signal, "pthread_sigmask"):
+        how = signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, {signal.SIGINT})
+
+
+def log_settings() -> dict[str, Any] | None:
+    """Return how this process logs, for `load` in its children; None where it does not."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if type(handler) in (logging.StreamHandler, logging.FileHandler):
+            shape = handler.formatter or logging.Formatter()
+            plain = type(shape._style) is logging.PercentStyle
+            return {
+                "level": root.level,
+                "format": shape._fmt if plain else None,
+                "datefmt": shape.datefmt,
+                "filename": getattr(handler, "baseFilename", None),
+            }
+    return None
+
+
+class Child:
+    """A process that this one has started, and our ends of the sockets between the two."""
+
+    def __init__(
+        self, context: BaseContext, name: str, target: Callable[..., None], sockets: int, *args: Any
+    ) -> None:
+        """Start `target(*sockets, *args)`. Blocks for about a millisecond.
+
+        Raises:
+            OSError: the system gives no process, socket or memory.
+        """
+        pairs = [socket.socketpair() for _ in range(sockets)]
+        self.ends, theirs = [ours for ours, _ in pairs], [other for _, other in pairs]
+        process: Any = context.Process(  # type: ignore[attr-defined]
+            target=target, args=(*theirs, *args), name=name, daemon=True
+        )
+        try:
+            process.start()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            for end in theirs:
+                end.close()
+        self._process, self.pid = process, int(process.pid)
+        self.sentinel = self._open_sentinel()  # readable when it has ended; None on Windows
+
+    def _open_sentinel(self) -> int | None:
+        """Prefer a descriptor of the process to a pipe, which what a run starts may keep open."""
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # an old kernel, or a sandbox
+                return os.pidfd_open(self.pid)
+        return int(self._process.sentinel) if os.name == "posix" else None
+
+    def kill(self) -> None:
+        """End it now, with the processes that it has started; C code, too."""
+        try:
+            if hasattr(os, "killpg") and os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+                return
+        except (ProcessLookupError, PermissionError):
+            pass
+        self._process.kill()  # does nothing if it has ended
+
+    def bury(self) -> int:
+        """Free what belongs to the ended process; return its exit code, or the worst."""
+        self._process.join(1.0)
+        code: int | None = self._process.exitcode
+        self._close()
+        if self.sentinel is not None and self.sentinel != self._process.sentinel:
+            os.close(self.sentinel)
+        return -int(_SIGKILL) if code is None else code
+
+    def _close(self) -> None:
+        for end in self.ends:
+            with contextlib.suppress(OSError):  # wakes a thread that waits for it
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+# ------------------------------------------------------------------ the child's side
+
+
+def importing_main() -> bool:
+    """Say whether this process is a child that is still importing the user's modules."""
+    process = multiprocessing.current_process()
+    return bool(getattr(process, "_inheriting", False) or getattr(process, _IMPORTING, False))
+
+
+def enter() -> None:
+    """Lead a process group, so that Ctrl-C in a terminal reaches our parent only; die with it."""
+    if hasattr(os, "setpgid"):
+        with contextlib.suppress(OSError):  # it leads a session already
+            os.setpgid(0, 0)
+    mask_interrupt(False)  # the parent has blocked it until here
+    _follow_parent()
+    multiprocessing.current_process().daemon = False  # it may start processes of its own
+
+
+def load(modules: Iterable[str], place: str, log: dict[str, Any] | None) -> Any:
+    """Log as the parent does, import modules, and return the function at "module:function"."""
+    if log is not None:
+        logging.basicConfig(**log)  # which does nothing where the main module has set it up
+    process = multiprocessing.current_process()
+    setattr(process, _IMPORTING, True)
+    try:
+        for name in modules:
+            import_module(name)
+        module, _, function = place.partition(":")
+        return getattr(import_module(module), function)
+    finally:
+        delattr(process, _IMPORTING)
+
+
+def _follow_parent() -> None:
+    """End this child when its parent dies, even in the middle of a C loop where Linux allows."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
+    if above := multiprocessing.parent_process():
+        if hasattr(fcntl, "F_SETSIG"):  # for a child of the fork server, which outlives the parent
+            fcntl.fcntl(above.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(above.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            flags = fcntl.fcntl(above.sentinel, fcntl.F_GETFL)
+            fcntl.fcntl(above.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+        thread = threading.Thread(target=_die_with, args=(above.sentinel,), name="fsdf-parent")
+        thread.daemon = True
+        thread.start()  # it also sees a parent that has died before
+
+
+def _die_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)  # with the processes that a run has started
+    os.kill(os.getpid(), _SIGKILL)

@@ -1,0 +1,98 @@
+"""The keeper: renews every lease that we hold, and knows which ones we have lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..contracts import Job, Subscription
+from ..green import Event, native_thread
+
+__all__ = ["Keeper"]
+log = logging.getLogger("fsdf.lease")
+
+
+class _Request:
+    """Somebody waits for leases to be extended now."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.error: Exception | None = None
+
+
+class Keeper:
+    """Owns one thread, a native one also under a hub: a greenlet that computes must not end leases.
+
+    `held` and `lost` change by single set operations, atomic in themselves: the consumer adds to
+    `held`, the outbox drops from both, the keeper's thread fills `lost`.
+    """
+
+    def __init__(self, subscription: Subscription, lease: float, alive: Callable[[], bool]) -> None:
+        self._subscription, self._lease, self._alive = subscription, lease, alive
+        self.held: set[Job] = set()
+        self.lost: set[Job] = set()
+        self._confirmed = time.monotonic()  # all held leases were ours then
+        self._requests: deque[_Request] = deque()
+        self._bell, self._stopping = Event(), False
+        self._thread = native_thread(self._loop, "fsdf-keeper")
+
+    def drop(self, jobs: Iterable[Job]) -> None:
+        """Forget jobs whose leases have ended."""
+        self.held.difference_update(jobs)
+        if self.lost:
+            self.lost.difference_update(jobs)
+
+    def confirm(self) -> None:
+        """Extend at once if nobody could for a whole lease (SIGSTOP, a C loop with the GIL).
+
+        Raises:
+            Unavailable: nothing is known of our leases.
+        """
+        if time.monotonic() - self._confirmed <= self._lease:
+            return
+        request = _Request()
+        self._requests.append(request)
+        self._bell.set()
+        request.done.wait()
+        if request.error:
+            raise request.error
+
+    def extend(self) -> None:
+        """Renew all; what the broker does not confirm is lost. One round trip. Keeper's thread."""
+        started, jobs = time.monotonic(), self.held.copy()
+        if jobs:
+            kept = set(self._subscription.extend([job.delivery.lease for job in jobs]))
+            lost = {job for job in jobs if job.delivery.lease not in kept} & self.held
+            if fresh := lost - self.lost:
+                log.warning("%d leases are lost; their outcomes will be dropped", len(fresh))
+                self.lost |= fresh
+                self.lost &= self.held  # what was settled meanwhile is forgotten, not lost
+        self._confirmed = started
+
+    def close(self) -> None:
+        """Renew no more. When the outbox has ended."""
+        self._stopping = True
+        self._bell.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            asked = self._bell.wait(self._lease / 3)
+            self._bell.clear()
+            requests = [self._requests.popleft() for _ in range(len(self._requests))]
+            error: Exception | None = None
+            try:
+                if requests or (not asked and self._alive()):
+                    self.extend()
+                elif not asked:
+                    log.error("the pool does not answer; its leases are not renewed")
+            except Exception as caught:  # a loop's edge: the next turn tries again
+                error = caught
+                log.warning("cannot renew leases: %r", error)
+            for request in requests:
+                request.error = error
+                request.done.set()

@@ -1,0 +1,97 @@
+"""Publishing: concurrent publishers share a flush, and a run publishes through its own lease."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from ..contracts import Broker, Capability, Outgoing
+from ..errors import PublishError
+from .context import current_job
+
+__all__ = ["Publisher", "place_of"]
+
+
+def place_of(broker: Broker) -> tuple[str, str]:
+    """Return what makes two broker objects, also of two processes, one place."""
+    url = broker.url
+    if Capability.SHARED not in broker.capabilities:  # two that are alike are two places
+        url = f"{url}#{id(broker)}"
+    return type(broker).__qualname__, url
+
+
+class _Ticket:
+    __slots__ = ("batch", "error", "sent")
+
+    def __init__(self, batch: Sequence[Outgoing]) -> None:
+        self.batch, self.sent = batch, False
+        self.error: BaseException | None = None
+
+
+class Publisher:
+    """One per broker. Who gets the lock sends for all that wait by then: no timer, no buffer."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self._place = place_of(broker)
+        self._waiting: deque[_Ticket] = deque()
+        self._sending = threading.Lock()
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        """Block until the broker has stored the batch.
+
+        Inside a run: as part of the run, so that a worker that has lost the message publishes
+        nothing more.
+
+        Raises:
+            PublishError: naming those of this batch that were rejected, or are unknown.
+            Unavailable: nothing was sent.
+            LeaseLost: the run that publishes has lost its message.
+        """
+        job = current_job.get(None)
+        if job is not None and getattr(job.owner, "place", None) == self._place:
+            return job.owner.commit(job, batch)
+        return self.send(batch)
+
+    async def apublish(self, batch: Sequence[Outgoing]) -> None:
+        """As `publish`, without blocking the loop."""
+        import asyncio
+
+        job = current_job.get(None)
+        if job is not None and getattr(job.owner, "place", None) == self._place:
+            return await job.owner.acommit(job, batch)
+        return await asyncio.get_running_loop().run_in_executor(None, self.send, batch)
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        """Publish whoever calls."""
+        ticket = _Ticket(batch)
+        self._waiting.append(ticket)
+        with self._sending:
+            if not ticket.sent:
+                self._send([self._waiting.popleft() for _ in range(len(self._waiting))])
+        if not ticket.sent:  # who took it was interrupted before it could tell
+            raise PublishError((), batch)
+        if ticket.error is not None:
+            raise ticket.error
+
+    def _send(self, tickets: Sequence[_Ticket]) -> None:
+        error: BaseException | None = None
+        if len(tickets) == 1:
+            items = tickets[0].batch
+        else:
+            items = [item for ticket in tickets for item in ticket.batch]
+        try:
+            self.broker.publish(items)
+        except BaseException as caught:  # every ticket must learn of it
+            error = caught
+        for ticket in tickets:
+            ticket.sent, ticket.error = True, error
+            if error is not None and not isinstance(error, Exception):  # meant for this thread only
+                ticket.error = PublishError((), ticket.batch)
+            if isinstance(error, PublishError) and len(tickets) > 1:
+                rejected = [item for item in ticket.batch if item in error.rejected]
+                unknown = [item for item in ticket.batch if item in error.unknown]
+                ticket.error = PublishError(rejected, unknown) if rejected or unknown else None
+        if error is not None and not isinstance(error, Exception):
+            raise error

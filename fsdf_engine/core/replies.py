@@ -1,0 +1,166 @@
+"""Results that this process waits for: one inbox, however many wait."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..contracts import Inbox, Job, ResultStore
+from ..errors import ResultDeadlock
+from .context import current_job
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Replies"]
+KEPT = 10_000  # results that came and that nobody has asked for yet
+
+
+class Replies:
+    """One per result store. `expect` before the message leaves, so that no reply is missed."""
+
+    def __init__(self, store: ResultStore) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[Callable[[bytes], object]]] = {}
+        self._expected: OrderedDict[str, bytes | None] = (
+            OrderedDict()
+        )  # pushed here; the body once it came
+        self._inbox: Inbox | None = None
+
+    @property
+    def address(self) -> str:
+        """The address that messages carry as `extra.reply`; opens the inbox at the first use."""
+        return self._open().address
+
+    def _open(self) -> Inbox:
+        if self._inbox is None:
+            with self._lock:
+                if self._inbox is None:
+                    self._inbox = self.store.inbox(self._deliver, self._pending)
+        return self._inbox
+
+    def expect(self, ids: Sequence[str]) -> None:
+        """Keep the results of these messages, which carry our address, until they are asked for."""
+        with self._lock:
+            self._expected.update(dict.fromkeys(ids))
+            while len(self._expected) > KEPT:  # read again from the store if ever asked for
+                self._expected.popitem(last=False)
+
+    def wait(self, id: str, timeout: float | None) -> bytes | None:
+        """Block until the result of `id` is there; None after `timeout` seconds."""
+        done = threading.Lock()  # the cheapest thing to block on
+        done.acquire()
+        found: list[bytes] = []
+
+        def take(body: bytes) -> None:
+            if not found:
+                found.append(body)
+                done.release()
+
+        try:
+            if not self._register(id, take):
+                with _Waiting(id):
+                    done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        finally:
+            self._forget(id, take)
+        return found[0] if found else None
+
+    async def await_(self, id: str, timeout: float | None) -> bytes | None:
+        """As `wait`, without blocking the loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+
+        def settle(body: bytes) -> None:
+            if not future.done():
+                future.set_result(body)
+
+        def take(body: bytes) -> None:
+            loop.call_soon_threadsafe(settle, body)
+
+        registered = await loop.run_in_executor(None, self._register, id, take)
+        try:
+            if not registered:
+                with _Waiting(id):
+                    return await asyncio.wait_for(future, timeout)
+            return await future
+        except asyncio.TimeoutError:
+            return None
+        finally:
+            self._forget(id, take)
+
+    def _register(self, id: str, take: Callable[[bytes], object]) -> bool:
+        """Call `take` when the result comes; True if it has been called already."""
+        inbox = self._open()
+        with self._lock:
+            pushed_here = id in self._expected
+            body = self._expected.pop(id, None)
+            if body is None:
+                self._waiting.setdefault(id, []).append(take)
+        if body is not None:
+            take(body)
+            return True
+        if not pushed_here:
+            inbox.watch([id])
+        return False
+
+    def _forget(self, id: str, take: Callable[[bytes], object]) -> None:
+        with self._lock:
+            takers = self._waiting.get(id, [])
+            if take in takers:
+                takers.remove(take)
+                if not takers:
+                    del self._waiting[id]
+
+    def _deliver(self, id: str, body: bytes) -> None:
+        with self._lock:
+            takers = self._waiting.pop(id, ())
+            if not takers and id in self._expected:
+                self._expected[id] = body
+        for take in takers:
+            try:
+                take(body)
+            except RuntimeError:  # its loop has been closed: nobody waits there any more
+                continue
+
+    def _pending(self) -> Sequence[str]:
+        with self._lock:
+            return [*self._waiting, *(id for id, body in self._expected.items() if body is None)]
+
+    def close(self) -> None:
+        """End the inbox."""
+        if self._inbox is not None:
+            self._inbox.close()
+
+
+class _Waiting:
+    """Marks a run that waits for a result; the last free slot of a pool must not wait, too."""
+
+    _lock = threading.Lock()
+    _by_owner: dict[int, set[Any]] = {}
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._job: Job | None = current_job.get(None)
+
+    def __enter__(self) -> None:
+        if (job := self._job) is None:
+            return
+        with self._lock:
+            waiting = self._by_owner.setdefault(id(job.owner), set())
+            size = getattr(job.owner, "slots", 0)
+            if size and len(waiting) + 1 >= size:
+                raise ResultDeadlock(
+                    f"all {size} slots of queue {job.plan.queue!r} would wait for results, and"
+                    " none is left to produce them; give the tasks that wait a queue of their own"
+                )
+            waiting.add(job)
+
+    def __exit__(self, *_: object) -> None:
+        if (job := self._job) is not None:
+            with self._lock:
+                self._by_owner.get(id(job.owner), set()).discard(job)

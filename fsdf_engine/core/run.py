@@ -1,0 +1,217 @@
+"""One run of one message: compiled into one of two shapes with one meaning.
+
+A plan without deadline or mid-run commit is a plain call in a clean context; a retry in place goes
+on as the other shape: one generator, free of I/O and of waiting, that a sync and an async driver
+execute.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from types import CoroutineType
+from typing import Any, NamedTuple, TypeAlias
+
+from ..contracts import Binder, Job, Plan, Sink
+from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded
+from .context import current_job
+from .retry import IN_PLACE, RetryPolicy
+
+__all__ = ["TaskSpec", "compile_plan", "is_coroutine"]
+
+
+class TaskSpec(NamedTuple):
+    """What is known of a task before its plan is compiled."""
+
+    fn: Callable[..., Any]
+    queue: str
+    bind: Binder
+    name: str = ""
+    policy: RetryPolicy = RetryPolicy()
+    timeout: float = 0.0
+    kill: bool = True
+    early: bool = False  # acknowledge before the run
+    keep_failed: bool = True
+    place: tuple[str, str] = ("", "")
+    max_age: float = 0.0
+    sinks: tuple[Sink, ...] = ()
+
+
+class Call(NamedTuple):
+    """Step: call the user's function. The driver decides how (call or await)."""
+
+    job: Job
+
+
+class Sleep(NamedTuple):
+    """Step: go on after so many seconds."""
+
+    seconds: float
+
+
+class Acknowledge(NamedTuple):
+    """Step: go on when the message is acknowledged."""
+
+    job: Job
+
+
+Step: TypeAlias = Call | Sleep | Acknowledge
+Steps: TypeAlias = Generator[Step, Any, Outcome]
+Watch: TypeAlias = Callable[[Job], None]
+
+
+def steps(job: Job, spec: TaskSpec, outcome: Outcome | None = None) -> Steps:
+    """The whole of a run; `outcome` is that of a first attempt already made."""
+    if spec.early and not job.acked:
+        yield Acknowledge(job)
+    while True:
+        if outcome is None:
+            try:
+                value = yield Call(job)
+                return SUCCEEDED if value is None else _succeeded(value)
+            except BaseException as error:
+                outcome = spec.policy.outcome(error, job.attempt, spec.timeout)
+        if type(outcome) is not Retry or outcome.delay > IN_PLACE or job.claims == []:
+            return outcome  # without a claim its deadline has told how it ended
+        job.attempt = outcome.attempt  # before the wait: the deadline was the attempt's
+        if outcome.delay:
+            yield Sleep(outcome.delay)
+        outcome = None
+
+
+def _succeeded(value: Any) -> Outcome:
+    """A coroutine that nobody awaits is no success."""
+    if type(value) is CoroutineType:
+        value.close()
+        return Failed(TypeError("the task returned a coroutine; declare it with `async def`"))
+    return Succeeded(value)
+
+
+def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome:
+    """Drive a run to its outcome in the calling thread or greenlet. Blocks."""
+    resume: Callable[[Any], Step] = run.send
+    value: Any = None
+    while True:
+        try:
+            step = resume(value)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        resume = run.send
+        try:
+            value = perform(step)
+        except BaseException as error:
+            resume, value = run.throw, _raisable(error)
+
+
+async def adrive(run: Steps, perform: Callable[[Step], Awaitable[Any]]) -> Outcome:
+    """Drive a run to its outcome in the running loop: `drive` with one `await`."""
+    resume: Callable[[Any], Step] = run.send
+    value: Any = None
+    while True:
+        try:
+            step = resume(value)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        resume = run.send
+        try:
+            value = await perform(step)
+        except BaseException as error:
+            resume, value = run.throw, _raisable(error)
+
+
+def _raisable(error: BaseException) -> BaseException:
+    """A generator turns StopIteration into its own end, so user code's travels wrapped."""
+    if isinstance(error, (StopIteration, GeneratorExit)):
+        wrapped = RuntimeError(f"the task raised {type(error).__name__}")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
+
+
+def is_coroutine(fn: Callable[..., Any]) -> bool:
+    """Say whether calling `fn` gives a coroutine; looks through partials and callables."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(fn, "__call__", None)  # noqa: B004
+    )
+
+
+def compile_plan(spec: TaskSpec, watch: Watch | None = None) -> Plan:
+    """Decide once what a run of the task needs: what is off costs nothing.
+
+    `watch(job)` is called at the start of each attempt of a task with a timeout.
+    """
+    forced = bool(os.environ.get("FSDF_FORCE_GENERATOR"))
+    whole = forced or spec.early or (spec.timeout > 0 and watch is not None)
+    watch = watch if spec.timeout > 0 else None
+    run = arun = None
+    if is_coroutine(spec.fn):
+        arun = _aruns(spec, watch, whole)
+    else:
+        run = _runs(spec, watch, whole)
+    rest = (spec.sinks, spec.timeout, spec.kill, spec.keep_failed, spec.place, spec.max_age)
+    return Plan(spec.name, spec.queue, run, arun, spec.bind, *rest)
+
+
+def _runs(spec: TaskSpec, watch: Watch | None, whole: bool) -> Callable[[Job], Outcome]:
+    fn, policy = spec.fn, spec.policy
+
+    def perform(step: Step) -> Any:
+        match step:
+            case Call(job):
+                if watch:
+                    watch(job)
+                return fn(*job.args, **job.kwargs)
+            case Sleep(seconds):
+                return threading.Event().wait(seconds)
+            case Acknowledge(job):
+                return job.owner.commit(job, (), ack=True)
+
+    def call(job: Job) -> Outcome:
+        current_job.set(job)
+        if whole:
+            return drive(steps(job, spec), perform)
+        try:
+            value = fn(*job.args, **job.kwargs)
+        except BaseException as error:
+            outcome = policy.outcome(error, job.attempt, spec.timeout)
+        else:
+            return SUCCEEDED if value is None else _succeeded(value)
+        return drive(steps(job, spec, outcome), perform)  # outside: no context for later errors
+
+    return lambda job: Context().run(call, job)
+
+
+def _aruns(
+    spec: TaskSpec, watch: Watch | None, whole: bool
+) -> Callable[[Job], Coroutine[Any, Any, Outcome]]:
+    import asyncio
+
+    fn, policy = spec.fn, spec.policy
+
+    async def perform(step: Step) -> Any:
+        match step:
+            case Call(job):
+                if watch:
+                    watch(job)
+                return await fn(*job.args, **job.kwargs)
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
+            case Acknowledge(job):
+                return await job.owner.acommit(job, (), ack=True)
+
+    async def acall(job: Job) -> Outcome:  # its task has a clean context already
+        current_job.set(job)
+        if whole:
+            return await adrive(steps(job, spec), perform)
+        try:
+            value = await fn(*job.args, **job.kwargs)
+        except BaseException as error:
+            outcome = policy.outcome(error, job.attempt, spec.timeout)
+        else:
+            return SUCCEEDED if value is None else Succeeded(value)
+        return await adrive(steps(job, spec, outcome), perform)
+
+    return acall

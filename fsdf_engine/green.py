@@ -1,0 +1,322 @@
+"""Greenlets and native threads side by side: which hub is active, and what works across both.
+
+Under gevent's or eventlet's monkey-patching `threading` means greenlets. What must go on while a
+greenlet computes (the keeper), or block in C (a broker's client), needs native threads; these talk
+to greenlets through `Event`, `native_lock` and `Hub.call` only.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .core.offload import Offload
+
+__all__ = [
+    "Event", "Hub", "NativeThread", "active_hub", "current_thread_id", "hub", "in_native_thread",
+    "native_lock", "native_thread", "offload",
+]  # fmt: skip
+
+log = logging.getLogger("fsdf.green")
+_here = threading.local()  # marks the threads that native_thread started
+_WOKEN, _EXPIRED = object(), object()
+_EVER = 1e9  # seconds
+
+
+def active_hub() -> Literal["gevent", "eventlet"] | None:
+    """Name the library that has patched both threads and sockets, if any. Imports neither."""
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent and gevent.is_module_patched("threading") and gevent.is_module_patched("socket"):
+        return "gevent"
+    eventlet = sys.modules.get("eventlet.patcher")
+    if eventlet and eventlet.is_monkey_patched("thread") and eventlet.is_monkey_patched("socket"):
+        return "eventlet"
+    return None
+
+
+def _native(name: str) -> Any:
+    """Return a function of `_thread` as it was before patching."""
+    match active_hub():
+        case "gevent":
+            return sys.modules["gevent.monkey"].get_original("_thread", name)
+        case "eventlet":
+            return getattr(sys.modules["eventlet.patcher"].original("_thread"), name)
+    return getattr(_thread, name)
+
+
+def native_lock() -> Any:
+    """Make a lock between native threads, whatever is patched.
+
+    A greenlet may hold it for a few instructions, but must not switch under it: waiting for it
+    blocks the whole native thread.
+    """
+    return _native("allocate_lock")()
+
+
+def current_thread_id() -> int:
+    """Return the identity of the native thread, the same for all greenlets in it."""
+    return _native("get_ident")()  # type: ignore[no-any-return]
+
+
+def in_native_thread() -> bool:
+    """Say whether the caller runs in a thread of `native_thread`, outside of every hub."""
+    return getattr(_here, "native", False)
+
+
+class Event:
+    """An event that native threads and greenlets may set and wait for, in any mixture."""
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._set = False
+        self._waiters: list[Callable[[], None]] = []
+
+    def is_set(self) -> bool:
+        """Say whether it is set."""
+        return self._set
+
+    def set(self) -> None:
+        """Let every waiter go on. Any thread or greenlet; never blocks."""
+        with self._lock:
+            self._set = True
+            waiters, self._waiters = self._waiters, []
+        for wake in waiters:
+            wake()
+
+    def clear(self) -> None:
+        """Let the next waiters block."""
+        with self._lock:
+            self._set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block the thread or greenlet until set; False when `timeout` seconds have passed."""
+        if self._set:
+            return True
+        if in_native_thread() or not active_hub():
+            return self._wait_in_thread(timeout)
+        return self._wait_in_hub(hub(), timeout)
+
+    def _enter(self, wake: Callable[[], None]) -> bool:
+        with self._lock:
+            if not self._set:
+                self._waiters.append(wake)
+            return not self._set
+
+    def _leave(self, wake: Callable[[], None]) -> bool:
+        """Say whether we left before `set` took us out."""
+        with self._lock:
+            if known := wake in self._waiters:
+                self._waiters.remove(wake)
+            return known
+
+    def _wait_in_thread(self, timeout: float | None) -> bool:
+        bell = native_lock()
+        bell.acquire()
+        if not self._enter(bell.release):
+            return True
+        wait = -1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
+        return bell.acquire(timeout=wait) or not self._leave(bell.release)
+
+    def _wait_in_hub(self, here: Hub, timeout: float | None) -> bool:
+        greenlet = here.current()
+
+        def wake() -> None:
+            here.unpark(greenlet)
+
+        if not self._enter(wake):
+            return True
+        try:
+            woken = here.park(timeout)
+        except BaseException:  # somebody else's exception, for our caller
+            if not self._leave(wake):
+                here.await_unpark()
+            raise
+        if woken or self._leave(wake):
+            return woken
+        here.await_unpark()  # `set` was faster than our time
+        return True
+
+
+class NativeThread:
+    """A thread of the operating system, which no hub knows of."""
+
+    def __init__(self, target: Callable[[], object], name: str) -> None:
+        self.name, self._target = name, target
+        self._ended = Event()
+        self.ident: int = _native("start_new_thread")(self._live, ())
+
+    def _live(self) -> None:
+        _here.native = True
+        try:
+            self._target()
+        except BaseException:
+            log.exception("a native thread died", extra={"native_thread": self.name})
+        finally:
+            self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Block the thread or greenlet until it has ended or the time has passed."""
+        self._ended.wait(timeout)
+
+    def is_alive(self) -> bool:
+        """Say whether it has not ended yet."""
+        return not self._ended.is_set()
+
+
+def native_thread(target: Callable[[], object], name: str) -> threading.Thread | NativeThread:
+    """Start a daemon thread of the operating system; it has `join`, `is_alive`, `ident`, `name`."""
+    if active_hub():
+        return NativeThread(target, name)
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class Hub(ABC):
+    """The loop of one native thread that greenlets switch to when they wait."""
+
+    def __init__(self, library: Any, hub: Any) -> None:
+        """`library` is the module gevent or eventlet, `hub` its own."""
+        self._library, self._hub = library, hub
+        self._ident = current_thread_id()
+        self._get_ident = _native("get_ident")
+
+    def spawn(self, fn: Callable[..., object], *args: Any) -> Any:
+        """Start a greenlet in this hub; called in its native thread."""
+        return self._library.spawn(fn, *args)
+
+    def current(self) -> Any:
+        """Return the running greenlet."""
+        return self._library.getcurrent()
+
+    @abstractmethod
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call `fn(*args)` in the hub itself, soon. Any thread; never blocks."""
+
+    @abstractmethod
+    def park(self, timeout: float | None) -> bool:
+        """Switch away until `unpark`; False when the time has passed.
+
+        Whoever comes back otherwise must know whether `unpark` was called meanwhile: then its
+        switch is on the way, would end any later wait, and has to be met by `await_unpark`.
+        """
+
+    def await_unpark(self) -> None:
+        """Meet the switch of an `unpark` that is on its way; what is raised meanwhile comes after.
+
+        Returns within one turn of the hub.
+        """
+        failure: BaseException | None = None
+        met = False
+        while not met:
+            try:
+                met = self.park(None)
+            except BaseException as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def unpark(self, greenlet: Any) -> None:
+        """Switch back to a parked greenlet, soon. Any thread; never blocks."""
+        self.call(greenlet.switch, _WOKEN)
+
+    def pause(self) -> None:
+        """Let everything else in this hub run once, I/O too."""
+        self._library.sleep(0)
+
+
+class _GeventHub(Hub):
+    def __init__(self) -> None:
+        import gevent
+
+        super().__init__(gevent, gevent.get_hub())
+        self._loop = self._hub.loop
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        here = self._get_ident() == self._ident
+        (self._loop.run_callback if here else self._loop.run_callback_threadsafe)(fn, *args)
+
+    def park(self, timeout: float | None) -> bool:
+        # A native thread may be who wakes us, of whom the loop knows nothing: without a timer it
+        # would see no event to come and raise LoopExit.
+        timer = self._loop.timer(_EVER if timeout is None else max(0.0, timeout))
+        timer.start(self.current().switch, _EXPIRED)
+        try:
+            return self._hub.switch() is _WOKEN
+        finally:
+            timer.stop()
+            timer.close()
+
+
+class _EventletHub(Hub):
+    def __init__(self) -> None:
+        import eventlet
+        from eventlet import hubs, patcher
+
+        super().__init__(eventlet, hubs.get_hub())
+        self._trampoline = hubs.trampoline
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        # eventlet has no call from other threads: a byte in a socket pair wakes its poll
+        self._bell, self._ear = patcher.original("socket").socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        eventlet.spawn_n(self._listen)
+
+    def _listen(self) -> None:
+        while True:
+            self._trampoline(self._ear, read=True)
+            self._ear.recv(4096)
+            while self._calls:
+                fn, args = self._calls.popleft()
+                self._hub.schedule_call_global(0, fn, *args)
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        if self._get_ident() == self._ident:
+            self._hub.schedule_call_global(0, fn, *args)
+            return
+        self._calls.append((fn, args))
+        try:
+            self._bell.send(b"\0")
+        except BlockingIOError:
+            pass  # full of bytes that were not read yet: it wakes anyway
+
+    def park(self, timeout: float | None) -> bool:
+        if timeout is None:
+            return self._hub.switch() is _WOKEN
+        switch = self.current().switch
+        timer = self._hub.schedule_call_global(max(0.0, timeout), switch, _EXPIRED)
+        try:
+            return self._hub.switch() is _WOKEN
+        finally:
+            timer.cancel()
+
+
+def hub() -> Hub:
+    """Return the active library's hub of the calling native thread; made at the first call."""
+    kind: type[Hub]
+    if active_hub() == "gevent":
+        import gevent
+
+        real, kind = gevent.get_hub(), _GeventHub
+    else:
+        from eventlet import hubs
+
+        real, kind = hubs.get_hub(), _EventletHub
+    ours: Hub | None = real.__dict__.get("_fsdf_hub")
+    if ours is None:
+        ours = real._fsdf_hub = kind()
+    return ours
+
+
+def offload() -> Offload:
+    """Make a caller of what blocks natively; the greenlet waits, its hub goes on."""
+    from .core.offload import Offload
+
+    return Offload()

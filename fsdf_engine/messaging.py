@@ -1,0 +1,228 @@
+"""The contract of brokers: Broker, Subscription, and what passes between them and the engine.
+
+Instants are Unix seconds and durations are seconds, both float. Brokers move opaque bytes; only the
+engine knows what is inside a message. Import from `fsdf_engine.contracts`.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from .outcomes import State, Verdict
+
+LeaseId: TypeAlias = tuple[Any, Any]  # (token of a fetch, place in it); hashable, opaque
+Settlement: TypeAlias = tuple[LeaseId, Verdict]
+
+
+class Capability(enum.Flag):
+    """What a broker does natively; the engine emulates or refuses the rest."""
+
+    LEASE = enum.auto()  # unsettled deliveries return after a crash; extend() works
+    DELAY = enum.auto()
+    PRIORITY = enum.auto()  # 0..9, the highest number first
+    DEAD_LETTER = enum.auto()
+    SIZE = enum.auto()
+    DEDUPE = enum.auto()  # publishing one id twice stores one message
+    SHARED = enum.auto()  # other processes see the queue
+    ORDERED = enum.auto()  # first in, first out within a priority
+    GREEN_SAFE = enum.auto()  # its calls yield to gevent's or eventlet's hub by themselves
+
+
+class Part(enum.Flag):
+    """The parts of a queue."""
+
+    WAITING = enum.auto()
+    DELAYED = enum.auto()
+    LEASED = enum.auto()
+    DEAD = enum.auto()
+
+
+class Outgoing:
+    """One message on its way to a broker.
+
+    `delay` is relative and made absolute by the server; `not_before` is an instant and used when
+    delay is 0. `priority` is 0..9, 9 first. `ttl` seconds, 0: none. `key` orders or partitions.
+    """
+
+    __slots__ = ("body", "delay", "headers", "id", "key", "not_before", "priority", "queue", "ttl")
+
+    def __init__(
+        self,
+        queue: str,
+        id: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+        not_before: float = 0.0,
+        priority: int = 0,
+        ttl: float = 0.0,
+        key: str | None = None,
+    ) -> None:
+        self.queue, self.id, self.body, self.headers = queue, id, body, headers
+        self.delay, self.not_before, self.priority = delay, not_before, priority
+        self.ttl, self.key = ttl, key
+
+    def __repr__(self) -> str:
+        return f"Outgoing({self.queue!r}, {self.id!r}, {len(self.body)} bytes)"
+
+
+class Delivery:
+    """One leased message; it stays ours until it is settled or the lease ends.
+
+    `id` is the broker's own name of the message, the same over redeliveries: it becomes the task id
+    of a bare body. `deliveries` counts the leases lost before this one, nothing else: the poison
+    limit. `state` is what the last Release carried. `published_at` is 0.0 where unknown.
+    """
+
+    __slots__ = ("body", "deliveries", "headers", "id", "lease", "published_at", "state")
+
+    def __init__(
+        self,
+        lease: LeaseId,
+        body: bytes,
+        id: str = "",
+        deliveries: int = 0,
+        state: State | None = None,
+        headers: Mapping[str, str] | None = None,
+        published_at: float = 0.0,
+    ) -> None:
+        self.lease, self.body, self.id, self.deliveries = lease, body, id, deliveries
+        self.state, self.headers, self.published_at = state, headers, published_at
+
+
+class QueueSize(NamedTuple):
+    """How many messages are in each part of a queue, exactly; -1 where the broker cannot tell."""
+
+    waiting: int
+    delayed: int
+    leased: int
+    dead: int
+
+
+class DeadMessage(NamedTuple):
+    """A dead letter; `id` names it for `replay` and is unique within the queue."""
+
+    id: str
+    body: bytes
+    reason: str
+    trace: str
+    died_at: float
+
+
+class Subscription(ABC):
+    """The receiving half of one queue.
+
+    `wait` and `fetch` belong to one thread; `settle` and `extend` may be called from others, also
+    at the same time as each other; `wake` from any.
+    """
+
+    @abstractmethod
+    def wait(self, timeout: float) -> None:
+        """Block until fetch may find something, wake() is called or `timeout` has passed.
+
+        Leases nothing and never polls. Called only after a fetch that came back empty; returns at
+        once when something became available since. Wakes by itself for a delayed message that
+        becomes due and for a lease that ends by time.
+
+        Raises:
+            Unavailable: the connection is gone; the caller repeats it later.
+        """
+
+    @abstractmethod
+    def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
+        """Lease up to `limit` messages (and about `max_bytes`) in one round trip; never blocks.
+
+        May return fewer than there are; returns none only if nothing was available.
+
+        Raises:
+            Unavailable: the connection is gone; the caller repeats it.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the current wait, or the next one if none is under way. Any thread."""
+
+    @abstractmethod
+    def settle(self, batch: Sequence[Settlement]) -> Collection[LeaseId]:
+        """End leases in one round trip; return those that were no longer ours (unchanged there).
+
+        A repeat after an unknown outcome may name leases as lost that the first call settled.
+
+        Raises:
+            Unavailable: perhaps nothing was settled; the same call may be repeated.
+        """
+
+    @abstractmethod
+    def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:
+        """Move the end of each lease to a full lease from now; return those still ours.
+
+        Of a lease that we have settled ourselves the answer is either.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the connections. Leases that fetch handed out end by settle or by time, not here.
+
+        Idempotent; called when no other method is running.
+        """
+
+
+class Broker(ABC):
+    """A place where messages wait. One file per broker; all methods may be called by any thread.
+
+    The constructor takes the server's URL (or path) and opens nothing; the first call connects.
+    After a fork a child's first call must open connections of its own.
+    """
+
+    capabilities: ClassVar[Capability]
+    setting: ClassVar[str] = ""  # the configuration key that gives the URL
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        """Store every message before returning; one round trip per batch.
+
+        Raises:
+            PublishError: naming those not stored and those of which it is unknown.
+            Unavailable: nothing was sent.
+            ServerRefused: the server rejects us: a wrong password, or it is too old.
+        """
+
+    @abstractmethod
+    def subscribe(self, queue: str, *, lease: float) -> Subscription:
+        """Return a subscription whose leases last `lease` seconds. Opens nothing yet."""
+
+    @abstractmethod
+    def size(self, queue: str) -> QueueSize:
+        """Count the messages of a queue, exactly."""
+
+    @abstractmethod
+    def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
+        """Delete the messages of these parts, atomically; return how many.
+
+        Purging LEASED makes every owner lose its leases.
+        """
+
+    @abstractmethod
+    def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
+        """Return dead letters, the newest first."""
+
+    @abstractmethod
+    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+        """Put dead letters (all, without ids) back in line as new messages; return how many."""
+
+    def check(self) -> None:
+        """Connect once, to learn early what is wrong.
+
+        Raises:
+            ServerRefused: as for publish.
+            Unavailable: the server does not answer.
+        """
+
+    def close(self) -> None:
+        """Free every connection. Idempotent."""

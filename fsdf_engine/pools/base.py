@@ -1,0 +1,92 @@
+"""The pool of jobs on slots that threads and greenlets have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..contracts import Job, Owner, Pool, finish
+from ..core.slots import Carrier, Slot, Slots
+from ..outcomes import Deadline, Failed, Outcome
+
+__all__ = ["SlotPool"]
+
+
+class SlotPool(Pool):
+    """A pool of jobs on slots; subclasses choose the carrier."""
+
+    def __init__(self, size: int, keep_alive: float, carrier: Carrier) -> None:
+        self.size, self._carrier = size, carrier
+        self._slots: Slots[Job] = Slots(size, keep_alive, carrier, self._run)
+
+    def _run(self, slot: Slot, job: Job) -> None:
+        """Run one job. An interrupt may arrive anywhere until `_disarm` has returned."""
+        outcome: Outcome | None = None
+        failure: BaseException | None = None
+        slot.job = job
+        while True:
+            try:
+                if outcome is None:
+                    outcome = job.plan.run(job) if failure is None else Failed(failure)  # type: ignore[misc]
+                slot.job = None
+                if slot.hit:
+                    self._disarm(slot)
+                break
+            except BaseException as error:  # no call in here: nothing can be raised between two
+                failure = error
+        finish(job, outcome)
+        outcome = failure = None  # else the frame and its exception's traceback are a cycle
+        if slot.abandoned:
+            slot.abandoned = False
+            self._slots.regain(slot)
+
+    def _disarm(self, slot: Slot) -> None:
+        """Clear an exception that has not arrived yet; waits for one being raised."""
+        with slot.guard:
+            self._carrier.clear(slot)
+            slot.raised = slot.hit = False  # last: until here an arrival makes us come again
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._slots.submit(jobs)
+
+    def waiting(self) -> int:
+        return len(self._slots.items)
+
+    def running(self) -> Collection[Job]:
+        slots = self._slots.all.copy()
+        return [job for slot in slots if (job := slot.job) and not slot.abandoned]
+
+    def abandoned(self) -> int:
+        return len(self._slots.abandoned)
+
+    def withdraw(self, limit: int, owner: Owner | None = None) -> Sequence[Job]:
+        return self._slots.withdraw(limit, owner)
+
+    def interrupt(self, job: Job, error: BaseException) -> bool:
+        """Raise `type(error)` in the run, once in its life; see the contract for a Deadline."""
+        for slot in self._slots.all.copy():
+            if slot.job is job:
+                return self._interrupt(slot, job, error)
+        return False
+
+    def _interrupt(self, slot: Slot, job: Job, error: BaseException) -> bool:
+        late = isinstance(error, Deadline)
+        with slot.guard:
+            before, slot.hit = slot.hit, True
+            if slot.job is not job:
+                slot.hit = before
+                return False
+            reached = abandons = late and not slot.abandoned
+            if abandons:
+                slot.abandoned = True
+            if not slot.raised and (job.plan.kill or not late):
+                slot.raised = self._carrier.throw(slot, job, error)
+                reached = reached or slot.raised
+            if abandons:
+                self._slots.abandon(slot)  # under guard: the run may end right now
+        if abandons and self._slots.items:
+            self._slots.wake()
+        return reached
+
+    def close(self, grace: float) -> Collection[Job]:
+        self._slots.close(grace)
+        return self.running()

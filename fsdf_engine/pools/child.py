@@ -1,0 +1,226 @@
+"""The child's side of a process pool: read a hand-off, run its jobs, write down their outcomes.
+
+Everything happens in the main thread, so that user code may use signals. Importing user modules is
+what the parent asks for by name (`preload`, `resolve`), never what a message asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any, TypeAlias
+
+from ..contracts import Effect, Job, Plan
+from ..core.family import enter, load
+from ..errors import ArgumentError, LeaseLost
+from ..message import decode
+from ..outcomes import Failed, Invalid, Outcome, Unknown, trace_of
+from . import hand_off
+from .channel import Channel
+from .ledger import Ledger
+
+__all__ = ["DONE", "ERROR", "LARGE", "PROGRESS", "READY", "live"]
+READY, PROGRESS, LARGE, ERROR = b"R", b"P", b"O", b"E"  # the first byte of what a child sends
+DONE = Struct("<QQ")  # after PROGRESS: bytes of outcomes written, bytes of memory used
+
+
+def live(
+    jobs: socket.socket,
+    commits: socket.socket,
+    ledger: Ledger,
+    preload: Sequence[str],
+    resolve: str,
+    weighs: bool,
+    log: dict[str, Any] | None,
+) -> None:
+    """Serve until the parent closes `jobs`; the target of the process.
+
+    `resolve` is the "module:function" that returns the plan of (queue, name). With `weighs` the
+    parent is told how much memory is used.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    enter()
+    channel = Channel(jobs)
+    try:
+        find = load(preload, resolve, log)
+    except BaseException as error:
+        _send(channel, ERROR, _explained(error))
+        raise SystemExit(1) from None
+    gc.freeze()
+    _send(channel, READY)
+    _Runner(channel, _Commits(Channel(commits)), ledger, find, weighs).serve()
+
+
+def _explained(error: BaseException) -> bytes:
+    return trace_of(Failed(error)).encode(errors="replace")
+
+
+def _send(channel: Channel, kind: bytes, *parts: bytes) -> None:
+    with contextlib.suppress(OSError):  # a dead parent ends us anyway
+        channel.send(hand_off.LENGTH.pack(1 + sum(map(len, parts))), kind, *parts)
+
+
+Resolve: TypeAlias = Callable[[str, str], Plan]  # of (queue, task)
+
+
+class _Runner:
+    """Runs what arrives, one job after the other."""
+
+    def __init__(
+        self, channel: Channel, commits: _Commits, ledger: Ledger, resolve: Resolve, weighs: bool
+    ) -> None:
+        self._channel, self._commits, self._ledger = channel, commits, ledger
+        self._resolve, self._weighs = resolve, weighs
+        self._names: dict[int, tuple[str, str]] = {}
+        self._plans: dict[int, Plan | None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def serve(self) -> None:
+        """Block until the parent closes."""
+        while (frame := self._channel.receive()) is not None:
+            tasks, jobs = hand_off.decode_hand_off(frame)
+            for number, queue, name in tasks:
+                self._names[number] = queue, name
+            for handed in jobs:
+                if self._ledger.start(handed.number):
+                    self._run(handed)
+            used = memory() if self._weighs else 0
+            _send(self._channel, PROGRESS, DONE.pack(self._ledger.written(), used))
+        if self._loop:
+            self._loop.close()
+
+    def _run(self, handed: hand_off.Handed) -> None:
+        job, begin = _Job(), time.perf_counter()
+        try:
+            outcome = self._outcome(job, handed)
+        except BaseException as error:  # the engine's own; user code's are in the outcome
+            outcome = Failed(error)
+        seconds = time.perf_counter() - begin
+        try:
+            report = hand_off.encode_outcome(handed.number, job, outcome, seconds)
+        except Exception as error:  # a reason that is no text for JSON
+            report = hand_off.encode_outcome(handed.number, job, Failed(error), seconds)
+        if not self._ledger.write(report):
+            _send(self._channel, LARGE, report)
+
+    def _outcome(self, job: _Job, handed: hand_off.Handed) -> Outcome:
+        job.ledger, job._attempt, job.started_at = self._ledger, handed.attempt, 0.0
+        plan = self._plan(handed.task)
+        if plan is None:
+            queue, name = self._names[handed.task]
+            return Unknown(name or queue)
+        job.plan, job.id, job.delivery = plan, handed.id, handed.delivery
+        job.owner = _Owner(self._commits, handed.number, plan.place)
+        job.claims, job.acked, job.pushes = None, False, 0
+        job.published_at = handed.delivery.published_at
+        try:
+            job.data, job.extra = data, extra = decode(handed.delivery.body)
+            job.args, job.kwargs = plan.bind(data, extra.get("args", ()))
+        except Exception as error:
+            return Invalid(f"{type(error).__name__}: {error}")
+        if plan.run is not None:
+            return plan.run(job)
+        if plan.arun is None:
+            raise ArgumentError(f"the plan of {plan.name or plan.queue!r} cannot be run")
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        return self._loop.run_until_complete(plan.arun(job))
+
+    def _plan(self, task: int) -> Plan | None:
+        if task in self._plans:
+            return self._plans[task]
+        queue, name = self._names[task]
+        plan = None
+        try:
+            plan = self._resolve(queue, name)
+        except BaseException as error:
+            reason = (
+                f"the task {name or queue!r} of queue {queue!r} is not declared in the child"
+                " process: declare it at the top level of a module, not under"
+                " `if __name__ == '__main__'`, in a function or in a shell\n"
+            )
+            _send(self._channel, ERROR, reason.encode(errors="replace"), _explained(error))
+        self._plans[task] = plan
+        return plan
+
+
+class _Job(Job):
+    """A job whose next attempt in place has its timeout from its own start, as in other pools."""
+
+    __slots__ = ("_attempt", "ledger")
+    ledger: Ledger
+    _attempt: int
+
+    @property
+    def attempt(self) -> int:
+        return self._attempt
+
+    @attempt.setter
+    def attempt(self, number: int) -> None:
+        self._attempt = number
+        self.ledger.restart()
+
+
+class _Commits:
+    """Asks the parent to store effects; runs in any thread of the child, one at a time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._lock, self._requests = channel, threading.Lock(), 0
+
+    def ask(self, number: int, effects: Sequence[Effect], ack: bool) -> BaseException | None:
+        """Return what went wrong. Blocks until the parent has stored the effects."""
+        with self._lock:
+            self._requests += 1
+            request = self._requests
+            self._channel.send(hand_off.encode_commit(request, number, effects, ack))
+            while (frame := self._channel.receive()) is not None:
+                answered, error = hand_off.decode_reply(frame, effects)
+                if answered == request:  # else of a request that an exception interrupted
+                    return error
+        return LeaseLost("the worker process has ended")
+
+
+class _Owner:
+    """Stands for the outbox, which is in the parent."""
+
+    __slots__ = ("_commits", "_number", "place")
+
+    def __init__(self, commits: _Commits, number: int, place: tuple[str, str]) -> None:
+        self._commits, self._number, self.place = commits, number, place
+
+    def put(self, job: Job, /) -> None:
+        """Change nothing: the outcome travels when the run has ended."""
+
+    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+        """Block until the parent has stored the effects; raises what it raised there."""
+        if error := self._commits.ask(self._number, effects, ack):
+            raise error
+        job.acked = job.acked or ack
+
+    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+        """As `commit`, in a thread of the loop's executor."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: self.commit(job, effects, ack=ack))
+
+
+def memory() -> int:
+    """Return this process's resident memory in bytes; its peak where the system tells no more."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak: Any = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(peak) * (1 if sys.platform == "darwin" else 1024)

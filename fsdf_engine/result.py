@@ -1,0 +1,128 @@
+"""What `push` returns: the id of a message, and a way to its result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from typing import Any
+
+from . import codec
+from .core.replies import Replies
+from .errors import ResultError, ResultTimeout, TaskFailed
+
+__all__ = ["AsyncResult"]
+
+
+class AsyncResult:
+    """A message that was pushed. `get` and `await` need a task with results on.
+
+    Nothing is asked of any server before `get`, `status` or `ready` is.
+    """
+
+    __slots__ = ("_replies", "_told", "task_id")
+
+    def __init__(self, task_id: str, replies: Replies | None) -> None:
+        self.task_id, self._replies = task_id, replies
+        self._told: dict[str, Any] | None = None
+
+    def get(self, timeout: float | None = 120.0) -> Any:
+        """Block until the task has ended, and return its value. `timeout` in seconds, None: ever.
+
+        Raises:
+            TaskFailed: it did not succeed; `status`, `kind` and `traceback` tell how. Its
+                `__cause__` is the task's exception, where its class is imported here.
+            ResultTimeout: it has not ended in time.
+            ResultDeadlock: called inside a run whose pool has no slot left to produce it.
+            ResultError: results are off for this task.
+        """
+        if self._told is None:
+            self._took(self._source().wait(self.task_id, timeout), timeout)
+        return self._value()
+
+    result = property(get, doc="As `get()`, with its default timeout.")
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.aget().__await__()
+
+    async def aget(self, timeout: float | None = None) -> Any:
+        """As `get`, without blocking the loop."""
+        if self._told is None:
+            self._took(await self._source().await_(self.task_id, timeout), timeout)
+        return self._value()
+
+    def ready(self) -> bool:
+        """Say whether the task has ended, in any way."""
+        return self.status not in ("pending", "retry")
+
+    @property
+    def status(self) -> str:
+        """How far it is: pending, retry, succeeded, failed, timedout, rejected, expired, ..."""
+        if (told := self._told) is None:
+            found = self._source().store.read([self.task_id])
+            if self.task_id not in found:
+                return "pending"
+            told = codec.loads(found[self.task_id])
+            if told["status"] != "retry":
+                self._told = told
+        return str(told["status"])
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """All that is stored about it, as of the last look; empty if nothing is known."""
+        return dict(self._told) if self.ready() and self._told else {}
+
+    def forget(self) -> None:
+        """Delete what is stored about it."""
+        self._source().store.forget([self.task_id])
+
+    def _source(self) -> Replies:
+        if self._replies is None:
+            raise ResultError(
+                f"nothing is stored about message {self.task_id}: results are off for its task;"
+                " declare it with is_using_rpc_mode=True"
+            )
+        return self._replies
+
+    def _took(self, body: bytes | None, timeout: float | None) -> None:
+        if body is None:
+            raise ResultTimeout(f"message {self.task_id} has not ended within {timeout:g} s")
+        self._told = codec.loads(body)
+
+    def _value(self) -> Any:
+        told = self._told or {}
+        if told.get("status") == "succeeded":
+            return told.get("result")
+        error = told.get("error") or {}
+        kind = f"{error.get('module', '')}.{error.get('type', '')}".strip(".")
+        status = str(told.get("status"))
+        reason = told.get("reason", "no reason is known")
+        raise TaskFailed(
+            f"task {self.task_id} {status}: {reason}",
+            status=status,
+            kind=kind,
+            traceback=told.get("traceback", ""),
+        ) from rebuilt(error)
+
+    def __str__(self) -> str:
+        return self.task_id
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult {self.task_id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.task_id == self.task_id
+
+    def __hash__(self) -> int:
+        return hash(self.task_id)
+
+
+def rebuilt(error: dict[str, Any]) -> BaseException | None:
+    """Return the stored exception, if its class is imported already; nothing is imported for it."""
+    module = sys.modules.get(error.get("module", ""))
+    kind = getattr(module, error.get("type", ""), None)
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        try:
+            return kind(*error.get("args", ()))
+        except Exception:  # its constructor wants something else
+            return None
+    return None

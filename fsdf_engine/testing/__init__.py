@@ -1,0 +1,1 @@
+"""Conformance suites for authors of brokers, pools and stores; they need pytest."""

@@ -1,0 +1,90 @@
+"""Round trips for 1,000 messages: counted, so that no clock decides."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import BOUND
+
+from fsdf_engine import default_engine, task_deco
+
+BUDGET = {  # calls of fetch + wait, and of settle, for 1,000 no-op messages and 50 slots
+    "memory": 100,
+    "sqlite": 100,
+    "redis": 100,
+    "redis_ack": 100,
+    "redis_stream": 100,
+    "redis_brpoplpush": 100,
+}
+
+
+@pytest.fixture(params=list(BUDGET))
+def broker(request, monkeypatch):
+    if request.param.startswith("redis"):
+        monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
+    return request.param
+
+
+class Counting:
+    """Counts the calls of some methods of a subscription."""
+
+    def __init__(self, subscription):
+        self.calls = dict.fromkeys(("fetch", "settle", "wait", "extend"), 0)
+        for name in self.calls:
+            setattr(subscription, name, self._counted(name, getattr(subscription, name)))
+
+    def _counted(self, name, method):
+        def call(*args):
+            self.calls[name] += 1
+            return method(*args)
+
+        return call
+
+
+@pytest.fixture
+def counted(broker, monkeypatch):
+    found = []
+    cls = type(default_engine().broker(broker))
+    subscribe = cls.subscribe
+
+    def counting(self, queue, *, lease):
+        subscription = subscribe(self, queue, lease=lease)
+        try:
+            found.append(Counting(subscription))
+        except AttributeError:
+            pytest.fail(f"{type(subscription).__name__} has slots: count on its class")
+        return subscription
+
+    monkeypatch.setattr(cls, "subscribe", counting)
+    return found
+
+
+def test_a_thousand_messages_stay_within_the_budget(broker, counted):
+    @task_deco("budget", broker_kind=broker)
+    def noop(n):
+        pass
+
+    noop.push_many((n,) for n in range(1000))
+    noop.consume()
+    assert noop.join(BOUND)
+    [counting] = counted
+    default_engine().stop()
+    calls = counting.calls
+    assert calls["fetch"] + calls["settle"] + calls["wait"] <= BUDGET[broker], calls
+    assert calls["extend"] == 0
+
+
+def test_push_many_sends_five_hundred_at_a_time(broker, monkeypatch):
+    @task_deco("budget", broker_kind=broker)
+    def noop(n):
+        pass
+
+    cls, batches = type(default_engine().broker(broker)), []
+    publish = cls.publish
+
+    def counting(self, batch):
+        batches.append(len(batch))
+        return publish(self, batch)
+
+    monkeypatch.setattr(cls, "publish", counting)
+    noop.push_many((n,) for n in range(1200))
+    assert batches == [500, 500, 200]

@@ -1,0 +1,311 @@
+"""A user's project over real brokers: what is sent is run by a worker of its own process."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import time
+
+import pytest
+from helpers import BOUND
+
+from fsdf_compat.exceptions import (
+    MaxRetriesExceededError,
+    NotRegistered,
+    Reject,
+    TaskRevokedError,
+    TimeoutError,
+)
+
+ADD = """
+@app.task
+def add(x, y=10):
+    return x + y
+"""
+
+
+def test_delay_returns_what_the_task_returns(project):
+    proj = project.write(ADD)
+    sent = proj.add.delay(1, y=2)
+    assert sent.state == "PENDING"
+    assert not sent.ready()
+    project.worker()
+    assert sent.get(timeout=BOUND) == 3
+    assert sent.state == sent.status == "SUCCESS"
+    assert sent.successful()
+    assert sent.result == 3
+    assert proj.app.AsyncResult(sent.id).get(timeout=BOUND) == 3
+
+
+def test_get_of_a_task_that_nobody_runs_times_out(project):
+    proj = project.write(ADD)
+    with pytest.raises(TimeoutError):
+        proj.add.delay(1).get(timeout=0.01)
+
+
+def test_send_task_needs_only_the_name(project):
+    proj = project.write(ADD)
+    project.worker()
+    said = project.elsewhere("""
+        send = app.send_task
+        sent = [send("proj.add", (1, 2)), send("proj.add", (1,), {"y": 3}),
+                send("proj.add", kwargs={"x": 1})]
+        said = [each.get(timeout=20) for each in sent]
+    """)
+    assert said == [3, 4, 11]
+    assert proj.app.send_task("proj.add", [5], task_id="mine").id == "mine"
+    assert proj.app.AsyncResult("mine").get(timeout=BOUND) == 15
+
+
+def test_retry_runs_the_task_again(project):
+    proj = project.write("""
+    @app.task(bind=True, max_retries=2)
+    def flaky(self, countdown):
+        note(f"{self.request.retries} {self.request.id}")
+        if self.request.retries < 2:
+            raise self.retry(countdown=countdown)
+        return self.request.retries
+    """)
+    project.worker()
+    sent = proj.flaky.delay(0)
+    assert sent.get(timeout=BOUND) == 2
+    assert project.notes() == [f"{n} {sent.id}" for n in range(3)]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_retry_with_countdown_waits_in_the_broker(project, late):
+    proj = project.write(f"""
+    @app.task(bind=True, acks_late={late})
+    def flaky(self):
+        note(str(time.time()))
+        if not self.request.retries:
+            self.retry(countdown=1.1)
+        return self.request.retries
+    """)
+    worker = project.worker()
+    sent = proj.flaky.delay()
+    worker.says("] retry")
+    assert sent.state == "RETRY"
+    assert sent.get(timeout=BOUND) == 1
+    first, second = map(float, project.notes())
+    assert second - first >= 1.1
+
+
+def test_last_retry_raises_the_given_exception_or_says_so(project):
+    proj = project.write("""
+    @app.task(bind=True, max_retries=1)
+    def given(self):
+        self.retry(exc=ZeroDivisionError("too often"), countdown=0)
+
+    @app.task(bind=True, max_retries=1)
+    def handled(self):
+        try:
+            {}["key"]
+        except KeyError:
+            self.retry(countdown=0)
+
+    @app.task(bind=True)
+    def bare(self):
+        self.retry(countdown=0, max_retries=0)
+    """)
+    project.worker()
+    with pytest.raises(ZeroDivisionError, match="too often"):
+        proj.given.delay().get(timeout=BOUND)
+    with pytest.raises(KeyError):
+        proj.handled.delay().get(timeout=BOUND)
+    with pytest.raises(MaxRetriesExceededError):
+        proj.bare.delay().get(timeout=BOUND)
+
+
+def test_autoretry_retries_what_it_names_and_nothing_else(project):
+    proj = project.write("""
+    @app.task(bind=True, autoretry_for=(LookupError,), dont_autoretry_for=(IndexError,),
+              retry_kwargs={"max_retries": 2, "countdown": 0})
+    def picky(self, kind):
+        note(kind)
+        raise getattr(__import__("builtins"), kind)("no")
+    """)
+    project.worker()
+    for kind, times in (("KeyError", 3), ("IndexError", 1), ("ValueError", 1)):
+        before = len(project.notes())
+        with pytest.raises(Exception, match="no") as caught:
+            proj.picky.delay(kind).get(timeout=BOUND)
+        assert type(caught.value).__name__ == kind
+        assert project.notes()[before:] == [kind] * times
+
+
+def test_exception_and_traceback_travel(project):
+    proj = project.write("""
+    class OwnError(Exception):
+        pass
+
+    class Hidden(Exception):
+        __module__ = "not_imported_by_the_test"
+
+    @app.task
+    def fail(hidden):
+        raise (Hidden if hidden else OwnError)("broken", 7)
+    """)
+    project.worker()
+    sent = proj.fail.delay(False)
+    with pytest.raises(proj.OwnError) as caught:
+        sent.get(timeout=BOUND)
+    assert caught.value.args == ("broken", 7)
+    assert "in fail" in str(caught.value.__cause__)
+    assert sent.state == "FAILURE"
+    assert sent.failed()
+    assert "OwnError" in sent.traceback
+    assert isinstance(sent.result, proj.OwnError)
+    hidden = proj.fail.delay(True).get(timeout=BOUND, propagate=False)
+    assert type(hidden).__name__ == "Hidden"
+    assert hidden.args == ("broken", 7)
+
+
+def test_unknown_task_and_wrong_arguments_go_to_dead_letters_and_the_worker_lives(project):
+    proj = project.write(ADD)
+    project.worker()
+    with pytest.raises(NotRegistered, match="proj.nope"):
+        proj.app.send_task("proj.nope", (1,)).get(timeout=BOUND)
+    said = project.elsewhere("""
+        try:
+            app.send_task("proj.add", kwargs={"z": 1}).get(timeout=20)
+        except TypeError as error:
+            said = str(error)
+    """)
+    assert "'z'" in said
+    assert proj.add.delay(1).get(timeout=BOUND) == 11
+    assert project.size(proj.app).dead == 2
+
+
+def test_expired_message_is_revoked_and_not_run(project):
+    proj = project.write("""
+    @app.task
+    def mark():
+        note("ran")
+    """)
+    past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=1)
+    sent = proj.mark.apply_async(expires=past)
+    kept = proj.mark.apply_async(expires=60)
+    project.worker()
+    with pytest.raises(TaskRevokedError):
+        sent.get(timeout=BOUND)
+    assert sent.state == "REVOKED"
+    assert kept.get(timeout=BOUND) is None
+    assert project.notes() == ["ran"]
+
+
+def test_countdown_and_eta_are_waited_for(project):
+    proj = project.write("""
+    @app.task
+    def now():
+        return time.time()
+    """)
+    project.worker()
+    begin = time.time()
+    eta = datetime.datetime.fromtimestamp(begin + 0.5, datetime.timezone.utc)
+    by_eta = proj.now.apply_async(eta=eta)
+    by_countdown = proj.now.apply_async(countdown=0.3)
+    at_once = proj.now.delay()
+    assert at_once.get(timeout=BOUND) < by_countdown.get(timeout=BOUND)
+    assert by_countdown.get() >= begin + 0.3
+    assert by_eta.get(timeout=BOUND) >= begin + 0.499  # SQLite's clock has milliseconds
+
+
+def test_bound_task_knows_its_request(project):
+    proj = project.write("""
+    @app.task(bind=True, name="named", priority=3)
+    def about(self, x, *, y):
+        r = self.request
+        return [self.name, r.id, r.kwargs, r.retries, r.called_directly, r.hostname,
+                r.delivery_info["routing_key"], r.headers, r.get("nothing", 5)]
+    """)
+    project.worker("-n", "w1@%h")
+    sent = proj.about.apply_async((1,), {"y": 2}, task_id="some-id", headers={"tenant": "t1"})
+    name, id, kwargs, retries, directly, hostname, queue, headers, missing = sent.get(BOUND)
+    assert (name, id, kwargs, retries) == ("named", "some-id", {"x": 1, "y": 2}, 0)
+    assert directly is False
+    assert hostname.startswith("w1@")
+    assert (queue, headers, missing) == ("celery", {"tenant": "t1"}, 5)
+
+
+def test_ignore_and_reject_end_the_message(project):
+    proj = project.write("""
+    @app.task
+    def ignore():
+        raise Ignore()
+
+    @app.task(acks_late=True)
+    def reject():
+        raise Reject("not for us")
+
+    @app.task(bind=True, acks_late=True)
+    def reject_once(self):
+        note("run")
+        if (HERE / "notes").read_text().count("run") == 1:
+            raise Reject("again", requeue=True)
+    """)
+    project.worker()
+    assert proj.ignore.delay().get(timeout=BOUND) is None
+    with pytest.raises(Reject, match="not for us"):
+        proj.reject.delay().get(timeout=BOUND)
+    assert proj.reject_once.delay().get(timeout=BOUND) is None
+    assert project.notes() == ["run", "run"]
+    size = project.size(proj.app)
+    assert (size.waiting, size.dead) == (0, 1)
+
+
+def test_ignored_result_is_not_stored(project):
+    proj = project.write("""
+    @app.task(ignore_result=True)
+    def quiet():
+        note("ran")
+        return 1
+    """)
+    project.worker()
+    sent = proj.quiet.delay()
+    assert sent.get() is None
+    project.noted("ran")
+    assert proj.app.AsyncResult(sent.id).state == "PENDING"
+
+
+def test_get_inside_a_task_is_refused(project):
+    proj = project.write("""
+    @app.task
+    def inner():
+        return 1
+
+    @app.task
+    def outer(insist):
+        return inner.delay().get(timeout=20, disable_sync_subtasks=not insist)
+    """)
+    project.worker()
+    with pytest.raises(RuntimeError, match="never call"):
+        proj.outer.delay(False).get(timeout=BOUND)
+    assert proj.outer.delay(True).get(timeout=BOUND) == 1
+
+
+def test_forgotten_result_is_gone(project):
+    proj = project.write(ADD)
+    project.worker()
+    sent = proj.add.delay(1)
+    sent.get(timeout=BOUND)
+    sent.forget()
+    assert proj.app.AsyncResult(sent.id).state == "PENDING"
+
+
+def test_forked_child_sends_over_connections_of_its_own(project):
+    proj = project.write(ADD)
+    project.worker()
+    assert proj.add.delay(1).get(timeout=BOUND) == 11
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.write(write, str(proj.add.delay(2).get(timeout=BOUND)).encode())
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)  # nothing of the parent's may be torn down
+    os.close(write)
+    assert proj.add.delay(3).get(timeout=BOUND) == 13
+    assert os.read(read, 10) == b"12"
+    os.waitpid(child, 0)
+    os.close(read)

@@ -1,0 +1,86 @@
+"""The PROCESSES column of brokers x pools: the tasks of `e2e_tasks`, in child processes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+
+import pytest
+from conformance.end_to_end import BROKERS
+from helpers import BOUND, until
+
+from fsdf_engine import TaskFailed
+
+
+@pytest.fixture(params=BROKERS)
+def tasks(request, tmp_path, monkeypatch):
+    """The module, freshly imported for a broker."""
+    if request.param.startswith("redis"):
+        monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
+    monkeypatch.setenv("E2E_BROKER", request.param)
+    monkeypatch.setenv("E2E_LEDGER", str(tmp_path / "ledger"))
+    sys.modules.pop("e2e_tasks", None)
+    yield importlib.import_module("e2e_tasks")
+    del sys.modules["e2e_tasks"]
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    def lines():
+        path = tmp_path / "ledger"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    return lines
+
+
+def test_messages_run_once_retries_are_counted_and_requeues_are_not(tasks, ledger, tmp_path):
+    tasks.run.push_many((n,) for n in range(500))
+    tasks.retry.push_many((n,) for n in range(4))
+    tasks.requeue.push(1, str(tmp_path / "seen"))
+    handles = [task.consume() for task in (tasks.run, tasks.retry, tasks.requeue)]
+    assert all(task.join(BOUND) for task in (tasks.run, tasks.retry, tasks.requeue))
+    until(lambda: len([line for line in ledger() if line[0] == "requeue"]) == 2)
+    runs = Counter(line[1] for line in ledger() if line[0] == "run")
+    assert runs == Counter(map(str, range(500)))
+    attempts = sorted((line[1], line[2]) for line in ledger() if line[0] == "retry")
+    expected = [(n, a) for n in range(4) for a in range(min(n, 2) + 1)]
+    assert attempts == sorted((str(n), str(a)) for n, a in expected)
+    assert tasks.retry.size().dead == 1
+    assert [line[2] for line in ledger() if line[0] == "requeue"] == ["0", "0"]
+    for handle in handles:
+        handle.stop()
+
+
+def test_results_failures_and_coroutines_travel(tasks):
+    results = tasks.rpc.push_many((n,) for n in (12, 13, 14))
+    tasks.rpc.consume()
+    tasks.coroutine.consume()
+    assert results[0].get(BOUND) == {"n": 12, "text": "ж漢"}
+    with pytest.raises(TaskFailed) as failed:
+        results[1].get(BOUND)
+    assert failed.value.kind == "builtins.ValueError"
+    assert "in rpc" in failed.value.traceback
+    with pytest.raises(TaskFailed, match="not me"):
+        results[2].get(BOUND)
+    assert tasks.coroutine.push(1).get(BOUND) == 2
+
+
+def test_a_c_loop_is_killed_and_a_dying_child_loses_only_its_run(tasks, tmp_path):
+    looping = [tasks.loop.push(n) for n in (0, 1)]
+    dying = tasks.die.push(str(tmp_path / "marker"))
+    tasks.loop.consume()
+    tasks.die.consume()
+    with pytest.raises(TaskFailed) as failed:
+        looping[0].get(BOUND)
+    assert failed.value.status == "timedout"
+    assert looping[1].get(BOUND) == 1
+    assert dying.get(BOUND) == "survived"
+
+
+def test_a_run_pushes_on(tasks, ledger):
+    tasks.first.push_many((n,) for n in range(50))
+    tasks.first.consume()
+    tasks.second.consume()
+    until(lambda: len(ledger()) == 50)
+    assert sorted(int(line[1]) for line in ledger()) == [2 * n for n in range(50)]

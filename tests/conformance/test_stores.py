@@ -1,0 +1,287 @@
+"""The three result stores against the conformance suite, and their outages."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import RedisServer, until
+
+from fsdf_engine.brokers.sqlite import SqliteBroker
+from fsdf_engine.contracts import Record
+from fsdf_engine.errors import ServerRefused, Unavailable
+from fsdf_engine.stores import redis as redis_module
+from fsdf_engine.stores import sqlite as sqlite_module
+from fsdf_engine.stores.memory import MemoryStore
+from fsdf_engine.stores.redis import RedisStore
+from fsdf_engine.stores.sqlite import SqliteStore
+from fsdf_engine.testing.stores import BOUND, Received, StoreConformance, connected, nothing
+
+WRITE = """
+import sys
+from fsdf_engine.contracts import Record
+from fsdf_engine.registry import stores
+stores.load(sys.argv[1])(sys.argv[2]).write([Record("a", b"from afar", reply=sys.argv[3])])
+"""
+
+
+class TestMemory(StoreConformance):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+
+class TestSqlite(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> SqliteStore:
+        return SqliteStore(str(tmp_path / "results.sqlite"))
+
+
+class TestRedis(StoreConformance):
+    @pytest.fixture
+    def store(self, redis_url: str) -> RedisStore:
+        return RedisStore(redis_url)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    import redis
+
+    server = RedisServer(tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+    yield server
+    server.stop()
+
+
+class TestRedisCluster(StoreConformance):
+    """One node that has every slot: it refuses what is not on one slot, as a large one does."""
+
+    @pytest.fixture
+    def store(self, node: RedisServer) -> RedisStore:
+        import redis
+
+        with redis.Redis.from_url(node.url) as client:
+            client.flushall()
+        return RedisStore(f"redis+cluster://127.0.0.1:{node.port}")
+
+
+class TestSqliteOnly:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> str:
+        return str(tmp_path / "both.sqlite")
+
+    @pytest.fixture
+    def store(self, path: str) -> Iterator[SqliteStore]:
+        made = SqliteStore(path)
+        yield made
+        made.close()
+
+    def test_a_broker_and_a_store_share_the_file_and_its_connections(
+        self, store: SqliteStore, path: str
+    ) -> None:
+        assert SqliteBroker(path).file is store.file
+
+    def test_a_result_of_another_process_arrives(self, store: SqliteStore, path: str) -> None:
+        received = Received()
+        inbox = store.inbox(received, nothing)
+        subprocess.run([sys.executable, "-c", WRITE, "sqlite", path, inbox.address], check=True)
+        assert received.wait_for("a") == {"a": b"from afar"}
+        inbox.close()
+
+    def test_a_sleeping_inbox_finds_what_did_not_fit(self, store: SqliteStore) -> None:
+        """Its thread is held in the first delivery, until the socket has no room for more."""
+        ids = [f"id{n}" for n in range(300)]
+        go, received = threading.Event(), Received()
+
+        def deliver(id: str, body: bytes) -> None:
+            assert go.wait(BOUND)
+            received(id, body)
+
+        inbox = store.inbox(deliver, lambda: ids)
+        for id in ids:
+            store.write([Record(id, id.encode() * 500, reply=inbox.address)])
+        go.set()
+        found = received.wait_for(*ids)
+        assert found == {id: id.encode() * 500 for id in ids}
+        inbox.close()
+
+    def test_where_folders_hold_no_sockets_results_arrive_too(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from fsdf_engine.brokers import bell
+
+        monkeypatch.setattr(bell, "_short", lambda folder: None)
+        ids = [f"id{n}" for n in range(50)]
+        store, received = SqliteStore(path), Received()
+        inbox = store.inbox(received, lambda: ids)
+        for id in ids:
+            store.write([Record(id, b"{}", reply=inbox.address)])
+        received.wait_for(*ids)
+        inbox.close()
+        store.close()
+
+    def test_a_file_locked_meanwhile_delays_a_result_and_loses_none(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite_module, "AGAIN", 0.01)
+        failures = threading.Semaphore(0)
+        store, received = SqliteStore(path), Received()
+        inbox = store.inbox(received, lambda: ["large"])
+        working = store.stored
+        calls = 0
+
+        def stored(*args: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls <= 2:
+                failures.release()
+                raise Unavailable("locked")
+            return working(*args, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(store, "stored", stored)
+        store.write([Record("large", b"x" * 100_000, reply=inbox.address)])
+        assert failures.acquire(timeout=BOUND)
+        assert len(received.wait_for("large")["large"]) == 100_000
+        inbox.close()
+        store.close()
+
+    def test_a_locked_file_is_unavailable(self, path: str) -> None:
+        store = SqliteStore(path, patience=0.1)
+        store.write([])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="locked"):
+            store.write([Record("a", b"1")])
+        other.execute("ROLLBACK")
+        other.close()
+        store.write([Record("a", b"1")])
+        assert dict(store.read(["a"])) == {"a": b"1"}
+        store.close()
+
+    def test_expired_rows_are_removed_from_the_file(self, store: SqliteStore) -> None:
+        store.write([Record(str(n), b"1", expires=0.0) for n in range(500)])
+        for _ in range(10):
+            store.write([Record("x", b"1")])
+        with store.file.read() as db:
+            assert db.execute("SELECT count(*) FROM result").fetchone() == (1,)
+
+    def test_watches_leave_nothing_behind(self, store: SqliteStore) -> None:
+        received = Received()
+        inbox = store.inbox(received, nothing)
+        store.write([Record("stored", b"1")])
+        inbox.watch(["stored", "comes", "never comes"])
+        store.write([Record("comes", b"2")])
+        received.wait_for("stored", "comes")
+        inbox.close()
+        with store.file.read() as db:
+            assert db.execute("SELECT count(*) FROM watch").fetchone() == (0,)
+
+
+class TestRedisOnly:
+    @pytest.fixture
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_module, "BACKOFF", (0.01, 0.05))
+
+    def test_a_result_of_another_process_arrives(self, redis_url: str) -> None:
+        store, received = RedisStore(redis_url), Received()
+        inbox = store.inbox(received, nothing)
+        connected(store, inbox, received)
+        subprocess.run([sys.executable, "-c", WRITE, "redis", redis_url, inbox.address], check=True)
+        assert received.wait_for("a") == {"a": b"from afar"}
+        inbox.close()
+        store.close()
+
+    def test_results_live_under_their_key_and_expire_by_the_server(self, redis_url: str) -> None:
+        import redis
+
+        store = RedisStore(redis_url)
+        store.write([Record("a", b'{"x":1}', deliveries=3, expires=50.0)])
+        with redis.Redis.from_url(redis_url) as client:
+            assert client.get("fsdf:result:a") == b'3F{"x":1}'
+            assert 40_000 < client.pttl("fsdf:result:a") <= 50_000
+        store.close()
+
+    def test_a_write_is_one_round_trip(self, redis_url: str) -> None:
+        import redis
+
+        store = RedisStore(redis_url)
+        store.write([Record("warm", b"")])
+        with redis.Redis.from_url(redis_url) as client:
+            before = client.info("stats")["total_commands_processed"]
+            store.write([Record(str(n), b"{}") for n in range(400)])
+            commands = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+            assert client.info("stats")["total_commands_processed"] - before < 1300
+            store.write([Record(str(n), b"{}") for n in range(400)])
+            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == commands + 1
+        store.close()
+
+    def test_a_killed_connection_of_the_inbox_loses_nothing(
+        self, redis_url: str, quick: None
+    ) -> None:
+        import redis
+
+        store, received = RedisStore(redis_url), Received()
+        inbox = store.inbox(received, lambda: ["b"])
+        connected(store, inbox, received)
+        inbox.watch(["c"])
+        with redis.Redis.from_url(redis_url) as client:
+            for round in ("x", "y"):
+                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                store.write([Record("b", b"B", reply=inbox.address), Record("c", b"C")])
+                store.write([Record(round, b"", reply=inbox.address)])
+                assert received.wait_for("b", "c")
+                received.bodies.clear()
+                inbox.watch(["c"])
+                received.wait_for("c")
+        inbox.close()
+        store.close()
+
+    def test_a_restarted_server_is_found_again(
+        self, own_redis: Callable[..., RedisServer], quick: None
+    ) -> None:
+        server = own_redis(aof=True)
+        store, received = RedisStore(server.url), Received()
+        inbox = store.inbox(received, lambda: ["pending"])
+        connected(store, inbox, received)
+        inbox.watch(["watched"])
+        server.stop()
+        with pytest.raises(Unavailable):
+            store.write([Record("a", b"1")])
+        with pytest.raises(Unavailable):
+            store.read(["a"])
+        inbox.watch(["asked meanwhile"])
+        server.start()
+        other = RedisStore(server.url)
+        for id in ("watched", "asked meanwhile"):
+            other.write([Record(id, id.encode())])
+        other.write([Record("pending", b"p", reply=inbox.address)])
+        found = received.wait_for("watched", "asked meanwhile", "pending")
+        assert found["asked meanwhile"] == b"asked meanwhile"
+        inbox.close()
+        other.close()
+        store.close()
+
+    def test_an_inbox_without_a_server_closes_at_once(
+        self, own_redis: Callable[..., RedisServer]
+    ) -> None:
+        server = own_redis()
+        store = RedisStore(server.url)
+        inbox = store.inbox(Received(), nothing)
+        server.kill()
+        inbox.close()
+        inbox.close()
+
+    def test_a_wrong_password_is_refused(self, own_redis: Callable[..., RedisServer]) -> None:
+        server = own_redis(password="secret")
+        store = RedisStore(server.url.replace("secret", "wrong"))
+        with pytest.raises(ServerRefused) as caught:
+            store.write([Record("a", b"1")])
+        assert "wrong@" not in str(caught.value)

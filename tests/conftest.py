@@ -1,0 +1,65 @@
+"""Fixtures: real servers, and an environment that neither the user nor another test has touched."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import RedisServer
+
+# What steers the test run itself; every other FSDF_ variable is the user's configuration.
+STEERING = {"FSDF_REQUIRE_SERVICES", "FSDF_FORCE_GENERATOR"}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide the user's configuration, store in the test's own folder, forget the default engine."""
+    for name in list(os.environ):
+        if name.startswith("FSDF_") and not name.startswith("FSDF_TEST_") and name not in STEERING:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FSDF_SQLITE_PATH", str(tmp_path / "fsdf.sqlite"))
+    yield
+    engine = sys.modules.get("fsdf_engine.engine")
+    if reset := getattr(engine, "reset_default_engine", None):
+        reset()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis for the whole session: FSDF_TEST_REDIS_URL, or a private one."""
+    if given := os.environ.get("FSDF_TEST_REDIS_URL"):
+        yield given
+        return
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty database on the session's Redis. Everything in it is deleted."""
+    import redis
+
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushdb()
+    return redis_server
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """Start a Redis that the test may stop, kill, stall and restart; options: see RedisServer."""
+    started: list[RedisServer] = []
+
+    def start(**options: object) -> RedisServer:
+        server = RedisServer(tmp_path_factory.mktemp("redis"), **options)  # type: ignore[arg-type]
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()

@@ -1,0 +1,47 @@
+"""A worker process for crash tests: crash_worker.py BROKER LEDGER LEASE [MODE].
+
+Writes one line per run to the ledger: what ran, and in which process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from fsdf_engine import LeaseLost, current, task_deco
+
+broker, ledger, lease, *mode = sys.argv[1:]
+fd = os.open(ledger, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+options = {"broker_kind": broker, "lease": float(lease), "max_retry_times": 0}
+pause = threading.Event()
+
+
+@task_deco("crash", concurrent_num=4, **options)
+def work(n: int) -> None:
+    pause.wait(0.001)
+    os.write(fd, b"%d %d\n" % (n, os.getpid()))
+
+
+@task_deco("follow", **options)
+def follow(pid: int) -> None: ...
+
+
+@task_deco("stalled", concurrent_num=1, is_using_rpc_mode=True, **options)
+def stalled(go: str) -> int:
+    """Say that we run; wait until a file appears; then push a follow-up."""
+    os.write(fd, b"start %d\n" % os.getpid())
+    while not Path(go).exists():
+        pause.wait(0.01)
+    try:
+        follow.push(os.getpid())
+        os.write(fd, b"pushed %d\n" % os.getpid())
+    except LeaseLost:
+        os.write(fd, b"refused %d\n" % os.getpid())
+    assert current.task_id
+    return os.getpid()
+
+
+if __name__ == "__main__":
+    (stalled if "stalled" in mode else work).consume()

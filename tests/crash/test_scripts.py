@@ -1,0 +1,106 @@
+"""Whole programs: scripts that end with `consume()`, forks, a result store that goes away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import BOUND, until
+
+from fsdf_engine import default_engine, task_deco
+
+ENDS_IN_CONSUME = """
+import asyncio, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from fsdf_engine import default_engine, task_deco
+
+def main_is_waiting():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame and not (frame.f_code.co_name == "_wait" and "hold" in frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame is not None
+
+
+@task_deco("ends")
+async def look_up():
+    while not main_is_waiting():
+        await asyncio.sleep(0.001)
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+    await asyncio.to_thread(int)
+    ThreadPoolExecutor(1).submit(int).result()
+    threading.Thread(target=int).start()
+    print("whole", flush=True)
+    default_engine().stop()
+
+look_up.push()
+look_up.consume()
+"""
+FORKS = """
+import os, sys
+from fsdf_engine import default_engine, task_deco
+
+@task_deco("forks", broker_kind=sys.argv[1], is_using_rpc_mode=True)
+def double(n):
+    return 2 * n
+
+first = double.push(1)
+pid = os.fork()
+if pid == 0:
+    second = double.push(2)
+    consumer = double.consume()
+    print(second.get(20), flush=True)
+    double.join(20)
+    consumer.stop()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+print(first.get(20), double.push(3).task_id != "", double.size().waiting, flush=True)
+"""
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ, check=False
+    )
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12), reason="3.12 starts no thread once the main one has ended"
+)
+def test_a_script_that_ends_in_consume_keeps_a_whole_interpreter():
+    done = run(ENDS_IN_CONSUME)
+    assert (done.stdout, done.returncode) == ("whole\n", 0), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("broker", ["sqlite", "redis_ack", "redis_stream"])
+def test_a_fork_after_the_first_push_shares_nothing_it_must_not(broker, redis_url, monkeypatch):
+    monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
+    done = run(FORKS, broker)
+    assert done.stdout == "4\n2 True 1\n", done.stderr
+
+
+def test_a_result_store_that_goes_away_at_full_load_loses_nothing(own_redis, monkeypatch):
+    store = own_redis(aof=True, config={"appendfsync": "always"})
+    monkeypatch.setenv("FSDF_REDIS_URL", store.url)
+    options = {"broker_kind": "sqlite", "result_store": "redis", "is_using_rpc_mode": True}
+
+    @task_deco("outage", prefetch=100, **options)
+    def work(n):
+        return n
+
+    results = work.push_many((n,) for n in range(6000))
+    consumer = work.consume().consumer
+    until(lambda: consumer.outbox.settled > 500)
+    store.kill()
+    began, flushes = time.monotonic(), consumer.outbox.flushes
+    until(lambda: consumer.outbox.flushes >= flushes + 4 and time.monotonic() - began > 1.0)
+    assert work.size().leased <= consumer.hard == 250
+    assert consumer.most_held <= consumer.hard
+    store.start()
+    assert work.join(BOUND)
+    found = default_engine().replies(work.options).store.read([r.task_id for r in results])
+    assert len(found) == 6000

@@ -1,0 +1,62 @@
+"""A broker and a result store with switches, for the failure model of the outbox."""
+
+from __future__ import annotations
+
+import json
+
+from fsdf_engine.brokers.memory import MemoryBroker
+from fsdf_engine.contracts import Outgoing
+from fsdf_engine.errors import Unavailable
+
+
+class Results:
+    """A result store; `broken` makes it fail, a `log` shared with others shows the order."""
+
+    def __init__(self, log=None):
+        self.records, self.log, self.broken = {}, log if log is not None else [], None
+
+    def write(self, records):
+        if self.broken and (error := self.broken(records)):
+            raise error
+        for record in records:
+            self.log.append(record)
+            self.records[record.id] = record
+
+    def told(self, id):
+        return json.loads(self.records[id].body)
+
+    def statuses(self):
+        return sorted(json.loads(r.body)["status"] for r in self.records.values())
+
+
+class Loud(MemoryBroker):
+    """A memory broker with switches: `broken` settle, `lose` leases; it logs what it is told."""
+
+    def __init__(self, log=None):
+        super().__init__()
+        self.log = log if log is not None else []
+        self.broken = self.lose = False
+
+    def publish(self, batch):
+        super().publish(batch)
+        self.log += batch
+
+    def subscribe(self, queue, *, lease):
+        sub = super().subscribe(queue, lease=lease)
+        settle, extend = sub.settle, sub.extend
+
+        def loud_settle(batch):
+            if self.broken:
+                raise Unavailable("down")
+            self.log += batch
+            return settle(batch)
+
+        sub.settle = loud_settle
+        sub.extend = lambda leases: () if self.lose else extend(leases)
+        return sub
+
+
+def bodies(count, queue="q"):
+    return [
+        Outgoing(queue, str(n), b'{"n":%d,"extra":{"task_id":"%d"}}' % (n, n)) for n in range(count)
+    ]

@@ -1,0 +1,130 @@
+"""The wire format is frozen: what these cases say must stay true for messages already queued."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from fsdf_engine.core.binding import Binding
+from fsdf_engine.errors import ArgumentError
+from fsdf_engine.message import decode, encode
+
+CASES = json.loads((Path(__file__).parent / "envelope.json").read_text())
+
+
+def function(source):
+    scope = {}
+    exec(source, scope)
+    return scope["f"]
+
+
+def sent(fn, *args, **kwargs):
+    data, leading = Binding(fn).name(args, kwargs)
+    extra = {"task_id": "ID"}
+    if leading:
+        extra["args"] = leading
+    return encode(data, extra)
+
+
+def received(fn, body):
+    data, extra = decode(body)
+    return Binding(fn).bind(data, extra.get("args", ()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
+def test_body_is_frozen_and_binds_back(case):
+    fn = function(case["function"])
+    body = sent(fn, *case["args"], **case["kwargs"])
+    assert json.loads(body) == case["body"]
+    assert list(json.loads(body)) == list(case["body"]), "the order of keys is part of it"
+    args, kwargs = received(fn, body)
+    signature = Binding(fn).signature
+    assert signature.bind(*args, **kwargs) == signature.bind(*case["args"], **case["kwargs"])
+
+
+def test_bare_body_of_any_client_binds():
+    assert received(lambda a, b=1: None, b'{"a": 3, "b": 6}') == ((), {"a": 3, "b": 6})
+    assert received(lambda a, b=1: None, b'{"a": 3}') == ([], {"a": 3})
+
+
+def test_extra_without_task_id_or_task_is_a_plain_argument():
+    body = b'{"extra": {"colour": "red"}}'
+    assert received(lambda extra: None, body) == ((), {"extra": {"colour": "red"}})
+
+
+@pytest.mark.parametrize(
+    ("value", "wire"),
+    [
+        (
+            datetime.datetime(2026, 1, 31, 12, 30),
+            {"__type__": "datetime", "__value__": "2026-01-31T12:30:00"},
+        ),
+        (datetime.date(2026, 1, 31), {"__type__": "date", "__value__": "2026-01-31"}),
+        (datetime.time(12, 30), {"__type__": "time", "__value__": "12:30:00"}),
+        (decimal.Decimal("1.10"), {"__type__": "decimal", "__value__": "1.10"}),
+        (uuid.UUID(int=7), {"__type__": "uuid", "__value__": {"hex": uuid.UUID(int=7).hex}}),
+        (b"\x00\xff", {"__type__": "base64", "__value__": "AP8="}),
+        ({1}, {"__type__": "set", "__value__": [1]}),
+    ],
+)  # fmt: skip
+def test_typed_values_travel_in_kombus_form(value, wire):
+    def f(a):
+        pass
+
+    body = sent(f, a=value)
+    assert json.loads(body)["a"] == wire
+    assert received(f, body)[1]["a"] == value
+    assert received(f, sent(f, a={"deep": [value]}))[1]["a"] == {"deep": [value]}
+
+
+def test_annotations_decode_what_a_foreign_client_sent_plainly():
+    def f(day: datetime.date, price: decimal.Decimal):
+        pass
+
+    f.__annotations__ = {"day": datetime.date, "price": decimal.Decimal}
+    _, kwargs = received(f, b'{"day": "2026-01-31", "price": "1.10"}')
+    assert kwargs == {"day": datetime.date(2026, 1, 31), "price": decimal.Decimal("1.10")}
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[1]", b'"x"', b"null", b"3", b"\xff\xfe{}"])
+def test_what_is_no_object_is_refused(body):
+    with pytest.raises(ValueError):
+        decode(body)
+
+
+@pytest.mark.parametrize(
+    ("source", "args", "kwargs", "named"),
+    [
+        ("def f(a, b): pass", (1,), {}, "'b'"),
+        ("def f(a): pass", (1, 2), {}, "too many"),
+        ("def f(a): pass", (), {"a": 1, "c": 2}, "'c'"),
+        ("def f(a, /, **kw): pass", (1,), {"a": 2}, "'a'"),
+        ("def f(*rest, **kw): pass", (1,), {"rest": 2}, "'rest'"),
+    ],
+)
+def test_wrong_calls_fail_at_push_and_name_the_parameter(source, args, kwargs, named):
+    with pytest.raises(ArgumentError, match=named):
+        sent(function(source), *args, **kwargs)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), 1 << 70, {1: 2}, [object()], lambda: 0])
+def test_values_without_json_form_fail_at_push_and_name_the_parameter(value):
+    with pytest.raises(ArgumentError, match="'price'"):
+        sent(lambda price: None, price=value)
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1}', b'{"a": 1, "b": 2, "c": 3}'])
+def test_messages_that_do_not_fit_say_what_they_have(body):
+    with pytest.raises(ArgumentError, match="the message has"):
+        received(lambda a, b: None, body)
+
+
+def test_two_values_for_one_parameter_are_refused():
+    body = b'{"a": 1, "extra": {"task_id": "x", "args": [2]}}'
+    with pytest.raises(ArgumentError, match="both give 'a'"):
+        received(lambda a: None, body)

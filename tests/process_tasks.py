@@ -1,0 +1,193 @@
+"""Tasks for process pools, made by hand; children import this module to find them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextvars import ContextVar
+from typing import Any
+
+from fsdf_engine.contracts import Outgoing, Plan
+from fsdf_engine.core.binding import Binding
+from fsdf_engine.core.context import current, current_job
+from fsdf_engine.core.retry import RetryPolicy
+from fsdf_engine.core.run import TaskSpec, compile_plan
+from fsdf_engine.errors import PublishError, Retry
+
+QUEUE = "processes"
+kept: list[bytes] = []
+leaked: ContextVar[str] = ContextVar("leaked", default="")
+
+
+class Odd(Exception):
+    """Its constructor wants what its arguments do not hold."""
+
+    def __init__(self, code: int, *, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
+def noop() -> None:
+    pass
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def spin(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def sleep(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def c_loop() -> int:
+    return sum(range(10**12))
+
+
+def append(path: str, text: str) -> None:
+    """One atomic line per start, so that a test counts starts whatever happened to the run."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(text.encode() + b"\n")
+
+
+def log_start(path: str, number: int) -> int:
+    append(path, f"{number}")
+    spin(0.002)
+    return number
+
+
+def log_and_wait(path: str, number: int, gate: str) -> int:
+    """Note the start with the process id; then wait until the file `gate` exists."""
+    append(path, f"{number} {os.getpid()}")
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+    return number
+
+
+def fail(kind: str) -> None:
+    raise {
+        "value": ValueError("a wrong value", 7),
+        "exit": SystemExit(3),
+        "interrupt": KeyboardInterrupt(),
+        "cancelled": asyncio.CancelledError(),
+        "odd": Odd(3, text="three"),
+        "local": type("Hidden", (Exception,), {})("nobody can import me"),
+        "stop": StopIteration(1),
+        "surrogate": ValueError("\udc80"),
+    }[kind]
+
+
+def die(how: int) -> None:
+    os.kill(os.getpid(), how)
+    time.sleep(60)
+
+
+def exit_now() -> None:
+    os._exit(9)
+
+
+def opaque() -> object:
+    return object()
+
+
+def push(number: int) -> str:
+    job = current_job.get()
+    job.owner.commit(job, [Outgoing("next", f"child-{number}", b"%d" % number)])
+    return "stored"
+
+
+def grow(size: int) -> int:
+    kept.append(b"x" * size)
+    return os.getpid()
+
+
+def start_sleeper(path: str) -> None:
+    """Start a process of its own, note its id, and hang."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    append(path, str(sleeper.pid))
+    sleeper.wait()
+
+
+def leak(text: str) -> str:
+    before = leaked.get()
+    leaked.set(text)
+    return before
+
+
+def sigint_ignored() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def context() -> list[Any]:
+    job = current_job.get()
+    return [
+        current.task_id, current.queue, current.attempt, current.deliveries, current.publish_time,
+        current.headers, job.delivery.state,
+    ]  # fmt: skip
+
+
+def push_caught(number: int) -> list[str]:
+    try:
+        push(number)
+    except PublishError as error:
+        return [outgoing.id for outgoing in error.rejected]
+    return []
+
+
+def log_and_die_at_7(path: str, number: int) -> None:
+    append(path, f"{number}")
+    if number == 7:
+        os._exit(9)
+
+
+def retry() -> None:
+    raise Retry("later", delay=7.0)
+
+
+async def a_add(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+async def a_push(number: int) -> str:
+    job = current_job.get()
+    await job.owner.acommit(job, [Outgoing("next", f"child-{number}", b"%d" % number)])
+    return "stored"
+
+
+def flaky(path: str) -> int:
+    """Fail at first, then hang: the second attempt has a whole timeout of its own."""
+    append(path, repr(time.monotonic()))
+    if current_job.get().attempt == 0:
+        time.sleep(0.6)
+        raise ValueError("again")
+    time.sleep(60)
+    return 0
+
+
+@functools.lru_cache
+def resolve(queue: str, name: str, timeout: float = 0.0) -> Plan:
+    """Return the plan of a function of this module; few have a second attempt."""
+    if name == "missing":
+        raise LookupError("no such task")
+    fn = globals()[name]
+    policy = RetryPolicy(max_retries=1 if name in ("flaky", "retry") else 0)
+    return compile_plan(TaskSpec(fn, queue, Binding(fn).bind, name, policy, timeout))

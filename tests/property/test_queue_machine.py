@@ -1,0 +1,153 @@
+"""Any sequence of operations leaves every message in exactly one part of its queue."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fsdf_engine.contracts import Capability, Outgoing, Part
+from fsdf_engine.outcomes import ACK, DeadLetter, Release
+from fsdf_engine.registry import brokers
+
+NAMES = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
+MB = 1 << 20
+VERDICTS = [ACK, Release(), Release(0.0, {"attempt": 1}), Release(600.0), DeadLetter("x")]
+
+
+class Model:
+    """What the queue should hold: sets of message numbers."""
+
+    def __init__(self):
+        self.waiting, self.delayed, self.dead = set(), set(), set()
+        self.leased = {}  # lease: number
+        self.states = {}
+
+
+def machine(make_broker):
+    class Machine(RuleBasedStateMachine):
+        @initialize()
+        def begin(self):
+            self.broker = make_broker()
+            self.broker.purge("m", Part.WAITING | Part.DELAYED | Part.LEASED | Part.DEAD)
+            self.sub = self.broker.subscribe("m", lease=600.0)
+            self.model, self.count, self.stale = Model(), 0, []
+
+        def teardown(self):
+            if hasattr(self, "sub"):
+                self.sub.close()
+                self.broker.close()
+
+        @rule(many=st.integers(1, 5), priority=st.integers(0, 9), delayed=st.booleans())
+        def publish(self, many, priority, delayed):
+            if Capability.PRIORITY not in self.broker.capabilities:
+                priority = 0
+            numbers = range(self.count, self.count + many)
+            self.count += many
+            options = {"priority": priority, "delay": 600.0 if delayed else 0.0}
+            self.broker.publish([Outgoing("m", f"{n}", b"%d" % n, **options) for n in numbers])
+            (self.model.delayed if delayed else self.model.waiting).update(numbers)
+
+        @rule(limit=st.integers(1, 6))
+        def fetch(self, limit):
+            found = self.sub.fetch(limit, MB)
+            assert len(found) <= limit
+            assert found or not self.model.waiting
+            for d in found:
+                n = int(d.body)
+                self.model.waiting.remove(n)
+                assert d.lease not in self.model.leased
+                self.model.leased[d.lease] = n
+                assert (d.state or None) == self.model.states.get(n)
+                assert d.deliveries == 0
+
+        @precondition(lambda self: self.model.leased)
+        @rule(data=st.data(), many=st.integers(1, 4))
+        def settle(self, data, many):
+            leases = sorted(self.model.leased, key=lambda lease: self.model.leased[lease])[:many]
+            batch = []
+            for lease in leases:
+                verdict = data.draw(st.sampled_from(VERDICTS))
+                batch.append((lease, verdict))
+            assert not self.sub.settle(batch)
+            for lease, verdict in batch:
+                n = self.model.leased.pop(lease)
+                self.stale.append(lease)
+                if isinstance(verdict, Release):
+                    self.model.states[n] = verdict.state
+                    (self.model.delayed if verdict.delay else self.model.waiting).add(n)
+                elif isinstance(verdict, DeadLetter):
+                    self.model.dead.add(n)
+
+        @precondition(lambda self: self.stale)
+        @rule(data=st.data())
+        def settle_again_changes_nothing(self, data):
+            lease = data.draw(st.sampled_from(self.stale))
+            if Capability.LEASE in self.broker.capabilities:
+                assert set(self.sub.settle([(lease, Release())])) == {lease}
+
+        @precondition(lambda self: self.model.leased)
+        @rule()
+        def extend(self):
+            assert set(self.sub.extend(list(self.model.leased))) == set(self.model.leased)
+
+        @precondition(lambda self: self.model.dead)
+        @rule(all_of_them=st.booleans())
+        def replay(self, all_of_them):
+            letters = self.broker.dead_letters("m", 1000)
+            assert sorted(int(x.body) for x in letters) == sorted(self.model.dead)
+            chosen = letters if all_of_them else letters[:1]
+            ids = None if all_of_them else [chosen[0].id]
+            assert self.broker.replay("m", ids) == len(chosen)
+            for letter in chosen:
+                n = int(letter.body)
+                self.model.dead.remove(n)
+                self.model.waiting.add(n)
+                self.model.states[n] = None
+
+        @rule(part=st.sampled_from(["waiting", "delayed", "dead"]))
+        def purge(self, part):
+            numbers = getattr(self.model, part)
+            assert self.broker.purge("m", Part[part.upper()]) == len(numbers)
+            numbers.clear()
+
+        @invariant()
+        def sizes_are_exact(self):
+            if not hasattr(self, "model"):
+                return
+            size, model = self.broker.size("m"), self.model
+            leased = (
+                len(model.leased) if Capability.LEASE in self.broker.capabilities else size.leased
+            )
+            assert size == (len(model.waiting), len(model.delayed), leased, len(model.dead))
+
+    return Machine
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_message_is_in_exactly_one_part(name, request, tmp_path):
+    numbers = iter(range(10**6))
+    url = request.getfixturevalue("redis_url") if name.startswith("redis") else ""
+
+    def make():
+        place = str(tmp_path / f"{next(numbers)}.sqlite") if name == "sqlite" else url
+        return brokers.load(name)(place)
+
+    run_state_machine_as_test(
+        machine(make),
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )

@@ -1,0 +1,90 @@
+"""Options: wrong ones are errors at declaration that say what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from fsdf_engine import ConfigurationError, NotYetSupported, task_deco
+from fsdf_engine.options import resolve_options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"concurent_num": 3}, "did you mean 'concurrent_num'"),
+        ({"qps": -1}, "out of range"),
+        ({"qps": "5"}, "not a number"),
+        ({"qps": float("nan")}, "not a number"),
+        ({"concurrent_num": 0}, "at least 1"),
+        ({"concurrent_num": 2.5}, "whole number"),
+        ({"concurrent_num": True}, "whole number"),
+        ({"is_using_rpc_mode": 1}, "True or False"),
+        ({"timeout_kill": "maybe"}, "raise, never"),
+        ({"priority": 10}, "at most 9"),
+        ({"retry_on": "ValueError"}, "exception classes"),
+    ],
+)
+def test_wrong_option_is_refused(options, said):
+    with pytest.raises(ConfigurationError, match=said):
+        task_deco("q", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_task_filtering": True},
+        {"is_using_distributed_frequency_control": True},
+        {"is_do_not_run_by_specify_time_effect": True},
+        {"function_result_status_persistance_conf": object()},
+    ],
+)
+def test_option_of_a_later_version_is_refused_and_never_ignored(options):
+    with pytest.raises(NotYetSupported, match="leave it out"):
+        task_deco("q", **options)
+    off = {key: False if value is True else None for key, value in options.items()}
+    resolve_options(off)
+
+
+def test_historic_spellings_are_understood():
+    options = resolve_options({"msg_expire_senconds": 5, "msg_schedule_time_intercal": 0.2})
+    assert (options.msg_expire_seconds, options.qps) == (5, 5.0)
+    assert resolve_options({"msg_schedule_time_intercal": 0.2, "qps": 7}).qps == 7
+
+
+def test_qps_raises_the_default_concurrency_only():
+    assert resolve_options({"qps": 5}).concurrent_num == 500
+    assert resolve_options({"qps": 5, "concurrent_num": 3}).concurrent_num == 3
+
+
+def test_broker_and_mode_are_checked_at_declaration():
+    with pytest.raises(ConfigurationError, match="redis"):
+        task_deco("q", broker_kind="redsi")(lambda: None)
+    with pytest.raises(ConfigurationError, match="not in this version"):
+        task_deco("q", broker_kind=8)(lambda: None)
+    with pytest.raises(ConfigurationError, match="threads"):
+        task_deco("q", concurrent_mode="thread")(lambda: None)
+
+
+def test_decorator_without_a_queue_says_so():
+    with pytest.raises(ConfigurationError, match="give the queue a name"):
+        task_deco(lambda: None)
+
+
+def test_two_unnamed_tasks_on_one_queue_are_refused():
+    @task_deco("two", broker_kind="memory")
+    def one():
+        pass
+
+    with pytest.raises(ConfigurationError, match="name="):
+
+        @task_deco("two", broker_kind="memory")
+        def two():
+            pass
+
+
+def test_the_same_function_may_be_declared_again():
+    for _ in range(2):
+
+        @task_deco("again", broker_kind="memory")
+        def again():
+            pass

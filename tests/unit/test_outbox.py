@@ -1,0 +1,201 @@
+"""The outbox: order of effects, commits, and what happens when a server fails."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from doubles import Loud, Results, bodies
+from helpers import BOUND, until
+
+from fsdf_engine.brokers.memory import MemoryBroker
+from fsdf_engine.contracts import Outgoing, Record
+from fsdf_engine.core.context import current_job
+from fsdf_engine.core.ending import result_sink
+from fsdf_engine.errors import LeaseLost, PublishError, Unavailable
+
+SINKS = {"sinks": (result_sink(60.0),)}
+
+
+def settled(handle, count):
+    """Wait for so many ends; what waited long for a slot was given back, which is one, too."""
+    outbox = handle.consumer.outbox
+
+    def done():
+        parts = outbox.broker.size(handle.queue)
+        return outbox.settled >= count and not handle.consumer.held() and not parts.waiting
+
+    until(done)
+
+
+def follow(job, outcome):
+    return [Record(job.id, b"{}"), Outgoing("next", job.id, b"{}")]
+
+
+def test_order_of_a_commit_is_publishes_results_settle(start):
+    log = []
+    broker, results = Loud(log), Results(log)
+    broker.publish(bodies(1))
+    handle = start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results)
+    settled(handle, 1)
+    assert [type(entry) for entry in log[1:]] == [Outgoing, Record, tuple]
+
+
+def test_a_run_commits_in_its_middle(start):
+    broker, seen = MemoryBroker(), []
+
+    def fn(n):
+        job = current_job.get()
+        job.owner.commit(job, [Outgoing("next", f"{n}", b"{}")])
+        seen.append(broker.size("next").waiting)
+
+    async def afn(n):
+        job = current_job.get()
+        await job.owner.acommit(job, [Outgoing("next", f"{n}", b"{}")])
+        seen.append(broker.size("next").waiting)
+
+    for f in (fn, afn):
+        handle = start(broker, f)
+        broker.publish(bodies(50))
+        settled(handle, 50)
+        handle.stop()
+    assert len(seen) == 100 == broker.size("next").waiting
+    assert min(seen) >= 1
+
+
+def test_settle_down_under_load_holds_the_limit_and_loses_nothing(start):
+    broker = Loud()
+    broker.broken = True
+    broker.publish(bodies(5000))
+    consumer = start(broker, lambda n: None, ceiling=50).consumer
+    until(lambda: consumer.held() >= 54)  # size + ceiling: what it takes from a silent outbox
+    began = consumer.outbox.flushes
+    until(lambda: consumer.outbox.flushes >= began + 3)
+    assert consumer.most_held <= consumer.hard == 104
+    assert broker.size("q").waiting >= 5000 - 104
+    broker.broken = False
+    until(lambda: consumer.outbox.settled == 5000)
+    assert broker.size("q") == (0, 0, 0, 0)
+
+
+def test_results_down_stops_fetching_and_loses_nothing(start):
+    broker, results = MemoryBroker(), Results()
+    results.broken = lambda records: Unavailable("down")
+    broker.publish(bodies(3000))
+    handle = start(broker, lambda n: None, spec=SINKS, results=results, ceiling=50)
+    until(lambda: handle.consumer.outbox.flushes >= 4)
+    assert broker.size("q").waiting >= 3000 - 104
+    results.broken = None
+    settled(handle, 3000)
+    assert len(results.records) == 3000
+
+
+def test_extend_down_when_leases_are_unconfirmed_repeats_the_flush(start):
+    broker = Loud()
+    handle = start(broker, lambda n: None)
+    keeper = handle.consumer.keeper
+    keeper._confirmed = -1e9  # as after a SIGSTOP
+    errors, extend = [Unavailable("down")] * 3, keeper.extend
+
+    def failing():
+        if errors:
+            raise errors.pop()
+        extend()
+
+    keeper.extend = failing
+    broker.publish(bodies(100))
+    settled(handle, 100)
+    assert not errors
+
+
+def test_publishes_are_not_repeated_when_results_fail(start):
+    broker, results, failures = Loud(), Results(), [1, 1, 1]
+    results.broken = lambda records: Unavailable("down") if failures and failures.pop() else None
+    broker.publish(bodies(20))
+    handle = start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results)
+    settled(handle, 20)
+    assert broker.size("next").waiting == 20
+
+
+def test_one_bad_effect_is_isolated_and_ends_as_a_dead_letter(start):
+    broker, results = MemoryBroker(), Results()
+    results.broken = lambda rs: ValueError("600 MB") if any(r.id == "13" for r in rs) else None
+    broker.publish(bodies(40))
+    handle = start(broker, lambda n: None, spec=SINKS, results=results)
+    settled(handle, 40)
+    assert len(results.records) == 39
+    [letter] = broker.dead_letters("q")
+    assert "600 MB" in letter.reason
+
+
+def test_a_message_that_the_broker_rejects_fails_the_run_that_pushed_it(start):
+    broker, caught = MemoryBroker(), []
+    publish = broker.publish
+
+    def refusing(batch):
+        if bad := [item for item in batch if item.id == "bad"]:
+            raise PublishError(bad)
+        publish(batch)
+
+    broker.publish = refusing
+
+    def fn(n):
+        job = current_job.get()
+        with pytest.raises(PublishError) as error:
+            job.owner.commit(job, [Outgoing("next", "bad", b"{}")])
+        caught.append(error.value)
+
+    publish(bodies(1))
+    settled(start(broker, fn), 1)
+    assert len(caught) == 1
+
+
+def test_outcome_and_follow_ups_of_a_lost_lease_are_dropped(start):
+    broker, results, go, errors = Loud(), Results(), threading.Event(), []
+    broker.publish(bodies(1))
+
+    def fn(n):
+        go.wait(BOUND)
+        job = current_job.get()
+        try:
+            job.owner.commit(job, [Outgoing("next", "1", b"{}")])
+        except LeaseLost as error:
+            errors.append(error)
+
+    handle = start(broker, fn, spec=SINKS, results=results, lease=0.3)
+    consumer = handle.consumer
+    until(lambda: consumer.held() == 1)
+    broker.lose = True
+    until(lambda: consumer.keeper.lost)
+    go.set()
+    settled(handle, 1)
+    assert errors
+    assert not results.records
+    assert broker.size("next").waiting == 0
+    assert not [entry for entry in broker.log if type(entry) is tuple]
+    assert not consumer.keeper.held | consumer.keeper.lost
+
+
+def test_early_ack_is_stored_before_the_run_and_its_retry_is_a_new_message(start):
+    log, seen = [], []
+    broker = Loud(log)
+
+    def fn(n):
+        seen.append((current_job.get().attempt, broker.size("q")))
+        if len(seen) == 1:
+            from fsdf_engine.errors import Retry
+
+            raise Retry(delay=1.01)
+
+    broker.publish(bodies(1))
+    handle = start(broker, fn, spec={"early": True})
+    settled(handle, 2)
+    assert seen == [(0, (0, 0, 0, 0)), (1, (0, 0, 0, 0))]
+
+
+def test_a_result_without_json_form_is_a_failure_that_says_so(start):
+    broker, results = MemoryBroker(), Results()
+    broker.publish(bodies(1))
+    settled(start(broker, lambda n: object(), spec=SINKS, results=results), 1)
+    assert results.told("0")["status"] == "failed"
+    assert "cannot be stored" in broker.dead_letters("q")[0].reason

@@ -1,0 +1,146 @@
+"""Runs, publishers and processes: rare moments that once broke the core."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from doubles import bodies
+from helpers import BOUND, until
+
+from fsdf_engine.brokers.memory import MemoryBroker
+from fsdf_engine.core.context import current_job
+from fsdf_engine.core.publisher import Publisher
+from fsdf_engine.errors import PublishError, Retry
+
+
+def settled(handle, count):
+    """Wait for so many ends; what waited long for a slot was given back, which is one, too."""
+    outbox = handle.consumer.outbox
+
+    def done():
+        parts = outbox.broker.size(handle.queue)
+        return outbox.settled >= count and not handle.consumer.held() and not parts.waiting
+
+    until(done)
+
+
+def test_a_retry_that_waits_in_place_has_left_its_deadline_behind(start):
+    broker, seen, waits = MemoryBroker(), [], threading.Event()
+
+    def fn(n):
+        job = current_job.get()
+        seen.append(job.attempt)
+        if len(seen) == 1:
+            raise Retry(delay=0.5)
+
+    broker.publish(bodies(1))
+    handle = start(broker, fn, spec={"timeout": 0.3})
+    settled(handle, 1)
+    waits.set()
+    assert seen == [0, 1]
+    assert broker.size("q") == (0, 0, 0, 0)
+
+
+def test_a_run_past_its_deadline_is_not_tried_again(start):
+    broker, seen, ended = MemoryBroker(), [], threading.Event()
+
+    def fn(n):
+        seen.append(n)
+        ended.wait(BOUND)
+        raise ValueError("what the code makes of its deadline")
+
+    broker.publish(bodies(1))
+    handle = start(broker, fn, spec={"timeout": 0.05, "kill": False})
+    settled(handle, 1)
+    ended.set()
+    until(lambda: handle.pool.abandoned() == 0, 5.0)
+    assert seen == [0]
+
+
+class Sender(MemoryBroker):
+    """Its first publish waits for `others` to queue up behind it; its second raises `error`."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.calls, self.gate = error, 0, threading.Event()
+
+    def publish(self, batch):
+        self.calls += 1
+        if self.calls == 1:
+            self.gate.wait(BOUND)
+        elif self.calls == 2:
+            raise self.error
+        super().publish(batch)
+
+
+def errors_of(publisher, broker, batches):
+    """Return what each of several concurrent senders gets, the first one's left out."""
+    got = {}
+
+    def send(n, batch):
+        try:
+            publisher.send(batch)
+        except BaseException as error:
+            got[n] = error
+
+    def one(n, batch):
+        thread = threading.Thread(target=send, args=(n, batch))
+        thread.start()
+        return thread
+
+    threads = [one(-1, bodies(1, "first"))]
+    until(lambda: broker.calls == 1)
+    threads += [one(n, batch) for n, batch in enumerate(batches)]
+    until(lambda: len(publisher._waiting) == len(batches))
+    broker.gate.set()
+    for thread in threads:
+        thread.join(BOUND)
+    return got
+
+
+def test_an_interrupt_of_the_sender_is_not_raised_in_the_others():
+    broker = Sender(KeyboardInterrupt())
+    got = errors_of(Publisher(broker), broker, [bodies(1) for _ in range(3)])
+    kinds = sorted(type(error).__name__ for error in got.values())
+    assert kinds == ["KeyboardInterrupt", "PublishError", "PublishError"]
+
+
+def test_a_message_taken_by_a_sender_that_died_is_not_told_as_stored():
+    broker = MemoryBroker()
+    publisher = Publisher(broker)
+    publisher._sending.acquire()
+    got = []
+
+    def send():
+        try:
+            publisher.send(bodies(1))
+        except PublishError as error:
+            got.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    until(lambda: len(publisher._waiting) == 1)
+    publisher._waiting.clear()  # taken, and then the sender's thread was interrupted
+    publisher._sending.release()
+    thread.join(BOUND)
+    assert got
+
+
+def test_a_forked_child_does_not_wait_for_its_parents_consumers():
+    code = """
+import os, sys
+from fsdf_engine.core.hold import hold_exit
+release = hold_exit()
+pid = os.fork()
+if pid == 0:
+    sys.exit(7)
+import signal
+signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
+signal.alarm(5)
+_, status = os.waitpid(pid, 0)
+release()
+sys.exit(os.waitstatus_to_exitcode(status) != 7)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=BOUND, check=False).returncode == 0
