@@ -67,9 +67,9 @@ def patch(library: str) -> None:
 def forgive_tidying_up() -> object:
     """Return a plug-in that keeps from the tests what greenlet says of its own tidying up.
 
-    It ends a greenlet that another thread gave up wherever the next switch happens to be. Where that
-    is a function without builtins (a named tuple's constructor), whatever the end has to import
-    fails there, and greenlet reports it of no object. A report that names one still counts.
+    It ends a greenlet that another thread gave up wherever the next switch happens to be. Where
+    that is a function without builtins (a named tuple's constructor), whatever the end has to
+    import fails there, and greenlet reports it of no object. A report that names one still counts.
     """
     import pytest
 
