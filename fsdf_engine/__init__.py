@@ -17,47 +17,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import ParamSpec, Unpack
 
+from . import errors
 from .contracts import Broker, DeadMessage, Pool, QueueSize
 from .core.context import current
 from .core.retry import RetryPolicy
 from .core.worker import ConsumerHandle, end_fast, tune
 from .engine import Engine, default_engine
-from .errors import (
-    ArgumentError,
-    BrokerError,
-    ConfigurationError,
-    ExceptionForRequeue,
-    ExceptionForRetry,
-    FsdfError,
-    LeaseLost,
-    MissingExtra,
-    NotYetSupported,
-    PublishError,
-    Reject,
-    Requeue,
-    ResultDeadlock,
-    ResultError,
-    ResultTimeout,
-    Retry,
-    ServerRefused,
-    TaskFailed,
-    Unavailable,
-    UnknownTask,
-)
+from .errors import *
 from .options import Options
 from .registry import BrokerEnum, ConcurrentModeEnum
 from .result import AsyncResult
 
 __all__ = [
-    "ArgumentError", "AsyncResult", "Broker", "BrokerEnum", "BrokerError", "ConcurrentModeEnum",
-    "ConfigurationError", "ConsumerHandle", "DeadMessage", "Engine", "ExceptionForRequeue",
-    "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported", "Options",
-    "Pool", "PublishError", "QueueConsumer", "QueuePublisher", "QueueSize", "Reject", "Requeue",
-    "ResultDeadlock", "ResultError", "ResultTimeout", "Retry", "RetryPolicy", "ServerRefused",
-    "ShrinkablePool", "Task", "TaskFailed", "Unavailable", "UnknownTask", "current",
-    "default_engine", "end_fast", "get_consumer", "get_publisher", "patch_frame_config",
-    "run_consumer_with_multi_process", "task_deco", "tune",
+    "AsyncResult", "Broker", "BrokerEnum", "ConcurrentModeEnum", "ConsumerHandle", "DeadMessage",
+    "Engine", "Options", "Pool", "QueueConsumer", "QueuePublisher", "QueueSize", "RetryPolicy",
+    "ShrinkablePool", "Task", "current", "default_engine", "end_fast", "get_consumer",
+    "get_publisher", "patch_frame_config", "run_consumer_with_multi_process", "task_deco", "tune",
 ]  # fmt: skip
+__all__ += errors.__all__
 
 if TYPE_CHECKING:
     from .config import Settings

@@ -7,39 +7,10 @@ message (Outgoing, Delivery, Job, Record) is a plain slots class that nobody cha
 
 from __future__ import annotations
 
-from . import outcomes
-from .execution import (
-    Binder,
-    Effect,
-    Gate,
-    Inbox,
-    Job,
-    Owner,
-    Plan,
-    Pool,
-    PoolCapability,
-    Record,
-    ResultStore,
-    Sink,
-    Valve,
-    finish,
-)
-from .messaging import (
-    Broker,
-    Capability,
-    DeadMessage,
-    Delivery,
-    LeaseId,
-    Outgoing,
-    Part,
-    QueueSize,
-    Settlement,
-    Subscription,
-)
+from . import execution, messaging, outcomes
+from .execution import *
+from .messaging import *
 
-__all__ = [
-    "Binder", "Broker", "Capability", "DeadMessage", "Delivery", "Effect", "Gate", "Inbox", "Job",
-    "LeaseId", "Outgoing", "Owner", "Part", "Plan", "Pool", "PoolCapability", "QueueSize", "Record",
-    "ResultStore", "Settlement", "Sink", "Subscription", "Valve", "finish",
-    "outcomes",
-]  # fmt: skip
+__all__ = ["outcomes"]
+__all__ += execution.__all__
+__all__ += messaging.__all__

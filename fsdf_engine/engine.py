@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import ParamSpec, Unpack
 
 from .checks import check_fit, check_server, fitting, place
-from .contracts import (
-    Broker,
-    Plan,
-    Pool,
-    PoolCapability,
-)
+from .contracts import Broker, Plan, Pool, PoolCapability
 from .controls.expiry import Expiry
 from .controls.rate import Rate
 from .core.binding import Unnamed, elsewhere

@@ -30,28 +30,11 @@ if TYPE_CHECKING:
     from .contracts import Outgoing
 
 __all__ = [
-    "ArgumentError",
-    "BrokerError",
-    "ConfigurationError",
-    "ExceptionForRequeue",
-    "ExceptionForRetry",
-    "FsdfError",
-    "LeaseLost",
-    "MissingExtra",
-    "NotYetSupported",
-    "PublishError",
-    "Reject",
-    "Requeue",
-    "ResultDeadlock",
-    "ResultError",
-    "ResultTimeout",
-    "Retry",
-    "ServerRefused",
-    "Steering",
-    "TaskFailed",
-    "Unavailable",
-    "UnknownTask",
-]
+    "ArgumentError", "BrokerError", "ConfigurationError", "ExceptionForRequeue",
+    "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
+    "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
+    "ServerRefused", "Steering", "TaskFailed", "Unavailable", "UnknownTask",
+]  # fmt: skip
 
 
 class FsdfError(Exception):

@@ -14,6 +14,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 from .messaging import Delivery, Outgoing
 from .outcomes import Outcome, Verdict
 
+__all__ = [
+    "Binder", "Effect", "Gate", "Inbox", "Job", "Owner", "Plan", "Pool", "PoolCapability", "Record",
+    "ResultStore", "Sink", "Valve", "finish",
+]  # fmt: skip
+
 
 class Record:
     """An effect: what a result store keeps of one task id.

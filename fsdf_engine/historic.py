@@ -7,13 +7,11 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from .contracts import Outgoing, Part
 from .core.worker import ConsumerHandle
 from .engine import Engine, default_engine
 from .errors import ConfigurationError
-from .message import encode, new_id
-from .options import Options, resolve_options
-from .task import Task, _object
+from .options import Options
+from .task import Task
 
 __all__ = ["QueueConsumer", "QueuePublisher", "get_consumer", "get_publisher"]
 
@@ -23,37 +21,20 @@ class QueuePublisher:
 
     def __init__(self, engine: Engine, queue: str, options: Options) -> None:
         self.queue, self._engine = queue, engine
-        self._options = resolve_options(options)
+        self._task = engine.remote(queue, **options)
+        self.clear, self.get_message_count = self._task.clear, self._task.get_message_count
 
     def publish(self, message: Mapping[str, Any] | str | bytes) -> str:
         """Publish one message; return its id once the broker has it."""
-        id = new_id()
-        extra = {"task_id": id}
-        if self._options.name:
-            extra["task"] = self._options.name
-        body = encode(dict(_object(message)), extra)
-        broker = self._engine.broker_of(self._options)
-        outgoing = Outgoing(self.queue, id, body, priority=self._options.priority)
-        self._engine.publisher(broker).publish((outgoing,))
-        return id
+        return self._task.publish(message).task_id
 
     def push(self, **arguments: Any) -> str:
         """Publish named arguments; return the message's id."""
         return self.publish(arguments)
 
-    def clear(self) -> int:
-        """Delete what waits, delayed messages included; return how many."""
-        parts = Part.WAITING | Part.DELAYED
-        return self._engine.broker_of(self._options).purge(self.queue, parts)
-
-    def get_message_count(self) -> int:
-        """Count the messages that wait, delayed ones included."""
-        size = self._engine.broker_of(self._options).size(self.queue)
-        return size.waiting + size.delayed
-
     def close(self) -> None:
         """Free the broker's connections; the next call opens them again."""
-        self._engine.broker_of(self._options).close()
+        self._engine.broker_of(self._task.options).close()
 
     def __enter__(self) -> QueuePublisher:
         return self

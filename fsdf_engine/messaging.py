@@ -13,6 +13,10 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from .outcomes import State, Verdict
 
+__all__ = [
+    "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Outgoing", "Part", "QueueSize",
+    "Settlement", "Subscription",
+]  # fmt: skip
 LeaseId: TypeAlias = tuple[Any, Any]  # (token of a fetch, place in it); hashable, opaque
 Settlement: TypeAlias = tuple[LeaseId, Verdict]
 

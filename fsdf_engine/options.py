@@ -62,25 +62,6 @@ class Options(TypedDict, total=False):
     max_tasks_per_child: int
     max_memory_per_child: int
     process_start_method: str
-    # Known, and not in this version: an error at declaration unless they are off.
-    is_using_distributed_frequency_control: bool
-    is_send_consumer_heartbeat_to_redis: bool
-    do_task_filtering: bool
-    task_filtering_expire_seconds: float
-    is_do_not_run_by_specify_time_effect: bool
-    do_not_run_by_specify_time: tuple[str, str]
-    schedule_tasks_on_main_thread: bool
-    function_result_status_persistance_conf: Any
-    is_consuming_function_use_multi_params: bool
-    log_level: int
-    logger_prefix: str
-    create_logger_file: bool
-    is_print_detail_exception: bool
-    is_show_message_get_from_broker: bool
-    # Historic spellings, mapped below.
-    msg_expire_senconds: float
-    msg_schedule_time_intercal: float
-    is_send_consumer_hearbeat_to_redis: bool
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
-from typing_extensions import ParamSpec
+from typing_extensions import ParamSpec, TypedDict, Unpack
 
 from .contracts import Broker, DeadMessage, Outgoing, Part, QueueSize
 from .core.binding import Binding, Unnamed
@@ -43,6 +43,21 @@ R = TypeVar("R")
 GROUP = 500  # messages a flush of push_many takes
 _NO_NAMES: Mapping[str, Any] = {}
 _PARTS = {part.name.lower(): part for part in Part if part.name}
+
+
+class Control(TypedDict, total=False):
+    """What may be decided for one call.
+
+    `countdown` seconds from now, or `eta` (Unix seconds), the run may start; `expires` (Unix
+    seconds) it may no more. `priority` is 0 to 9, 9 first.
+    """
+
+    task_id: str | None
+    countdown: float
+    eta: float
+    expires: float
+    priority: int | None
+    headers: Mapping[str, Any] | None
 
 
 class Task(_Proxy, Generic[P, R]):
@@ -131,57 +146,22 @@ class Task(_Proxy, Generic[P, R]):
         return core.result(outgoing.id)
 
     def publish(
-        self,
-        message: Mapping[str, Any] | str | bytes,
-        *,
-        task_id: str | None = None,
-        countdown: float = 0.0,
-        eta: float = 0.0,
-        expires: float = 0.0,
-        priority: int | None = None,
-        headers: Mapping[str, Any] | None = None,
+        self, message: Mapping[str, Any] | str | bytes, **control: Unpack[Control]
     ) -> AsyncResult:
         """Publish named arguments, given as a mapping or as JSON text, with control over one call.
 
-        `countdown` seconds from now, or `eta` (Unix seconds), the run may start; `expires` (Unix
-        seconds) it may no more. Raises as `push` does.
+        What may be given is in `Control`. Raises as `push` does.
         """
-        return self.send(
-            (),
-            _object(message),
-            task_id=task_id,
-            countdown=countdown,
-            eta=eta,
-            expires=expires,
-            priority=priority,
-            headers=headers,
-        )
+        return self.send((), _object(message), **control)
 
     pub = publish
 
     def send(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        task_id: str | None = None,
-        countdown: float = 0.0,
-        eta: float = 0.0,
-        expires: float = 0.0,
-        priority: int | None = None,
-        headers: Mapping[str, Any] | None = None,
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], **control: Unpack[Control]
     ) -> AsyncResult:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
         core = self._self_core
-        _check_times(countdown=countdown, eta=eta, expires=expires)
-        if priority not in (None, *range(10)):
-            raise ArgumentError(f"priority={priority!r} is no whole number from 0 to 9")
-        extra: Extra = {"headers": dict(headers)} if headers else {}
-        if expires:
-            extra["expires"] = expires
-        outgoing = core.message(args, kwargs, extra, task_id)
-        outgoing.delay, outgoing.not_before = countdown, eta
-        outgoing.priority = core.options.priority if priority is None else priority
+        outgoing = core.controlled(args, kwargs, **control)
         core.publisher().publish((outgoing,))
         return core.result(outgoing.id)
 
@@ -361,6 +341,30 @@ class _Core:
         if extra:
             control.update(extra)
         return Outgoing(self.queue, id, encode(data, control), priority=options.priority)
+
+    def controlled(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        task_id: str | None = None,
+        countdown: float = 0.0,
+        eta: float = 0.0,
+        expires: float = 0.0,
+        priority: int | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Outgoing:
+        """As `message`, with control over the call."""
+        _check_times(countdown=countdown, eta=eta, expires=expires)
+        if priority not in (None, *range(10)):
+            raise ArgumentError(f"priority={priority!r} is no whole number from 0 to 9")
+        extra: Extra = {"headers": dict(headers)} if headers else {}
+        if expires:
+            extra["expires"] = expires
+        outgoing = self.message(args, kwargs, extra, task_id)
+        outgoing.delay, outgoing.not_before = countdown, eta
+        outgoing.priority = self.options.priority if priority is None else priority
+        return outgoing
 
     def result(self, id: str) -> AsyncResult:
         return AsyncResult(id, self.replies())

@@ -311,9 +311,7 @@ class Outbox:
             settling, item.effects = not item.effects, ()
             if type(item) is not Job:
                 return self._tell(item, error)
-            if (
-                type(item.verdict) is DeadLetter and settling
-            ):  # not even that could be stored: the lease ends it
+            if type(item.verdict) is DeadLetter and settling:  # not even that: its lease ends it
                 self._keeper.drop([item])
                 self.settled += 1
                 return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ..contracts import Inbox, Job, ResultStore
 from ..errors import ResultDeadlock
@@ -25,9 +26,8 @@ class Replies:
         self.store = store
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Callable[[bytes], object]]] = {}
-        self._expected: OrderedDict[str, bytes | None] = (
-            OrderedDict()
-        )  # pushed here; the body once it came
+        # Pushed here; with the body once it came.
+        self._expected: OrderedDict[str, bytes | None] = OrderedDict()
         self._inbox: Inbox | None = None
 
     @property
@@ -62,7 +62,7 @@ class Replies:
 
         try:
             if not self._register(id, take):
-                with _Waiting(id):
+                with _waiting():
                     done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
         finally:
             self._forget(id, take)
@@ -85,7 +85,7 @@ class Replies:
         registered = await loop.run_in_executor(None, self._register, id, take)
         try:
             if not registered:
-                with _Waiting(id):
+                with _waiting():
                     return await asyncio.wait_for(future, timeout)
             return await future
         except asyncio.TimeoutError:
@@ -137,30 +137,26 @@ class Replies:
             self._inbox.close()
 
 
-class _Waiting:
-    """Marks a run that waits for a result; the last free slot of a pool must not wait, too."""
+_by_owner: defaultdict[int, set[Job]] = defaultdict(set)
+_guard = threading.Lock()
 
-    _lock = threading.Lock()
-    _by_owner: dict[int, set[Any]] = {}
 
-    def __init__(self, id: str) -> None:
-        self._id = id
-        self._job: Job | None = current_job.get(None)
-
-    def __enter__(self) -> None:
-        if (job := self._job) is None:
-            return
-        with self._lock:
-            waiting = self._by_owner.setdefault(id(job.owner), set())
-            size = getattr(job.owner, "slots", 0)
-            if size and len(waiting) + 1 >= size:
-                raise ResultDeadlock(
-                    f"all {size} slots of queue {job.plan.queue!r} would wait for results, and"
-                    " none is left to produce them; give the tasks that wait a queue of their own"
-                )
-            waiting.add(job)
-
-    def __exit__(self, *_: object) -> None:
-        if (job := self._job) is not None:
-            with self._lock:
-                self._by_owner.get(id(job.owner), set()).discard(job)
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """Mark a run that waits for a result; the last free slot of a pool must not wait, too."""
+    if (job := current_job.get(None)) is None:
+        yield
+        return
+    waiting, size = _by_owner[id(job.owner)], getattr(job.owner, "slots", 0)
+    with _guard:
+        if size and len(waiting) + 1 >= size:
+            raise ResultDeadlock(
+                f"all {size} slots of queue {job.plan.queue!r} would wait for results, and"
+                " none is left to produce them; give the tasks that wait a queue of their own"
+            )
+        waiting.add(job)
+    try:
+        yield
+    finally:
+        with _guard:
+            waiting.discard(job)
