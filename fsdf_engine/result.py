@@ -33,7 +33,7 @@ class AsyncResult:
                 `__cause__` is the task's exception, where its class is imported here.
             ResultTimeout: it has not ended in time.
             ResultDeadlock: called inside a run whose pool has no slot left to produce it.
-            ResultError: results are off for this task.
+            ResultError: results are off for this task, or the engine is closed meanwhile.
         """
         if self._told is None:
             self._took(self._source().wait(self.task_id, timeout), timeout)
@@ -86,6 +86,8 @@ class AsyncResult:
     def _took(self, body: bytes | None, timeout: float | None) -> None:
         if body is None:
             raise ResultTimeout(f"message {self.task_id} has not ended within {timeout:g} s")
+        if not body:
+            raise ResultError(f"the engine was closed while message {self.task_id} was waited for")
         self._told = codec.loads(body)
 
     def _value(self) -> Any:

@@ -85,6 +85,10 @@ class Publisher:
             self.broker.publish(items)
         except BaseException as caught:  # every ticket must learn of it
             error = caught
+        if len(tickets) > 1 and type(error) in (TypeError, ValueError, UnicodeEncodeError):
+            for ticket in tickets:  # one of them cannot be written, so nothing was sent
+                self._send([ticket])
+            return
         for ticket in tickets:
             ticket.sent, ticket.error = True, error
             if error is not None and not isinstance(error, Exception):  # meant for this thread only

@@ -50,7 +50,7 @@ class Replies:
                 self._expected.popitem(last=False)
 
     def wait(self, id: str, timeout: float | None) -> bytes | None:
-        """Block until the result of `id` is there; None after `timeout` seconds."""
+        """Block until the result of `id` is there; None after `timeout` seconds, b"" if closed."""
         done = threading.Lock()  # the cheapest thing to block on
         done.acquire()
         found: list[bytes] = []
@@ -132,9 +132,11 @@ class Replies:
             return [*self._waiting, *(id for id, body in self._expected.items() if body is None)]
 
     def close(self) -> None:
-        """End the inbox."""
+        """End the inbox; who still waits is given an empty body."""
         if self._inbox is not None:
             self._inbox.close()
+        for id in list(self._waiting):
+            self._deliver(id, b"")
 
 
 _by_owner: defaultdict[int, set[Job]] = defaultdict(set)

@@ -10,9 +10,13 @@ from doubles import bodies
 from helpers import BOUND, until
 
 from fsdf_engine.brokers.memory import MemoryBroker
+from fsdf_engine.contracts import Outgoing
 from fsdf_engine.core.context import current_job
 from fsdf_engine.core.publisher import Publisher
-from fsdf_engine.errors import PublishError, Retry
+from fsdf_engine.core.replies import Replies
+from fsdf_engine.errors import PublishError, ResultError, Retry
+from fsdf_engine.result import AsyncResult
+from fsdf_engine.stores.memory import MemoryStore
 
 
 def settled(handle, count):
@@ -105,6 +109,38 @@ def test_an_interrupt_of_the_sender_is_not_raised_in_the_others():
     got = errors_of(Publisher(broker), broker, [bodies(1) for _ in range(3)])
     kinds = sorted(type(error).__name__ for error in got.values())
     assert kinds == ["KeyboardInterrupt", "PublishError", "PublishError"]
+
+
+def test_a_message_that_cannot_be_written_fails_its_own_sender_only():
+    class Picky(Sender):
+        def publish(self, batch):
+            if [one.id for one in batch] == ["odd"]:
+                raise TypeError("odd")
+            super().publish(batch)
+
+    broker = Picky(TypeError("odd"))
+    batches = [[Outgoing("q", id, b"{}")] for id in ("even", "odd", "even, too")]
+    got = errors_of(Publisher(broker), broker, batches)
+    assert {n: type(error) for n, error in got.items()} == {1: TypeError}
+    assert broker.size("q").waiting == 2
+
+
+def test_who_waits_for_a_result_learns_that_the_engine_closes():
+    replies = Replies(MemoryStore())
+    result, got = AsyncResult("never", replies), []
+
+    def wait():
+        try:
+            result.get(BOUND)
+        except ResultError as error:
+            got.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: replies._waiting)
+    replies.close()
+    thread.join(BOUND)
+    assert got == ["the engine was closed while message never was waited for"]
 
 
 def test_a_message_taken_by_a_sender_that_died_is_not_told_as_stored():
