@@ -13,9 +13,7 @@ add.consume()
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from typing_extensions import ParamSpec, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import errors
 from .contracts import Broker, DeadMessage, Pool, QueueSize
@@ -27,16 +25,21 @@ from .errors import *
 from .options import Options
 from .registry import BrokerEnum, ConcurrentModeEnum
 from .result import AsyncResult
+from .spelling import masked
 
 __all__ = [
     "AsyncResult", "Broker", "BrokerEnum", "ConcurrentModeEnum", "ConsumerHandle", "DeadMessage",
     "Engine", "Options", "Pool", "QueueConsumer", "QueuePublisher", "QueueSize", "RetryPolicy",
-    "ShrinkablePool", "Task", "current", "default_engine", "end_fast", "get_consumer",
-    "get_publisher", "patch_frame_config", "run_consumer_with_multi_process", "task_deco", "tune",
+    "ShrinkablePool", "StopSignals", "Task", "current", "default_engine", "end_fast",
+    "get_consumer", "get_publisher", "masked", "patch_frame_config",
+    "run_consumer_with_multi_process", "task_deco", "tune",
 ]  # fmt: skip
 __all__ += errors.__all__
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .cli.signals import StopSignals
     from .config import Settings
     from .historic import QueueConsumer, QueuePublisher, get_consumer, get_publisher
     from .task import Task
@@ -76,6 +79,7 @@ _LATER = {
     "QueueConsumer": "historic",
     "QueuePublisher": "historic",
     "ShrinkablePool": "pools.shrinkable",
+    "StopSignals": "cli.signals",
     "Task": "task",
     "get_consumer": "historic",
     "get_publisher": "historic",

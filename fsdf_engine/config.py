@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, TypedDict
 from . import frame_file
 from .errors import ConfigurationError
 from .registry import brokers, stores
-from .spelling import did_you_mean
+from .spelling import did_you_mean, masked
 
-__all__ = ["KEYS", "Config", "Found", "Key", "Settings", "masked"]
+__all__ = ["KEYS", "Config", "Found", "Key", "Settings"]
 
 Value = str | int | float
 
@@ -58,29 +58,17 @@ def _text(value: Any) -> str:
     raise ValueError("must be text")
 
 
-def _number(low: float, high: float, unit: str) -> Callable[[Any], float]:
-    def parse(value: Any) -> float:
+def _number(low: float, high: float, unit: str, kind: type = float) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
             raise ValueError(f"must be {unit}")
         try:
-            number = float(value)
-        except ValueError:
+            number = kind(value)
+        except (ValueError, OverflowError):
             raise ValueError(f"must be {unit}") from None
-        if not low <= number <= high:
+        if number != float(value) or not low <= number <= high:
             raise ValueError(f"must be {unit} between {low:g} and {high:g}")
         return number
-
-    return parse
-
-
-def _integer(low: int, high: int) -> Callable[[Any], int]:
-    bounded = _number(low, high, "a whole number")
-
-    def parse(value: Any) -> int:
-        number = bounded(value)
-        if not number.is_integer():
-            raise ValueError("must be a whole number")
-        return int(number)
 
     return parse
 
@@ -104,8 +92,8 @@ def _level(value: Any) -> str:
     raise ValueError(f"must be one of {', '.join(known)}")
 
 
-_port = _integer(1, 65535)
-_database = _integer(0, 1_000_000)
+_port = _number(1, 65535, "a whole number", int)
+_database = _number(0, 1_000_000, "a whole number", int)
 _lease = _number(1, 86_400, "seconds")
 _expires = _number(1, 10 * 366 * 86_400, "seconds")
 
@@ -234,16 +222,6 @@ class Config:
                     self._files = None
                     raise
             return self._files
-
-
-def masked(url: str) -> str:
-    """Return a URL with its password replaced, fit for logs and messages; other text unchanged."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, address = rest.rpartition("@")
-    if not separator or not at or ":" not in credentials:
-        return url
-    user = credentials.partition(":")[0]
-    return f"{scheme}://{user}:***@{address}"
 
 
 def _validated(values: Mapping[str, object], source: str) -> dict[str, object]:

@@ -9,9 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from typing_extensions import ParamSpec, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .checks import check_fit, check_server, fitting, place
 from .contracts import Broker, Plan, Pool, PoolCapability
@@ -23,7 +21,6 @@ from .core.due import Deadlines
 from .core.listeners import Listeners
 from .core.publisher import Publisher
 from .core.replies import Replies
-from .core.run import compile_plan
 from .core.worker import ConsumerHandle, on_signals, stop_all
 from .errors import ConfigurationError, UnknownTask
 from .options import Options, TaskOptions, resolve_options
@@ -31,6 +28,8 @@ from .registry import brokers, pools, stores
 from .result import AsyncResult
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .task import Task
 
 __all__ = ["Engine", "default_engine", "reset_default_engine", "resolve_plan"]
@@ -122,14 +121,6 @@ class Engine:
         from .task import Task
 
         return Task(elsewhere, queue, resolve_options(options), self, Unnamed())
-
-    def plan(self, queue: str, name: str) -> Plan:
-        """Return the plan of a declared task, as a child process runs it.
-
-        Raises:
-            UnknownTask: this process has not declared it.
-        """
-        return compile_plan(self.find(queue, name).spec())
 
     def _key(self, task: Task[..., Any]) -> _QueueKey:
         return (*self._broker_key(task.options), task.queue)
@@ -227,7 +218,7 @@ class Engine:
                 self._serve(handle, each)
             self._handles[key] = handle
             if not self._has_signals:
-                self._has_signals = on_signals(self._on_signal)
+                self._has_signals = on_signals(self.stop)
         handle.start()
         return handle
 
@@ -282,7 +273,7 @@ class Engine:
                 )
             outbox.results = store
         kills = PoolCapability.KILLS in handle.pool.capabilities
-        handle.consumer.add(compile_plan(task.spec(), None if kills else handle.deadlines.watch))
+        handle.consumer.add(task.plan(None if kills else handle.deadlines.watch))
 
     def new_pool(self, mode: int | str, size: int, **arguments: Any) -> Pool:
         """Make a pool for several consumers, who don't close it; `arguments` are its class's own.
@@ -319,9 +310,6 @@ class Engine:
     def stop(self, drain: bool = True, timeout: float = 30.0) -> None:
         """Stop all consumers at the same time. Blocks, but returns at once inside a run."""
         stop_all(self.handles(), drain=drain, timeout=timeout)
-
-    def _on_signal(self, drain: bool) -> None:
-        self.stop(drain)
 
     def close(self) -> None:
         """Stop everything and free every connection. The engine can be used again."""
@@ -378,7 +366,7 @@ def resolve_plan(queue: str, name: str) -> Plan:
     Raises:
         UnknownTask: this process has not declared it.
     """
-    return default_engine().plan(queue, name)
+    return default_engine().find(queue, name).plan()
 
 
 def _after_fork() -> None:

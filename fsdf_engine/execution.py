@@ -9,8 +9,10 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+from .core.retry import RetryPolicy
 from .messaging import Delivery, Outgoing
 from .outcomes import Outcome, Verdict
 
@@ -20,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@dataclass(slots=True, eq=False)
 class Record:
     """An effect: what a result store keeps of one task id.
 
@@ -28,19 +31,12 @@ class Record:
     final never replaces a final one. `reply` is the inbox address of a waiting publisher, or "".
     """
 
-    __slots__ = ("body", "deliveries", "expires", "final", "id", "reply")
-
-    def __init__(
-        self,
-        id: str,
-        body: bytes,
-        deliveries: int = 0,
-        final: bool = True,
-        expires: float = 86400.0,
-        reply: str = "",
-    ) -> None:
-        self.id, self.body, self.deliveries = id, body, deliveries
-        self.final, self.expires, self.reply = final, expires, reply
+    id: str
+    body: bytes
+    deliveries: int = 0
+    final: bool = True
+    expires: float = 86400.0
+    reply: str = ""
 
 
 class Inbox(ABC):
@@ -169,7 +165,8 @@ Binder: TypeAlias = Callable[
 
 
 class Plan(NamedTuple):
-    """Everything decided about a task when its consumer starts; made by `run.compile_plan`."""
+    """Everything decided about a task when its consumer starts; `run.compile_plan` fills in
+    `run` or `arun`."""
 
     name: str  # "" for the only task of a queue
     queue: str
@@ -182,6 +179,8 @@ class Plan(NamedTuple):
     keep_failed: bool = True  # as dead letters; else their messages are acknowledged
     place: tuple[str, str] = ("", "")  # of its broker, for what its runs push
     max_age: float = 0.0  # seconds after which a message has expired; 0: never
+    policy: RetryPolicy = RetryPolicy()
+    early: bool = False  # acknowledge before the run
 
 
 class PoolCapability(enum.Flag):

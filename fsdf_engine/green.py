@@ -14,6 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -282,10 +283,8 @@ class _EventletHub(Hub):
             self._hub.schedule_call_global(0, fn, *args)
             return
         self._calls.append((fn, args))
-        try:
+        with suppress(BlockingIOError):  # full of bytes that were not read yet: it wakes anyway
             self._bell.send(b"\0")
-        except BlockingIOError:
-            pass  # full of bytes that were not read yet: it wakes anyway
 
     def park(self, timeout: float | None) -> bool:
         if timeout is None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from typing_extensions import Unpack
+from typing import TYPE_CHECKING, Any
 
 from .core.worker import ConsumerHandle
 from .engine import Engine, default_engine
 from .errors import ConfigurationError
 from .options import Options
 from .task import Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["QueueConsumer", "QueuePublisher", "get_consumer", "get_publisher"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from .outcomes import State, Verdict
@@ -44,6 +45,7 @@ class Part(enum.Flag):
     DEAD = enum.auto()
 
 
+@dataclass(slots=True, eq=False)
 class Outgoing:
     """One message on its way to a broker.
 
@@ -51,28 +53,21 @@ class Outgoing:
     delay is 0. `priority` is 0..9, 9 first. `ttl` seconds, 0: none. `key` orders or partitions.
     """
 
-    __slots__ = ("body", "delay", "headers", "id", "key", "not_before", "priority", "queue", "ttl")
-
-    def __init__(
-        self,
-        queue: str,
-        id: str,
-        body: bytes,
-        headers: Mapping[str, str] | None = None,
-        delay: float = 0.0,
-        not_before: float = 0.0,
-        priority: int = 0,
-        ttl: float = 0.0,
-        key: str | None = None,
-    ) -> None:
-        self.queue, self.id, self.body, self.headers = queue, id, body, headers
-        self.delay, self.not_before, self.priority = delay, not_before, priority
-        self.ttl, self.key = ttl, key
+    queue: str
+    id: str
+    body: bytes
+    headers: Mapping[str, str] | None = None
+    delay: float = 0.0
+    not_before: float = 0.0
+    priority: int = 0
+    ttl: float = 0.0
+    key: str | None = None
 
     def __repr__(self) -> str:
         return f"Outgoing({self.queue!r}, {self.id!r}, {len(self.body)} bytes)"
 
 
+@dataclass(slots=True, eq=False)
 class Delivery:
     """One leased message; it stays ours until it is settled or the lease ends.
 
@@ -81,20 +76,13 @@ class Delivery:
     limit. `state` is what the last Release carried. `published_at` is 0.0 where unknown.
     """
 
-    __slots__ = ("body", "deliveries", "headers", "id", "lease", "published_at", "state")
-
-    def __init__(
-        self,
-        lease: LeaseId,
-        body: bytes,
-        id: str = "",
-        deliveries: int = 0,
-        state: State | None = None,
-        headers: Mapping[str, str] | None = None,
-        published_at: float = 0.0,
-    ) -> None:
-        self.lease, self.body, self.id, self.deliveries = lease, body, id, deliveries
-        self.state, self.headers, self.published_at = state, headers, published_at
+    lease: LeaseId
+    body: bytes
+    id: str = ""
+    deliveries: int = 0
+    state: State | None = None
+    headers: Mapping[str, str] | None = None
+    published_at: float = 0.0
 
 
 class QueueSize(NamedTuple):

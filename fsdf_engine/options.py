@@ -6,9 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from typing_extensions import TypedDict
+from typing import Any, TypedDict
 
 from .contracts import Pool
 from .core.retry import RetryPolicy
@@ -101,9 +99,7 @@ class TaskOptions:
 
     def retry_policy(self) -> RetryPolicy:
         """Return what an exception means; `specify_retry_policy` replaces the options about it."""
-        if self.specify_retry_policy is not None:
-            return self.specify_retry_policy
-        return RetryPolicy(
+        return self.specify_retry_policy or RetryPolicy(
             self.max_retry_times,
             self.retry_backoff,
             self.retry_backoff_max,
@@ -144,11 +140,8 @@ _CHOICES = {
     "ack": ("late", "early"),
     "process_start_method": ("spawn", "forkserver", "fork"),
 }
+_NUMBER = (int, float), "a number"
 _FIELDS = {field.name: field for field in dataclasses.fields(TaskOptions)}
-_INTEGERS = {
-    "concurrent_num", "prefetch", "priority", "max_retry_times", "max_tasks_per_child",
-    "max_memory_per_child",
-}  # fmt: skip
 
 
 def resolve_options(given: Mapping[str, Any]) -> TaskOptions:
@@ -185,9 +178,8 @@ def _checked(key: str, value: Any) -> Any:
     if value is None:
         return default
     if key in _LEAST:
-        kinds = (int,) if key in _INTEGERS else (int, float)
+        kinds, kind = ((int,), "a whole number") if type(default) is int else _NUMBER
         if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-            kind = "a whole number" if key in _INTEGERS else "a number"
             raise ConfigurationError(f"option {key}={value!r} is not {kind}")
         if value < _LEAST[key] or (key == "priority" and value > 9):
             bounds = f"at least {_LEAST[key]:g}" + (", at most 9" if key == "priority" else "")

@@ -7,8 +7,9 @@ their type; two of different types may compare equal, and one without fields is 
 from __future__ import annotations
 
 import os
+import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 State: TypeAlias = Mapping[str, Any]
@@ -156,7 +157,7 @@ def trace_of(outcome: Failed) -> str:
     tb = error.__traceback__
     while tb and tb.tb_next and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         tb = tb.tb_next
-    return text_of("".join(traceback.format_exception(type(error), error, tb)))
+    return text_of(error, lambda e: "".join(traceback.format_exception(type(error), error, tb)))
 
 
 def text_of(value: object, convert: Callable[[object], str] = str) -> str:
@@ -165,6 +166,20 @@ def text_of(value: object, convert: Callable[[object], str] = str) -> str:
         return convert(value).encode(errors="backslashreplace").decode()
     except BaseException as error:
         return f"<{type(value).__name__} without text: {type(error).__name__}>"
+
+
+def rebuilt(module: str, name: str, args: Sequence[Any] | None) -> BaseException | None:
+    """Return an exception of a class that is imported already; nothing is imported for it."""
+    kind: Any = sys.modules.get(module)
+    for part in name.split("."):
+        kind = getattr(kind, part, None)
+    if args is None or not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        return None
+    try:
+        error = kind(*args)
+    except Exception:  # its constructor wants something else
+        return None
+    return error if type(error) is kind else None
 
 
 def describe(outcome: Outcome) -> str:

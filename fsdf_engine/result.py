@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from typing import Any
 
 from . import codec
 from .core.replies import Replies
 from .errors import ResultError, ResultTimeout, TaskFailed
+from .outcomes import rebuilt
 
 __all__ = ["AsyncResult"]
 
@@ -103,7 +103,7 @@ class AsyncResult:
             status=status,
             kind=kind,
             traceback=told.get("traceback", ""),
-        ) from rebuilt(error)
+        ) from rebuilt(error.get("module", ""), error.get("type", ""), error.get("args", ()))
 
     def __str__(self) -> str:
         return self.task_id
@@ -116,15 +116,3 @@ class AsyncResult:
 
     def __hash__(self) -> int:
         return hash(self.task_id)
-
-
-def rebuilt(error: dict[str, Any]) -> BaseException | None:
-    """Return the stored exception, if its class is imported already; nothing is imported for it."""
-    module = sys.modules.get(error.get("module", ""))
-    kind = getattr(module, error.get("type", ""), None)
-    if isinstance(kind, type) and issubclass(kind, BaseException):
-        try:
-            return kind(*error.get("args", ()))
-        except Exception:  # its constructor wants something else
-            return None
-    return None

@@ -8,18 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 
 import orjson
-from typing_extensions import ParamSpec, TypedDict, Unpack
 
-from .contracts import Broker, DeadMessage, Outgoing, Part, QueueSize
+from .contracts import Broker, DeadMessage, Outgoing, Part, Plan, QueueSize
 from .core.binding import Binding, Unnamed
 from .core.context import current_job
 from .core.ending import result_sink
 from .core.publisher import Publisher, place_of
 from .core.replies import Replies
-from .core.run import TaskSpec, is_coroutine
+from .core.run import Watch, compile_plan, is_coroutine
 from .core.worker import ConsumerHandle
 from .errors import ArgumentError, ConfigurationError
 from .message import Extra, derived_id, encode, new_id
@@ -27,6 +26,8 @@ from .options import TaskOptions
 from .result import AsyncResult
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .core.supervisor import Supervisor
     from .engine import Engine
 
@@ -61,7 +62,10 @@ class Control(TypedDict, total=False):
 
 
 class Task(_Proxy, Generic[P, R]):
-    """A function with a queue; otherwise as transparent as `wrapt` makes it."""
+    """A function with a queue; otherwise as transparent as `wrapt` makes it.
+
+    The proxy keeps attributes called `_self_...` to itself and passes all others on.
+    """
 
     def __init__(
         self,
@@ -71,8 +75,13 @@ class Task(_Proxy, Generic[P, R]):
         engine: Engine,
         binding: Binding | Unnamed | None = None,
     ) -> None:
+        if not callable(fn):
+            raise ConfigurationError(f"{fn!r} is no function; decorate one")
         super().__init__(fn)
-        self._self_core = _Core(fn, queue, options, engine, binding or Binding(fn))
+        self._self_fn, self._self_queue, self._self_options = fn, queue, options
+        self._self_engine, self._self_binding = engine, binding or Binding(fn)
+        self._self_epoch: object = None  # of the engine, when its services were looked up
+        self._self_services: tuple[Publisher, Replies | None]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
@@ -93,17 +102,17 @@ class Task(_Proxy, Generic[P, R]):
     @property
     def fn(self) -> Callable[..., Any]:
         """The function itself."""
-        return self._self_core.fn
+        return self._self_fn
 
     @property
     def queue(self) -> str:
         """The name of its queue."""
-        return self._self_core.queue
+        return self._self_queue
 
     @property
     def options(self) -> TaskOptions:
         """Its options, with their defaults."""
-        return self._self_core.options
+        return self._self_options
 
     @property
     def is_coroutine(self) -> bool:
@@ -117,9 +126,41 @@ class Task(_Proxy, Generic[P, R]):
             return "asyncio" if self.is_coroutine else "threads"
         return mode
 
-    def spec(self) -> TaskSpec:
-        """Return what a plan is compiled from."""
-        return self._self_core.spec()
+    def plan(self, watch: Watch | None = None) -> Plan:
+        """Compile how a message of this task is run; `watch` as for `compile_plan`."""
+        o, engine = self.options, self._self_engine
+        expires = o.result_expires or engine.config.number("RESULT_EXPIRES")
+        plan = Plan(
+            o.name,
+            self.queue,
+            None,
+            None,
+            self._self_binding.bind,
+            (result_sink(expires),) if o.is_using_rpc_mode else (),
+            o.function_timeout,
+            o.timeout_kill == "raise",
+            o.keep_failed,
+            place_of(self._broker()),
+            o.msg_expire_seconds,
+            o.retry_policy(),
+            o.ack == "early",
+        )
+        return compile_plan(plan, self.fn, watch)
+
+    def _broker(self) -> Broker:
+        return self._self_engine.broker_of(self.options)
+
+    def _services(self) -> tuple[Publisher, Replies | None]:
+        """Return where messages go, and where results arrive (None: they are off).
+
+        Found once: a look-up reads the configuration.
+        """
+        engine = self._self_engine
+        if self._self_epoch is not (epoch := engine.epoch):
+            replies = engine.replies(self.options) if self.options.is_using_rpc_mode else None
+            self._self_services = engine.publisher(self._broker()), replies
+            self._self_epoch = epoch
+        return self._self_services
 
     # ---------------------------------------------------------------- publishing
 
@@ -131,19 +172,19 @@ class Task(_Proxy, Generic[P, R]):
             PublishError: the broker did not, or perhaps not, store it.
             Unavailable: the broker cannot be reached; nothing was sent.
         """
-        core = self._self_core
-        outgoing = core.message(args, kwargs)
-        core.publisher().publish((outgoing,))
-        return core.result(outgoing.id)
+        publisher, replies = self._services()
+        outgoing = self._message(replies, args, kwargs)
+        publisher.publish((outgoing,))
+        return AsyncResult(outgoing.id, replies)
 
     delay = push
 
     async def apush(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult:
         """As `push`, without blocking the loop."""
-        core = self._self_core
-        outgoing = core.message(args, kwargs)
-        await core.publisher().apublish((outgoing,))
-        return core.result(outgoing.id)
+        publisher, replies = self._services()
+        outgoing = self._message(replies, args, kwargs)
+        await publisher.apublish((outgoing,))
+        return AsyncResult(outgoing.id, replies)
 
     def publish(
         self, message: Mapping[str, Any] | str | bytes, **control: Unpack[Control]
@@ -157,28 +198,45 @@ class Task(_Proxy, Generic[P, R]):
     pub = publish
 
     def send(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], **control: Unpack[Control]
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        task_id: str | None = None,
+        countdown: float = 0.0,
+        eta: float = 0.0,
+        expires: float = 0.0,
+        priority: int | None = None,
+        headers: Mapping[str, Any] | None = None,
     ) -> AsyncResult:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
-        core = self._self_core
-        outgoing = core.controlled(args, kwargs, **control)
-        core.publisher().publish((outgoing,))
-        return core.result(outgoing.id)
+        _check_times(countdown=countdown, eta=eta, expires=expires)
+        if priority not in (None, *range(10)):
+            raise ArgumentError(f"priority={priority!r} is no whole number from 0 to 9")
+        extra: Extra = {"headers": dict(headers)} if headers else {}
+        if expires:
+            extra["expires"] = expires
+        publisher, replies = self._services()
+        outgoing = self._message(replies, args, kwargs, extra, task_id)
+        outgoing.delay, outgoing.not_before = countdown, eta
+        if priority is not None:
+            outgoing.priority = priority
+        publisher.publish((outgoing,))
+        return AsyncResult(outgoing.id, replies)
 
     def push_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[AsyncResult]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.
 
         They are sent 500 at a time; on an error the groups before it are stored.
         """
-        core = self._self_core
-        publisher, replies = core.publisher(), core.replies()
+        publisher, replies = self._services()
         results: list[AsyncResult] = []
         batch: list[Outgoing] = []
         for call in calls:
             if isinstance(call, (tuple, list)):
-                outgoing = core.message(call, _NO_NAMES)
+                outgoing = self._message(replies, call, _NO_NAMES)
             elif isinstance(call, Mapping):
-                outgoing = core.message((), call)
+                outgoing = self._message(replies, (), call)
             else:
                 raise ArgumentError(f"push_many got {call!r}; give tuples or mappings of arguments")
             batch.append(outgoing)
@@ -190,6 +248,29 @@ class Task(_Proxy, Generic[P, R]):
             publisher.publish(batch)
         return results
 
+    def _message(
+        self,
+        replies: Replies | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        extra: Extra | None = None,
+        task_id: str | None = None,
+    ) -> Outgoing:
+        """Bind and encode one call."""
+        data, leading = self._self_binding.name(args, kwargs)
+        id, options = task_id or _id(), self._self_options
+        control: Extra = {"task_id": id, "publish_time": round(time.time(), 4)}
+        if options.name:
+            control["task"] = options.name
+        if leading:
+            control["args"] = leading
+        if replies:
+            control["reply"] = replies.address
+            replies.expect((id,))
+        if extra:
+            control.update(extra)
+        return Outgoing(self._self_queue, id, encode(data, control), priority=options.priority)
+
     # ---------------------------------------------------------------- consuming
 
     def consume(self) -> ConsumerHandle:
@@ -198,7 +279,7 @@ class Task(_Proxy, Generic[P, R]):
         Does not block, and several tasks may be started one after the other. A script that ends
         here stays until its consumers are stopped; `consume().join()` says so in code.
         """
-        return self._self_core.engine.consume(self)
+        return self._self_engine.consume(self)
 
     start = start_consuming_message = consume
 
@@ -212,12 +293,11 @@ class Task(_Proxy, Generic[P, R]):
 
     def size(self) -> QueueSize:
         """Count the messages waiting, delayed, leased and dead, exactly."""
-        return self._self_core.broker().size(self.queue)
+        return self._broker().size(self.queue)
 
     def get_message_count(self) -> int:
         """Count the messages that wait, delayed ones included."""
-        size = self.size()
-        return size.waiting + size.delayed
+        return sum(self.size()[:2])
 
     def clear(self, include: Iterable[str] = ("waiting", "delayed")) -> int:
         """Delete the messages of these parts (waiting, delayed, leased, dead); return how many.
@@ -231,17 +311,17 @@ class Task(_Proxy, Generic[P, R]):
                 f"a queue has no part {unknown[0]!r}; give some of {', '.join(_PARTS)}"
             )
         parts = reduce(operator.or_, [_PARTS[name] for name in names], Part(0))
-        return self._self_core.broker().purge(self.queue, parts)
+        return self._broker().purge(self.queue, parts)
 
     clear_queue = clear
 
     def dead_letters(self, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         """Return messages that could not be handled, the newest first, with their reasons."""
-        return self._self_core.broker().dead_letters(self.queue, limit, offset)
+        return self._broker().dead_letters(self.queue, limit, offset)
 
     def replay(self, ids: Iterable[str] | None = None) -> int:
         """Put dead letters (all, without ids) back in line; return how many."""
-        broker = self._self_core.broker()
+        broker = self._broker()
         return broker.replay(self.queue, None if ids is None else list(ids))
 
     def join(self, timeout: float | None = None) -> bool:
@@ -252,122 +332,13 @@ class Task(_Proxy, Generic[P, R]):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause, never = 0.002, threading.Event()
-        at_rest = self._self_core.engine.at_rest
+        at_rest = self._self_engine.at_rest
         while (rest := at_rest(self)) is None or any(self.size()[:3]) or at_rest(self) != rest:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             never.wait(pause)
             pause = min(0.05, pause * 1.5)
         return True
-
-
-class _Core:
-    """The state of a task; apart from it, because the proxy passes attributes on."""
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        queue: str,
-        options: TaskOptions,
-        engine: Engine,
-        binding: Binding | Unnamed,
-    ) -> None:
-        if not callable(fn):
-            raise ConfigurationError(f"{fn!r} is no function; decorate one")
-        self.fn, self.queue, self.options, self.engine = fn, queue, options, engine
-        self.binding = binding
-        self._epoch: object = None  # of the engine, when what follows was found
-        self._publisher: Publisher
-        self._replies: Replies | None
-
-    def spec(self) -> TaskSpec:
-        o = self.options
-        expires = o.result_expires or self.engine.config.number("RESULT_EXPIRES")
-        return TaskSpec(
-            self.fn,
-            self.queue,
-            self.binding.bind,
-            o.name,
-            o.retry_policy(),
-            o.function_timeout,
-            o.timeout_kill == "raise",
-            o.ack == "early",
-            o.keep_failed,
-            place_of(self.broker()),
-            o.msg_expire_seconds,
-            (result_sink(expires),) if o.is_using_rpc_mode else (),
-        )
-
-    def broker(self) -> Broker:
-        return self.engine.broker_of(self.options)
-
-    def publisher(self) -> Publisher:
-        if self._epoch is not self.engine.epoch:
-            self._look_up()
-        return self._publisher
-
-    def replies(self) -> Replies | None:
-        """Where this task's results arrive; None where results are off."""
-        if self._epoch is not self.engine.epoch:
-            self._look_up()
-        return self._replies
-
-    def _look_up(self) -> None:
-        """Find the services once: a look-up reads the configuration."""
-        epoch = self.engine.epoch
-        self._publisher = self.engine.publisher(self.broker())
-        on = self.options.is_using_rpc_mode
-        self._replies = self.engine.replies(self.options) if on else None
-        self._epoch = epoch
-
-    def message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        extra: Extra | None = None,
-        task_id: str | None = None,
-    ) -> Outgoing:
-        """Bind and encode one call."""
-        data, leading = self.binding.name(args, kwargs)
-        id, options = task_id or _id(), self.options
-        control: Extra = {"task_id": id, "publish_time": round(time.time(), 4)}
-        if options.name:
-            control["task"] = options.name
-        if leading:
-            control["args"] = leading
-        if replies := self.replies():
-            control["reply"] = replies.address
-            replies.expect((id,))
-        if extra:
-            control.update(extra)
-        return Outgoing(self.queue, id, encode(data, control), priority=options.priority)
-
-    def controlled(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        task_id: str | None = None,
-        countdown: float = 0.0,
-        eta: float = 0.0,
-        expires: float = 0.0,
-        priority: int | None = None,
-        headers: Mapping[str, Any] | None = None,
-    ) -> Outgoing:
-        """As `message`, with control over the call."""
-        _check_times(countdown=countdown, eta=eta, expires=expires)
-        if priority not in (None, *range(10)):
-            raise ArgumentError(f"priority={priority!r} is no whole number from 0 to 9")
-        extra: Extra = {"headers": dict(headers)} if headers else {}
-        if expires:
-            extra["expires"] = expires
-        outgoing = self.message(args, kwargs, extra, task_id)
-        outgoing.delay, outgoing.not_before = countdown, eta
-        outgoing.priority = self.options.priority if priority is None else priority
-        return outgoing
-
-    def result(self, id: str) -> AsyncResult:
-        return AsyncResult(id, self.replies())
 
 
 def _id() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from helpers import RedisServer
 
 # What steers the test run itself; every other FSDF_ variable is the user's configuration.
 STEERING = {"FSDF_REQUIRE_SERVICES", "FSDF_FORCE_GENERATOR"}
+
+# A shell that starts us in the background has SIGINT ignored, which all that we start inherits.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

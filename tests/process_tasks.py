@@ -16,7 +16,7 @@ from fsdf_engine.contracts import Outgoing, Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.context import current, current_job
 from fsdf_engine.core.retry import RetryPolicy
-from fsdf_engine.core.run import TaskSpec, compile_plan
+from fsdf_engine.core.run import compile_plan
 from fsdf_engine.errors import PublishError, Retry
 
 QUEUE = "processes"
@@ -190,4 +190,6 @@ def resolve(queue: str, name: str, timeout: float = 0.0) -> Plan:
         raise LookupError("no such task")
     fn = globals()[name]
     policy = RetryPolicy(max_retries=1 if name in ("flaky", "retry") else 0)
-    return compile_plan(TaskSpec(fn, queue, Binding(fn).bind, name, policy, timeout))
+    bind = Binding(fn).bind
+    plan = Plan(name, queue, None, None, bind, policy=policy, timeout=timeout)
+    return compile_plan(plan, fn)

@@ -255,7 +255,7 @@ class Celery:
         if name not in self.tasks:
             raise UnknownTask(f"no task named {name!r} is registered")
         self.tasks[name].on(self.celery_queue(wire_queue))
-        return self.engine.plan(wire_queue, name)
+        return self.engine.find(wire_queue, name).plan()
 
     def worker_main(self, argv: Sequence[str]) -> int:
         """Run the worker command for this app: `app.worker_main(["worker", "-l", "INFO"])`."""

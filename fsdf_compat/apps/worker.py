@@ -7,15 +7,13 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
-from fsdf_engine import ConsumerHandle, Pool, end_fast, tune
+from fsdf_engine import ConsumerHandle, Pool, StopSignals, end_fast, masked, tune
 from fsdf_engine.contracts import Job, Plan, outcomes
 
 from ..app.base import Celery
@@ -37,7 +35,6 @@ APP = "FSDF_CELERY_APP"  # tells child processes which app it is
 INCLUDE = "FSDF_CELERY_INCLUDE"  # modules named by -I
 RESOLVE = f"{__name__}:resolve_plan"
 FOREVER = 365 * 86_400.0  # a warm shutdown waits for every run
-STOPPED = 0  # no signal has this number
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Worker:
 
     def run(self) -> int:
         """Consume until a signal ends it; return the exit code. Blocks."""
-        events = _Events()
+        signals = StopSignals("SIGQUIT")
         _import_tasks(self.app)
         if not self.app.tasks:
             raise ImproperlyConfigured(f"{self.app!r} has no tasks; set include=[...]")
@@ -69,12 +66,12 @@ class Worker:
             handles = [self._consume(name, pool) for name in queues]
             tune()
             log.info("%s ready.", self.hostname)
-            return self._wait(events, handles)
+            return self._wait(signals, handles)
         finally:
             self.app.engine.stop(drain=False)
             pool.close(0.0)
             self.app.close()
-            events.close()
+            signals.close()
 
     def _mode(self) -> str:
         name = self.pool or str(self.app.conf.worker_pool)
@@ -111,29 +108,29 @@ class Worker:
         served = [task.on(name) for task in self.app.tasks.values()]
         return self.app.engine.consume(served[0], pool=pool)
 
-    def _wait(self, events: _Events, handles: Sequence[ConsumerHandle]) -> int:
+    def _wait(self, signals: StopSignals, handles: Sequence[ConsumerHandle]) -> int:
         """Warm shutdown at the first signal, cold at the second, or at once at SIGQUIT. Blocks."""
-        number = events.get()
+        number = signals.next()
         if number != getattr(signal, "SIGQUIT", None):
             log.warning("Warm shutdown: waiting for running tasks; a second signal ends at once")
-            threading.Thread(target=self._drain, args=(events,), daemon=True).start()
-            if (number := events.get()) == STOPPED:
+            threading.Thread(target=self._drain, args=(signals,), daemon=True).start()
+            if not (number := signals.next()):
                 return 0
         log.warning("Cold shutdown: what runs goes back to its queue")
         end_fast(handles, 128 + number)
         return 128 + number
 
-    def _drain(self, events: _Events) -> None:
+    def _drain(self, signals: StopSignals) -> None:
         self.app.engine.stop(drain=True, timeout=FOREVER)
-        events.put(STOPPED)
+        signals.tell_end()
 
     def _greet(self, mode: str, size: int, queues: Sequence[str]) -> None:
         conf = self.app.conf
         lines = [
             f" -------------- {self.hostname} (fsdf)",
             f"  app:          {self.place or self.app.main}",
-            f"  transport:    {_hidden(conf.broker_url) or 'sqlite'}",
-            f"  results:      {_hidden(conf.result_backend) or 'disabled'}",
+            f"  transport:    {masked(conf.broker_url or 'sqlite')}",
+            f"  results:      {masked(conf.result_backend or 'disabled')}",
             f"  concurrency:  {size} ({mode})",
             f"  queues:       {', '.join(self.app.wire_queue(name) for name in queues)}",
             "  [tasks]",
@@ -159,42 +156,6 @@ def _start_method() -> str:
     return "forkserver" if "forkserver" in methods else "spawn"
 
 
-class _Events:
-    """Signals, and the end of a drain, in the order in which they come.
-
-    The interpreter writes a signal's number to a socket: that wakes a hub of greenlets, too.
-    """
-
-    def __init__(self) -> None:
-        self._ear, self._bell = socket.socketpair()
-        self._bell.setblocking(False)
-        names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK")
-        self._numbers = {STOPPED, *(getattr(signal, name, STOPPED) for name in names)}
-        for number in self._numbers - {STOPPED}:
-            signal.signal(number, _noted)
-        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
-
-    def put(self, number: int) -> None:
-        """Add an event, from any thread."""
-        self._bell.send(bytes([number]))
-
-    def get(self) -> int:
-        """Block until something comes, and return its number."""
-        while (number := self._ear.recv(1)[0]) not in self._numbers:
-            continue  # user code has a handler for another signal
-        return number
-
-    def close(self) -> None:
-        """Hear no more."""
-        signal.set_wakeup_fd(-1)
-        self._ear.close()
-        self._bell.close()
-
-
-def _noted(number: int, frame: FrameType | None) -> None:
-    """Only a signal with a handler is written to the socket."""
-
-
 def _tell(job: Job, outcome: outcomes.Outcome) -> None:
     """Log the end of a run as Celery's users expect it: failures always."""
     kind = type(outcome)
@@ -208,13 +169,6 @@ def _tell(job: Job, outcome: outcomes.Outcome) -> None:
     else:
         state = OF_OUTCOME.get(kind.__name__.lower(), kind.__name__.upper())
         log.warning("Task %s[%s] %s: %s", job.plan.name, job.id, state, outcomes.describe(outcome))
-
-
-def _hidden(url: object) -> str:
-    """Return a URL without its password."""
-    head, at, tail = str(url or "").rpartition("@")
-    scheme, _, user = head.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}:**@{tail}" if at else tail
 
 
 def resolve_plan(wire_queue: str, name: str) -> Plan:

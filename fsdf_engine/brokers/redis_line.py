@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from ..errors import BrokerError, MissingExtra, ServerRefused, Unavailable
-from .redis_route import TIMEOUT, Route, masked
+from .redis_route import TIMEOUT, Route
 
 try:
     import hiredis
@@ -31,9 +31,7 @@ try:
 except ImportError as error:
     raise MissingExtra('Redis needs its client: pip install "fsdf[redis]"') from error
 
-__all__ = [
-    "Command", "Line", "Lines", "Script", "Unanswered", "failure", "masked", "uptime_of",
-]  # fmt: skip
+__all__ = ["Command", "Line", "Lines", "Script", "Unanswered", "failure", "uptime_of"]
 
 Command: TypeAlias = tuple[Any, ...]  # str, bytes, int or float each
 OLDEST = (6, 2)

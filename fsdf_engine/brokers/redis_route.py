@@ -7,11 +7,11 @@ URLs: `redis://[[user]:password@]host:port/db`, `rediss://` (TLS), `unix:///path
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import ConfigurationError, MissingExtra
+from ..spelling import masked
 
 try:
     import redis
@@ -22,15 +22,9 @@ try:
 except ImportError as error:
     raise MissingExtra('Redis needs its client: pip install "fsdf[redis]"') from error
 
-__all__ = ["TIMEOUT", "Route", "masked"]
+__all__ = ["TIMEOUT", "Route"]
 
 TIMEOUT = 5.0  # seconds to connect, and for each answer
-
-
-def masked(url: str) -> str:
-    """Return the URL with its passwords replaced by stars."""
-    url = re.sub(r"://([^:@/]*):.*@", r"://\1:***@", url)
-    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", url)
 
 
 class Route:

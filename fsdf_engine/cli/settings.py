@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .. import frame_file
-from ..config import KEYS, Config, Key, masked
+from ..config import KEYS, Config, Key
 from ..engine import default_engine
 from ..errors import ConfigurationError
+from ..spelling import masked
 from .output import Commands, show_rows
 
 __all__ = ["add_to", "explain", "text", "write"]

@@ -7,14 +7,11 @@ import importlib
 import importlib.util
 import logging
 import os
-import signal
-import socket
 import sys
 import threading
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..core.worker import GRACE, end_fast, tune
@@ -24,6 +21,7 @@ from ..frame_file import START_FOLDER
 from ..green import active_hub
 from ..spelling import did_you_mean
 from .output import Commands
+from .signals import StopSignals
 
 if TYPE_CHECKING:
     from ..core.supervisor import Supervisor
@@ -119,7 +117,7 @@ def _run(options: Namespace) -> int:
         os.environ[START_FOLDER] = str(first.absolute().parent)
     if options.log_level:
         os.environ["FSDF_LOG_LEVEL"] = options.log_level
-    signals = _Signals()  # before the modules: one may start its consumer itself
+    signals = StopSignals()  # before the modules: one may start its consumer itself
     modules = [load(place) for place in options.modules]
     if (hub := active_hub()) != before:  # too late: the engine's modules have their locks
         raise ConfigurationError(f"the modules patch with {hub}; say fsdf run --green {hub}")
@@ -167,12 +165,12 @@ def _chosen(engine: Engine, queues: Sequence[str]) -> list[Task[..., Any]]:
     return [task for task in tasks if not queues or task.queue in queues]
 
 
-def _work(engine: Engine, tasks: list[Task[..., Any]], signals: _Signals, grace: float) -> int:
+def _work(engine: Engine, tasks: list[Task[..., Any]], signals: StopSignals, grace: float) -> int:
     engine.consume_all(tasks)
     for queue in sorted({task.queue for task in tasks}):
         log.info("consuming queue %s", queue)
     tune()
-    threading.Thread(target=signals.when_ended, args=(engine,), daemon=True).start()
+    threading.Thread(target=_tell_end, args=(engine, signals), daemon=True).start()
     if signals.next():
         log.warning("draining for up to %g s; a second signal ends at once", grace)
         threading.Thread(target=engine.stop, args=(True, grace), daemon=True).start()
@@ -182,10 +180,10 @@ def _work(engine: Engine, tasks: list[Task[..., Any]], signals: _Signals, grace:
     return 0
 
 
-def _supervise(supervisor: Supervisor, signals: _Signals, grace: float) -> int:
+def _supervise(supervisor: Supervisor, signals: StopSignals, grace: float) -> int:
     supervisor.start()
     signals.take()  # the supervisor has set its own handlers
-    threading.Thread(target=signals.when_ended, args=(supervisor,), daemon=True).start()
+    threading.Thread(target=_tell_end, args=(supervisor, signals), daemon=True).start()
     if signals.next():
         log.warning("draining for up to %g s; a second signal ends at once", grace)
         supervisor.ask_stop(True, grace)
@@ -196,41 +194,9 @@ def _supervise(supervisor: Supervisor, signals: _Signals, grace: float) -> int:
     return 0
 
 
-class _Signals:
-    """SIGTERM, SIGINT and the end of the work, in the order in which they come.
-
-    A pair of sockets carries them: writing to one is all that a handler may safely do.
-    """
-
-    def __init__(self) -> None:
-        self._mouth, self._ear = socket.socketpair()
-        self._mouth.setblocking(False)
-        self.take()
-
-    def take(self) -> None:
-        """Set the handlers; they put aside what others have set."""
-        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
-            if number := getattr(signal, name, None):
-                signal.signal(number, self._handle)
-
-    def await_greenly(self) -> None:
-        """Make `next` let greenlets run, where sockets are patched."""
-        self._ear = socket.socket(fileno=self._ear.detach())
-
-    def next(self) -> int:
-        """Block until a signal comes, and return its number, or 0 when the work has ended."""
-        return self._ear.recv(1)[0]
-
-    def when_ended(self, work: Engine | Supervisor) -> None:
-        """Block until the work has ended, and tell so."""
-        for each in work.handles() if isinstance(work, Engine) else [work]:
-            with contextlib.suppress(FsdfError):  # who joins it next learns of it
-                each.join()
-        self._send(0)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._send(number)
-
-    def _send(self, number: int) -> None:
-        with contextlib.suppress(OSError):  # full of signals, or nobody reads any more
-            self._mouth.send(bytes([number]))
+def _tell_end(work: Engine | Supervisor, signals: StopSignals) -> None:
+    """Block until the work has ended, and tell so."""
+    for each in work.handles() if isinstance(work, Engine) else [work]:
+        with contextlib.suppress(FsdfError):  # who joins it next learns of it
+            each.join()
+    signals.tell_end()

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
 
 from ..contracts import Broker, Delivery, Gate, Job, Plan, Pool, ResultStore, Valve
 from ..errors import Unavailable
@@ -26,13 +26,6 @@ STALL = 0.2  # no slot has ended for so long: waiting jobs are given back
 MAX_BYTES = 1 << 20
 MOST = 1000  # messages a fetch may ask for
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-def _attempt(given: Any) -> int:
-    attempt = int(given)
-    if not 0 <= attempt < 1 << 31:
-        raise ValueError(f"extra.attempt is {attempt}")
-    return attempt
 
 
 def _unbound(*_: object) -> tuple[Sequence[object], Mapping[str, object]]:
@@ -139,10 +132,8 @@ class Consumer:
 
     def _rouse(self) -> None:
         self._room.set()
-        try:
+        with suppress(Unavailable):  # then its wait has ended, too
             self.subscription.wake()
-        except Unavailable:  # then its wait has ended, too
-            pass
 
     def _loop(self) -> None:
         empty = False  # the last fetch found nothing
@@ -291,8 +282,9 @@ class Consumer:
                 job.extra = extra
                 job.id = str(extra.get("task_id") or job.id)
                 job.published_at = float(extra.get("publish_time", job.published_at))
-                if "attempt" in extra:
-                    job.attempt = _attempt(extra["attempt"])
+                if not 0 <= (attempt := int(extra.get("attempt", 0))) < 1 << 31:
+                    raise ValueError(f"extra.attempt is {attempt}")
+                job.attempt = attempt
             plan = self._only or self._plans.get(extra.get("task", ""))
             if plan is None:
                 return Unknown(str(extra.get("task", "")))

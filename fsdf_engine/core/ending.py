@@ -6,30 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import codec
+from .. import codec, outcomes
 from ..contracts import Effect, Job, Outgoing, Record, Sink
 from ..errors import ArgumentError
 from ..message import decode, encode
-from ..outcomes import (
-    ACK,
-    Crashed,
-    DeadLetter,
-    Failed,
-    Lost,
-    Outcome,
-    Release,
-    Requeue,
-    Retry,
-    State,
-    Succeeded,
-    TimedOut,
-    crashes,
-    describe,
-    ended,
-    text_of,
-    trace_of,
-    verdict_for,
-)
+from ..outcomes import ACK, DeadLetter, Failed, Outcome, Retry, State, Succeeded, text_of
 
 __all__ = ["POISON", "give_effects", "give_verdict", "result_sink"]
 POISON = 5  # workers or children lost with a message before it is given up
@@ -38,11 +19,11 @@ POISON = 5  # workers or children lost with a message before it is given up
 def give_verdict(job: Job, now: float) -> None:
     """Set `job.verdict`; a message that keeps killing its workers becomes Lost."""
     state = _state(job)
-    if type(job.outcome) is Crashed and crashes(state) >= POISON:
-        job.outcome = Lost(crashes(state) + 1)
+    if type(job.outcome) is outcomes.Crashed and outcomes.crashes(state) >= POISON:
+        job.outcome = outcomes.Lost(outcomes.crashes(state) + 1)
     try:
-        job.verdict = verdict_for(job.outcome, now, state)
-        if not job.plan.keep_failed and type(job.outcome) in (Failed, TimedOut):
+        job.verdict = outcomes.verdict_for(job.outcome, now, state)
+        if not job.plan.keep_failed and type(job.outcome) in (Failed, outcomes.TimedOut):
             job.verdict = ACK if type(job.verdict) is DeadLetter else job.verdict
     except Exception as error:  # a user's exception whose str() fails
         job.verdict = DeadLetter(f"{type(job.outcome).__name__}: {type(error).__name__}")
@@ -77,7 +58,8 @@ def _effects(job: Job) -> Sequence[Effect]:
 
 def _again(job: Job) -> Sequence[Effect]:
     """A message that was acknowledged before its run goes back as a new one."""
-    if type(verdict := job.verdict) is not Release or type(job.outcome) not in (Retry, Requeue):
+    verdict, back = job.verdict, type(job.outcome) in (Retry, outcomes.Requeue)
+    if not back or not isinstance(verdict, outcomes.Release):
         return ()
     data, extra = decode(job.delivery.body)
     attempt = (verdict.state or {}).get("attempt", 0)
@@ -91,7 +73,7 @@ def result_sink(expires: float) -> Sink:
     """Return a sink that stores one record for every outcome that ends a message."""
 
     def sink(job: Job, outcome: Outcome) -> Sequence[Effect]:
-        final = ended(outcome)
+        final = outcomes.ended(outcome)
         if not final and type(outcome) is not Retry:
             return ()
         body = codec.dumps(_told(job, outcome))
@@ -115,7 +97,7 @@ def _told(job: Job, outcome: Outcome) -> Mapping[str, Any]:
     if type(outcome) is Succeeded:
         told["result"] = codec.plain(outcome.value)
         return told
-    told["reason"] = describe(outcome)
+    told["reason"] = outcomes.describe(outcome)
     if isinstance(outcome, (Failed, Retry)):
         error = outcome.error
         told["error"] = {
@@ -123,7 +105,7 @@ def _told(job: Job, outcome: Outcome) -> Mapping[str, Any]:
             "module": type(error).__module__,
             "args": [_argument(a) for a in error.args],
         }
-        told["traceback"] = trace_of(outcome if type(outcome) is Failed else Failed(error))
+        told["traceback"] = outcomes.trace_of(outcome if type(outcome) is Failed else Failed(error))
     return told
 
 

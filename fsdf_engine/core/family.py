@@ -26,7 +26,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "Child", "enter", "importing_main", "keep_main_file", "load", "log_settings",
+    "Child", "enter", "importing_main", "inheritance", "keep_main_file", "load",
     "mask_interrupt", "starting",
 ]  # fmt: skip
 _IMPORTING = "_fsdf_importing"
@@ -68,8 +68,14 @@ def mask_interrupt(blocked: bool) -> None:
         signal.pthread_sigmask(how, {signal.SIGINT})
 
 
-def log_settings() -> dict[str, Any] | None:
-    """Return how this process logs, for `load` in its children; None where it does not."""
+def inheritance() -> dict[str, Any]:
+    """Return how this process logs and what it has configured, for `load` in its children."""
+    from ..engine import default_engine
+
+    return {"log": _log_settings(), "patches": dict(default_engine().config.patches())}
+
+
+def _log_settings() -> dict[str, Any] | None:
     root = logging.getLogger()
     for handler in root.handlers:
         if type(handler) in (logging.StreamHandler, logging.FileHandler):
@@ -163,10 +169,13 @@ def enter() -> None:
     multiprocessing.current_process().daemon = False  # it may start processes of its own
 
 
-def load(modules: Iterable[str], place: str, log: dict[str, Any] | None) -> Any:
-    """Log as the parent does, import modules, and return the function at "module:function"."""
-    if log is not None:
+def load(modules: Iterable[str], place: str, inherited: dict[str, Any]) -> Any:
+    """Be as the parent is, import modules, and return the function at "module:function"."""
+    from ..engine import default_engine
+
+    if log := inherited["log"]:
         logging.basicConfig(**log)  # which does nothing where the main module has set it up
+    default_engine().config.patch(inherited["patches"])
     process = multiprocessing.current_process()
     setattr(process, _IMPORTING, True)
     try:

@@ -8,20 +8,28 @@ of `threading._register_atexit` run before that, last registered first, so ours 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socket import socket
 
 __all__ = ["hold_exit"]
 
 _held: set[object] = set()
-# Made at the first use: a program may import us before gevent or eventlet patches threading.
-_changed: threading.Condition | None = None
+# Made at the first use: a program may import us before gevent or eventlet patches sockets.
+_pair: tuple[socket, socket] | None = None
 
 
 def _after_fork() -> None:
     """A forked child has none of its parent's consumers."""
+    global _pair
     _held.clear()
+    _pair = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -30,33 +38,38 @@ if hasattr(os, "register_at_fork"):
 
 def hold_exit() -> Callable[[], None]:
     """Keep the main thread from ending the interpreter until the returned function is called."""
-    global _changed
+    global _pair
     if hasattr(sys, "ps1") or sys.flags.interactive:
         return lambda: None
     token = object()
-    if _changed is None:
+    if _pair is None:
         import concurrent.futures.thread  # noqa: F401  its hook must be registered before ours
+        from socket import socketpair
 
-        _changed = threading.Condition()
-        threading._register_atexit(_wait, _changed)  # type: ignore[attr-defined]
-    changed = _changed
+        _pair = ear, mouth = socketpair()
+        mouth.setblocking(False)
+        threading._register_atexit(_wait, ear, mouth)  # type: ignore[attr-defined]
+    mouth = _pair[1]
     _held.add(token)
 
     def release() -> None:
-        with changed:
-            _held.discard(token)
-            changed.notify_all()
+        _held.discard(token)
+        with suppress(OSError):  # full: then it wakes anyway; or closed: then nobody waits
+            mouth.send(b"\0")
 
     return release
 
 
-def _wait(changed: threading.Condition) -> None:
+def _wait(ear: socket, mouth: socket) -> None:
     """Block until nothing holds the exit; a signal's exception does not cut the drain short."""
-    while True:
+    while _held:
         try:
-            with changed:
-                while _held:
-                    changed.wait()
-            return
+            # A signal's handler runs after `recv`, even if the signal came just before it blocks.
+            signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+            while _held:
+                ear.recv(4096)
         except (KeyboardInterrupt, SystemExit):  # our handler has begun the drain
             continue
+    signal.set_wakeup_fd(-1)
+    ear.close()
+    mouth.close()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from ..contracts import (
@@ -344,10 +345,8 @@ class Outbox:
     def _tell(self, item: Item, error: BaseException | None = None) -> None:
         if isinstance(item, Commit):
             item.error = error
-            try:
+            with suppress(RuntimeError):  # its loop has been closed: nobody waits there any more
                 item.tell()
-            except RuntimeError:  # its loop has been closed: nobody waits there any more
-                pass
 
 
 def _names(items: Sequence[Item], error: PublishError) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ..contracts import Inbox, Job, ResultStore
@@ -122,10 +122,8 @@ class Replies:
             if not takers and id in self._expected:
                 self._expected[id] = body
         for take in takers:
-            try:
+            with suppress(RuntimeError):  # its loop has been closed: nobody waits there any more
                 take(body)
-            except RuntimeError:  # its loop has been closed: nobody waits there any more
-                continue
 
     def _pending(self) -> Sequence[str]:
         with self._lock:

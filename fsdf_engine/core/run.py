@@ -15,29 +15,12 @@ from contextvars import Context
 from types import CoroutineType
 from typing import Any, NamedTuple, TypeAlias
 
-from ..contracts import Binder, Job, Plan, Sink
+from ..contracts import Job, Plan
 from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded
 from .context import current_job
-from .retry import IN_PLACE, RetryPolicy
+from .retry import IN_PLACE
 
-__all__ = ["TaskSpec", "compile_plan", "is_coroutine"]
-
-
-class TaskSpec(NamedTuple):
-    """What is known of a task before its plan is compiled."""
-
-    fn: Callable[..., Any]
-    queue: str
-    bind: Binder
-    name: str = ""
-    policy: RetryPolicy = RetryPolicy()
-    timeout: float = 0.0
-    kill: bool = True
-    early: bool = False  # acknowledge before the run
-    keep_failed: bool = True
-    place: tuple[str, str] = ("", "")
-    max_age: float = 0.0
-    sinks: tuple[Sink, ...] = ()
+__all__ = ["Watch", "compile_plan", "is_coroutine"]
 
 
 class Call(NamedTuple):
@@ -63,9 +46,10 @@ Steps: TypeAlias = Generator[Step, Any, Outcome]
 Watch: TypeAlias = Callable[[Job], None]
 
 
-def steps(job: Job, spec: TaskSpec, outcome: Outcome | None = None) -> Steps:
+def steps(job: Job, outcome: Outcome | None = None) -> Steps:
     """The whole of a run; `outcome` is that of a first attempt already made."""
-    if spec.early and not job.acked:
+    plan = job.plan
+    if plan.early and not job.acked:
         yield Acknowledge(job)
     while True:
         if outcome is None:
@@ -73,7 +57,7 @@ def steps(job: Job, spec: TaskSpec, outcome: Outcome | None = None) -> Steps:
                 value = yield Call(job)
                 return SUCCEEDED if value is None else _succeeded(value)
             except BaseException as error:
-                outcome = spec.policy.outcome(error, job.attempt, spec.timeout)
+                outcome = plan.policy.outcome(error, job.attempt, plan.timeout)
         if type(outcome) is not Retry or outcome.delay > IN_PLACE or job.claims == []:
             return outcome  # without a claim its deadline has told how it ended
         job.attempt = outcome.attempt  # before the wait: the deadline was the attempt's
@@ -138,25 +122,23 @@ def is_coroutine(fn: Callable[..., Any]) -> bool:
     )
 
 
-def compile_plan(spec: TaskSpec, watch: Watch | None = None) -> Plan:
+def compile_plan(plan: Plan, fn: Callable[..., Any], watch: Watch | None = None) -> Plan:
     """Decide once what a run of the task needs: what is off costs nothing.
 
     `watch(job)` is called at the start of each attempt of a task with a timeout.
     """
     forced = bool(os.environ.get("FSDF_FORCE_GENERATOR"))
-    whole = forced or spec.early or (spec.timeout > 0 and watch is not None)
-    watch = watch if spec.timeout > 0 else None
-    run = arun = None
-    if is_coroutine(spec.fn):
-        arun = _aruns(spec, watch, whole)
-    else:
-        run = _runs(spec, watch, whole)
-    rest = (spec.sinks, spec.timeout, spec.kill, spec.keep_failed, spec.place, spec.max_age)
-    return Plan(spec.name, spec.queue, run, arun, spec.bind, *rest)
+    watch = watch if plan.timeout > 0 else None
+    whole = forced or plan.early or watch is not None
+    if is_coroutine(fn):
+        return plan._replace(arun=_aruns(plan, fn, watch, whole))
+    return plan._replace(run=_runs(plan, fn, watch, whole))
 
 
-def _runs(spec: TaskSpec, watch: Watch | None, whole: bool) -> Callable[[Job], Outcome]:
-    fn, policy = spec.fn, spec.policy
+def _runs(
+    plan: Plan, fn: Callable[..., Any], watch: Watch | None, whole: bool
+) -> Callable[[Job], Outcome]:
+    policy, timeout = plan.policy, plan.timeout
 
     def perform(step: Step) -> Any:
         match step:
@@ -172,24 +154,24 @@ def _runs(spec: TaskSpec, watch: Watch | None, whole: bool) -> Callable[[Job], O
     def call(job: Job) -> Outcome:
         current_job.set(job)
         if whole:
-            return drive(steps(job, spec), perform)
+            return drive(steps(job), perform)
         try:
             value = fn(*job.args, **job.kwargs)
         except BaseException as error:
-            outcome = policy.outcome(error, job.attempt, spec.timeout)
+            outcome = policy.outcome(error, job.attempt, timeout)
         else:
             return SUCCEEDED if value is None else _succeeded(value)
-        return drive(steps(job, spec, outcome), perform)  # outside: no context for later errors
+        return drive(steps(job, outcome), perform)  # outside: no context for later errors
 
     return lambda job: Context().run(call, job)
 
 
 def _aruns(
-    spec: TaskSpec, watch: Watch | None, whole: bool
+    plan: Plan, fn: Callable[..., Any], watch: Watch | None, whole: bool
 ) -> Callable[[Job], Coroutine[Any, Any, Outcome]]:
     import asyncio
 
-    fn, policy = spec.fn, spec.policy
+    policy, timeout = plan.policy, plan.timeout
 
     async def perform(step: Step) -> Any:
         match step:
@@ -205,13 +187,13 @@ def _aruns(
     async def acall(job: Job) -> Outcome:  # its task has a clean context already
         current_job.set(job)
         if whole:
-            return await adrive(steps(job, spec), perform)
+            return await adrive(steps(job), perform)
         try:
             value = await fn(*job.args, **job.kwargs)
         except BaseException as error:
-            outcome = policy.outcome(error, job.attempt, spec.timeout)
+            outcome = policy.outcome(error, job.attempt, timeout)
         else:
             return SUCCEEDED if value is None else Succeeded(value)
-        return await adrive(steps(job, spec, outcome), perform)
+        return await adrive(steps(job, outcome), perform)
 
     return acall

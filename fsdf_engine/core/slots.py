@@ -14,6 +14,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import repeat
 from typing import Any, Generic, TypeVar
 
@@ -97,12 +98,10 @@ def take_last(items: deque[T], limit: int, owner: object = None) -> list[T]:
     """Take up to `limit` items (of this owner) from the right; the others keep their order."""
     taken: list[T] = []
     others: list[T] = []
-    try:
+    with suppress(IndexError):
         while len(taken) < limit:
             item: Any = items.pop()
             (taken if owner is None or item.owner is owner else others).append(item)
-    except IndexError:
-        pass
     items.extend(reversed(others))
     return taken
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, FsdfError
-from .family import Child, importing_main, keep_main_file, log_settings, mask_interrupt, starting
+from .family import Child, importing_main, inheritance, keep_main_file, mask_interrupt, starting
 from .hold import hold_exit
 from .watcher import Watcher
 from .worker import on_signals
@@ -59,7 +59,7 @@ class Supervisor:
         self.n = n
         self._start_child = partial(
             Child, starting(start), "fsdf-worker", serve, 1,
-            tuple(targets), tuple(modules), function, log_settings(),
+            tuple(targets), tuple(modules), function, inheritance(),
         )  # fmt: skip
         keep_main_file()
         self._places = [_Place() for _ in range(n)]

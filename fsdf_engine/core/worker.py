@@ -81,11 +81,6 @@ class ConsumerHandle:
         """Block until the consumer has stopped; False when `timeout` seconds passed before."""
         return self._stopped.wait(timeout)
 
-    @property
-    def stopped(self) -> bool:
-        """Say whether the consumer has stopped."""
-        return self._stopped.is_set()
-
     def _stop(self, grace: float) -> None:
         with self._one_stop:
             if not self._stopped.is_set():

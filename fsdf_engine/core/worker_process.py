@@ -24,11 +24,11 @@ def serve(
     targets: Sequence[Target],
     modules: Sequence[str],
     function: str,
-    log: dict[str, Any] | None,
+    inherited: dict[str, Any],
 ) -> None:
     """Import `modules`, call `function` ("module:name") with the targets; block until the end."""
     enter()
-    stop, join = load(modules, function, log)(targets)
+    stop, join = load(modules, function, inherited)(targets)
     restart = threading.Event()
 
     def ask() -> None:

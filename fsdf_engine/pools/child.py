@@ -40,7 +40,7 @@ def live(
     preload: Sequence[str],
     resolve: str,
     weighs: bool,
-    log: dict[str, Any] | None,
+    inherited: dict[str, Any],
 ) -> None:
     """Serve until the parent closes `jobs`; the target of the process.
 
@@ -52,7 +52,7 @@ def live(
     enter()
     channel = Channel(jobs)
     try:
-        find = load(preload, resolve, log)
+        find = load(preload, resolve, inherited)
     except BaseException as error:
         _send(channel, ERROR, _explained(error))
         raise SystemExit(1) from None

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..contracts import Job, Owner, Pool, PoolCapability, finish
 from ..core.slots import checked_size, take_last
-from ..outcomes import Deadline, Failed, Outcome, Retry
+from ..outcomes import Deadline, Failed, Outcome
 
 __all__ = ["AsyncioPool", "shared_loop"]
 
@@ -148,7 +148,7 @@ class AsyncioPool(Pool):
         del self._tasks[job]
         if self._interrupts and (error := self._interrupts.pop(job, None)):
             self._abandoned.discard(job)
-            if _cancelled(outcome):
+            if isinstance(getattr(outcome, "error", None), asyncio.CancelledError):
                 outcome = Failed(error)
         try:
             finish(job, outcome)
@@ -220,7 +220,3 @@ class AsyncioPool(Pool):
         if (self._jobs or self._tasks) and self._call(self._look):
             self._idle.wait(grace)
         return self.running()
-
-
-def _cancelled(outcome: Outcome) -> bool:
-    return isinstance(outcome, Failed | Retry) and isinstance(outcome.error, asyncio.CancelledError)

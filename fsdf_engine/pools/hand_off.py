@@ -9,22 +9,22 @@ Outcomes:                number, kind, attempt, microseconds, started, length, p
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import orjson
 
-from .. import codec, outcomes
+from .. import codec
 from ..contracts import Delivery, Effect, Job, Outgoing, Record
-from ..errors import ArgumentError, FsdfError, LeaseLost, PublishError
-from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded
+from ..errors import ArgumentError, FsdfError, PublishError
+from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded, rebuilt, text_of, trace_of
 
 __all__ = [
-    "Handed", "RemoteError", "RemoteValue", "Report", "decode_commit", "decode_error",
-    "decode_hand_off", "decode_outcome", "decode_reply", "encode_commit", "encode_error",
-    "encode_hand_off", "encode_job", "encode_outcome", "encode_reply", "reports",
+    "Handed", "RemoteError", "RemoteValue", "Report", "decode_commit", "decode_hand_off",
+    "decode_outcome", "decode_reply", "encode_commit", "encode_hand_off", "encode_job",
+    "encode_outcome", "encode_reply", "reports",
 ]  # fmt: skip
 
 LENGTH = Struct("<I")
@@ -137,14 +137,14 @@ def _encode_value(value: Any) -> bytes:
     try:
         return codec.dumps(codec.plain(value))
     except (TypeError, ValueError, RecursionError):
-        return b"!" + _text(repr, value).encode(errors="replace")
+        return b"!" + text_of(value, repr).encode()
 
 
 def _encode_other(outcome: Outcome) -> bytes:
     fields = list(outcome)
     if isinstance(outcome, Failed | Retry):
         failed = outcome if isinstance(outcome, Failed) else Failed(outcome.error)
-        fields[0] = encode_error(outcome.error, _text(outcomes.trace_of, failed))
+        fields[0] = _encode_error(outcome.error, trace_of(failed))
         if failed is outcome:
             fields[1] = fields[0]["trace"]
     return orjson.dumps([type(outcome).__name__, *fields], default=str)
@@ -170,7 +170,7 @@ def decode_outcome(kind: int, payload: bytes) -> Outcome:
         return Succeeded(codec.loads(payload))
     name, *fields = orjson.loads(payload)
     if name in ("Failed", "Retry"):
-        fields[0] = decode_error(fields[0])
+        fields[0] = _decode_error(fields[0])
     return _KINDS[name](*fields)  # type: ignore[no-any-return]
 
 
@@ -184,7 +184,7 @@ class _RemoteTrace(Exception):
         return f"\n{self.args[0]}"
 
 
-def encode_error(error: BaseException, trace: str = "") -> dict[str, Any]:
+def _encode_error(error: BaseException, trace: str = "") -> dict[str, Any]:
     """Return an exception as JSON; its arguments only where they have a JSON form."""
     kind = type(error)
     given = list(error.args)
@@ -198,50 +198,23 @@ def encode_error(error: BaseException, trace: str = "") -> dict[str, Any]:
         "module": {"__mp_main__": "__main__"}.get(kind.__module__, kind.__module__),
         "name": kind.__qualname__,
         "args": args,
-        "message": _clean(_text(str, error)),
-        "trace": _clean(trace),
+        "message": text_of(error),
+        "trace": trace,
     }
 
 
-def decode_error(sent: dict[str, Any]) -> BaseException:
+def _decode_error(sent: dict[str, Any]) -> BaseException:
     """Build the exception again, with the remote traceback as its cause."""
-    error = _same(sent) or _substitute(sent)
+    error: BaseException | None = None
+    with contextlib.suppress(Exception):  # an argument that looks like a typed value and is none
+        error = rebuilt(sent["module"], sent["name"], codec.loads(orjson.dumps(sent["args"])))
+    if error is None or text_of(error) != sent["message"]:
+        name = sent["name"].rpartition(".")[2]
+        kind: type[RemoteError] = type(name, (RemoteError,), {"__module__": sent["module"]})
+        error = kind(sent["message"])
     if sent["trace"]:
         error.__cause__ = _RemoteTrace(sent["trace"])
     return error
-
-
-def _same(sent: dict[str, Any]) -> BaseException | None:
-    """Only a class that is imported already, and that its arguments construct faithfully."""
-    kind: Any = sys.modules.get(sent["module"])
-    for part in sent["name"].split("."):
-        kind = getattr(kind, part, None)
-    if sent["args"] is None or not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        return None
-    try:
-        error = kind(*codec.loads(orjson.dumps(sent["args"])))
-        return error if type(error) is kind and str(error) == sent["message"] else None
-    except Exception:  # its constructor wants something else
-        return None
-
-
-def _substitute(sent: dict[str, Any]) -> BaseException:
-    name = sent["name"].rpartition(".")[2]
-    kind: type[RemoteError] = type(name, (RemoteError,), {"__module__": sent["module"]})
-    return kind(sent["message"])
-
-
-def _text(convert: Any, value: Any) -> str:
-    """Convert to text; user code's `__repr__`, `__str__` and traceback may themselves fail."""
-    try:
-        return str(convert(value))
-    except Exception as error:
-        return f"<{type(value).__name__} without text: {type(error).__name__}>"
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which JSON cannot carry."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 # ------------------------------------------------------------------ commits in the middle of a run
@@ -284,7 +257,7 @@ def encode_reply(request: int, error: BaseException | None, effects: Sequence[Ef
             for group in (error.rejected, error.unknown)
         ]
     elif error is not None:
-        sent = encode_error(error)
+        sent = _encode_error(error)
     body = orjson.dumps([request, sent])
     return LENGTH.pack(len(body)) + body
 
@@ -295,10 +268,6 @@ def decode_reply(frame: bytes, effects: Sequence[Any]) -> tuple[int, BaseExcepti
     if sent is None:
         return request, None
     if isinstance(sent, dict):
-        return request, LeaseLost(sent["message"]) if _lost(sent) else decode_error(sent)
+        return request, _decode_error(sent)
     rejected, unknown = ([effects[n] for n in group] for group in sent)
     return request, PublishError(rejected, unknown)
-
-
-def _lost(sent: dict[str, Any]) -> bool:
-    return bool(sent["name"] == LeaseLost.__name__ and sent["module"] == LeaseLost.__module__)

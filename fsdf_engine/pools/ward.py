@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 
 from ..contracts import Job, finish
-from ..core.family import Child, log_settings
+from ..core.family import Child, inheritance
 from ..errors import LeaseLost
 from ..outcomes import Crashed, Outcome, Requeue
 from . import hand_off
@@ -58,7 +58,7 @@ class Ward:
         self.ledger = Ledger(context)
         self.child = Child(
             context, "fsdf-child", live, 2,
-            self.ledger, preload, resolve, max_memory > 0, log_settings(),
+            self.ledger, preload, resolve, max_memory > 0, inheritance(),
         )  # fmt: skip
         self.pid = self.child.pid
         self.socket, self.commits = self.child.ends

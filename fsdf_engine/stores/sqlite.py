@@ -93,12 +93,9 @@ class SqliteStore(ResultStore):
 
     def stored(self, ids: Sequence[str], *, final: bool) -> dict[str, bytes]:
         """Return the bodies of these, of the final ones only if so asked."""
-        found: dict[str, bytes] = {}
+        wanted = orjson.dumps(list(ids)).decode()
         with self.file.read() as db:
-            for start in range(0, len(ids), 1000):
-                wanted = orjson.dumps(ids[start : start + 1000]).decode()
-                found.update(db.execute(_READ, (wanted, time.time(), final)).fetchall())
-        return found
+            return dict(db.execute(_READ, (wanted, time.time(), final)).fetchall())
 
     def forget(self, ids: Sequence[str]) -> int:
         sql = "DELETE FROM result WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?"

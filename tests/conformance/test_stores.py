@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from helpers import RedisServer, until
 
+from fsdf_engine.brokers import redis_ear
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Record
 from fsdf_engine.errors import ServerRefused, Unavailable
-from fsdf_engine.stores import redis as redis_module
 from fsdf_engine.stores import sqlite as sqlite_module
 from fsdf_engine.stores.memory import MemoryStore
 from fsdf_engine.stores.redis import RedisStore
@@ -24,6 +24,7 @@ from fsdf_engine.testing.stores import BOUND, Received, StoreConformance, connec
 
 WRITE = """
 import sys
+from fsdf_engine.brokers import redis_ear
 from fsdf_engine.contracts import Record
 from fsdf_engine.registry import stores
 stores.load(sys.argv[1])(sys.argv[2]).write([Record("a", b"from afar", reply=sys.argv[3])])
@@ -188,7 +189,7 @@ class TestSqliteOnly:
 class TestRedisOnly:
     @pytest.fixture
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(redis_module, "BACKOFF", (0.01, 0.05))
+        monkeypatch.setattr(redis_ear, "BACKOFF", (0.01, 0.05))
 
     def test_a_result_of_another_process_arrives(self, redis_url: str) -> None:
         store, received = RedisStore(redis_url), Received()

@@ -38,6 +38,39 @@ async def look_up():
 look_up.push()
 look_up.consume()
 """
+SIGNALLED = """
+import os, signal, sys, threading
+from fsdf_engine import task_deco
+
+def main_is_waiting():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code.co_name == "_wait" and "hold" in frame.f_code.co_filename
+
+@task_deco("signalled")
+def signal_this_thread():
+    while not main_is_waiting():
+        threading.Event().wait(0.001)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    print("ran", flush=True)
+
+signal_this_thread.push()
+signal_this_thread.consume()
+"""
+PATCHED = """
+import sys
+from fsdf_engine import default_engine, patch_frame_config, task_deco
+
+@task_deco("patched", concurrent_mode=sys.argv[1], concurrent_num=1)
+def where():
+    print(default_engine().config.text("SQLITE_PATH"), flush=True)
+
+if __name__ == "__main__":
+    patch_frame_config(SQLITE_PATH=sys.argv[2])
+    where.push()
+    consumer = where.consume() if sys.argv[1] == "processes" else where.multi_process_consume(1)
+    where.join(20)
+    consumer.stop()
+"""
 FORKS = """
 import os, sys
 from fsdf_engine import default_engine, task_deco
@@ -75,12 +108,29 @@ def test_a_script_that_ends_in_consume_keeps_a_whole_interpreter():
     assert (done.stdout, done.returncode) == ("whole\n", 0), done.stderr
 
 
+def test_a_script_at_its_end_drains_at_a_signal_that_its_main_thread_has_not_noticed():
+    """As at one that comes just before the main thread blocks: no handler has run by then."""
+    done = run(SIGNALLED)
+    assert (done.stdout, done.returncode) == ("ran\n", 0), done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("broker", ["sqlite", "redis_ack", "redis_stream"])
 def test_a_fork_after_the_first_push_shares_nothing_it_must_not(broker, redis_url, monkeypatch):
     monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
     done = run(FORKS, broker)
     assert done.stdout == "4\n2 True 1\n", done.stderr
+
+
+@pytest.mark.parametrize("mode", ["processes", "threads"])
+def test_child_processes_have_the_configuration_that_was_patched(tmp_path, mode):
+    (script := tmp_path / "script.py").write_text(PATCHED)
+    place = str(tmp_path / "patched.sqlite")
+    done = subprocess.run(
+        [sys.executable, str(script), mode, place],
+        capture_output=True, text=True, timeout=60, env=os.environ,
+    )  # fmt: skip
+    assert done.stdout == f"{place}\n", done.stderr
 
 
 def test_a_result_store_that_goes_away_at_full_load_loses_nothing(own_redis, monkeypatch):

@@ -274,3 +274,34 @@ def test_process_full_of_runs_that_cannot_be_ended_is_replaced(tmp_path):
     assert pids[0] == pids[1] != pids[2]
     assert "asked to be started again" in errors
     assert parent.returncode == 0
+
+
+STUCK = """
+import os, sys, time
+from fsdf_engine import task_deco
+
+@task_deco("stuck", concurrent_num=1, function_timeout=0.2, max_retry_times=0)
+def stuck(n):
+    print(n, os.getpid(), flush=True)
+    if n < 2:
+        time.sleep(600)  # in C: no exception reaches it
+
+if __name__ == "__main__":
+    stuck.push_many((n,) for n in range(3))
+    supervisor = stuck.multi_process_consume(1)
+    stuck.join(20)
+    supervisor.stop()
+"""
+
+
+def test_a_worker_full_of_runs_that_cannot_be_ended_is_replaced(tmp_path):
+    (script := tmp_path / "stuck.py").write_text(STUCK)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**ENVIRONMENT, "FSDF_SQLITE_PATH": str(tmp_path / "q.sqlite")},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    first, second, third = (line.split() for line in done.stdout.splitlines())
+    assert [first[0], second[0], third[0]] == ["0", "1", "2"], done.stderr
+    assert first[1] == second[1] != third[1]
+    assert done.returncode == 0, done.stderr

@@ -7,11 +7,12 @@ import inspect
 import pytest
 from helpers import BOUND
 
+from fsdf_engine.contracts import Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.consumer import Consumer
 from fsdf_engine.core.due import Deadlines
 from fsdf_engine.core.listeners import Listeners
-from fsdf_engine.core.run import TaskSpec, compile_plan
+from fsdf_engine.core.run import compile_plan
 from fsdf_engine.core.worker import ConsumerHandle
 from fsdf_engine.pools.coroutines import AsyncioPool
 from fsdf_engine.pools.threads import ThreadPool
@@ -26,9 +27,10 @@ def start():
         if pool is None:
             pool = AsyncioPool(4) if inspect.iscoroutinefunction(fn) else ThreadPool(4)
         deadlines = Deadlines(pool)
-        task = TaskSpec(fn, options.pop("queue", "q"), Binding(fn).bind, **(spec or {}))
-        consumer = Consumer(broker, task.queue, pool, **options)
-        consumer.add(compile_plan(task, deadlines.watch))
+        queue = options.pop("queue", "q")
+        plan = Plan("", queue, None, None, Binding(fn).bind, **(spec or {}))
+        consumer = Consumer(broker, queue, pool, **options)
+        consumer.add(compile_plan(plan, fn, deadlines.watch))
         handles.append(
             ConsumerHandle(
                 consumer,

@@ -19,7 +19,7 @@ from fsdf_engine.engine import default_engine
 
 ROOT = Path(__file__).parent.parent.parent
 TASKS = """
-import os, sys, threading
+import multiprocessing, os, signal, sys, threading
 from fsdf_engine import task_deco
 print("imported", flush=True)
 gate = threading.Event()
@@ -31,6 +31,14 @@ def work(what: str) -> str:
         raise ValueError("bad\\x1b[31m luck")
     if what == "stay":
         gate.wait(60)
+    if what == "fork":
+        child = multiprocessing.get_context("fork").Process(target=gate.wait, args=(60,))
+        child.start()
+        child.terminate()
+        child.join()
+        print("ended by", -child.exitcode, flush=True)
+    if what == "signal":
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     if what == "linger":
         gate.wait(1)
     print("done", what, flush=True)
@@ -246,6 +254,24 @@ def test_worker_drains_at_the_first_signal(queue, fsdf):
     assert "done linger" in said
     assert worker.returncode == 0
     assert sum(default_engine().broker().size(queue)) == 0
+
+
+def test_signal_that_the_main_thread_has_not_noticed_ends_its_wait(queue, fsdf):
+    """As does one that comes just before the main thread blocks: no handler has run by then."""
+    push(queue, "signal")
+    worker = fsdf("run", "tasks.py")
+    assert worker.wait(BOUND) == 0
+    assert "draining" in until_said(worker, "draining")
+
+
+def test_terminating_a_process_that_a_run_has_forked_ends_that_process_only(queue, fsdf):
+    push(queue, "fork")
+    worker = fsdf("run", "tasks.py")
+    assert f"ended by {int(signal.SIGTERM)}" in until_said(worker, "done fork")
+    push(queue, "after")
+    until_said(worker, "done after")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(BOUND) == 0
 
 
 def test_worker_ends_at_the_second_signal_and_loses_nothing(queue, fsdf):

@@ -12,8 +12,9 @@ import pytest
 
 from fsdf_engine import frame_file
 from fsdf_engine.cli import settings
-from fsdf_engine.config import KEYS, Config, Settings, masked
+from fsdf_engine.config import KEYS, Config, Settings
 from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.spelling import masked
 
 
 @pytest.fixture
@@ -205,6 +206,9 @@ def test_accepted_forms_of_a_value(key, value, meaning):
 
 
 def test_passwords_are_shown_nowhere(monkeypatch):
+    monkeypatch.setenv("FSDF_REDIS_URL", "redis://h/0?password=sesame")
+    assert "sesame" not in str(settings.explain(Config()))
+    monkeypatch.delenv("FSDF_REDIS_URL")
     monkeypatch.setenv("FSDF_REDIS_PASSWORD", "sesame")
     config = Config()
     assert "sesame" in config.text("REDIS_URL")
@@ -218,6 +222,9 @@ def test_passwords_are_shown_nowhere(monkeypatch):
     ("url", "shown"),
     [
         ("redis://:pw@h:1/0", "redis://:***@h:1/0"),
+        ("redis://u:p@w/x@h:1/0", "redis://u:***@h:1/0"),
+        ("redis://h/0?password=pw&db=1", "redis://h/0?password=***&db=1"),
+        ("redis+sentinel://h/s?sentinel_password=pw", "redis+sentinel://h/s?sentinel_password=***"),
         ("rediss://user:p@w@h", "rediss://user:***@h"),
         ("unix://:pw@/tmp/s?db=1", "unix://:***@/tmp/s?db=1"),
         ("redis://user@h", "redis://user@h"),

@@ -195,7 +195,7 @@ def test_exceptions_of_imported_classes_come_back(error):
 
 def test_exceptions_of_main_are_those_of_the_parents_main():
     kind = type("Mine", (Exception,), {"__module__": "__mp_main__"})
-    assert hand_off.encode_error(kind("x"))["module"] == "__main__"
+    assert hand_off._encode_error(kind("x"))["module"] == "__main__"
 
 
 def test_class_that_is_no_exception_is_not_called():
@@ -204,7 +204,7 @@ def test_class_that_is_no_exception_is_not_called():
     hand_off.Thing = kind
     try:
         sent = {"module": hand_off.__name__, "name": "Thing", "args": [], "message": "m"}
-        error = hand_off.decode_error({**sent, "trace": ""})
+        error = hand_off._decode_error({**sent, "trace": ""})
     finally:
         del hand_off.Thing
     assert not called

@@ -14,7 +14,6 @@ import pytest
 from helpers import BOUND, free_port, until
 
 from fsdf_engine.brokers.redis_line import Line, Lines, Script, Unanswered, failure, uptime_of
-from fsdf_engine.brokers.redis_route import masked
 from fsdf_engine.errors import ConfigurationError, ServerRefused, Unavailable
 
 ECHO = Script("return ARGV[1]")
@@ -187,21 +186,6 @@ def test_hidden_version_is_taken():
 def test_error_replies_become_our_errors(text, kind):
     assert type(failure(hiredis.ReplyError(text))) is kind
     assert failure(b"OK") is None
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:pw@h/0", "redis://:***@h/0"),
-        ("redis://u:p@w/x@h:1/0", "redis://u:***@h:1/0"),
-        ("redis://h/0?password=pw&db=1", "redis://h/0?password=***&db=1"),
-        ("redis+sentinel://h/s/0?sentinel_password=pw", "redis+sentinel://h/s/0?sentinel_password=***"),
-        ("unix://:pw@/tmp/s?db=0", "unix://:***@/tmp/s?db=0"),
-        ("redis://h:6379/0", "redis://h:6379/0"),
-    ],
-)  # fmt: skip
-def test_passwords_are_masked(url, shown):
-    assert masked(url) == shown
 
 
 @pytest.mark.parametrize(
