@@ -213,7 +213,7 @@ class Engine:
             pool = pool or task.options.specify_concurrent_pool or self._new_pool(task)
             tasks = self._tasks[key].values()
             check_fit(pool, tasks)
-            handle = self._handle(key, task, broker, pool, own_pool, ceiling)
+            handle = self._handle(key, task, pool, own_pool, ceiling)
             for each in tasks:
                 self._serve(handle, each)
             self._handles[key] = handle
@@ -223,13 +223,7 @@ class Engine:
         return handle
 
     def _handle(
-        self,
-        key: _QueueKey,
-        task: Task[..., Any],
-        broker: Broker,
-        pool: Pool,
-        own_pool: bool,
-        ceiling: int | None,
+        self, key: _QueueKey, task: Task[..., Any], pool: Pool, own_pool: bool, ceiling: int | None
     ) -> ConsumerHandle:
         from .core.worker_process import ask_restart
 
@@ -240,7 +234,7 @@ class Engine:
                 " give them all the same, or queues of their own"
             )
         consumer = Consumer(
-            broker,
+            self.broker_of(options),
             task.queue,
             pool,
             valve=Rate(options.qps) if options.qps else None,

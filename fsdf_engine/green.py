@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Event", "Hub", "NativeThread", "active_hub", "current_thread_id", "hub", "in_native_thread",
-    "native_lock", "native_thread", "offload",
+    "native_lock", "native_thread", "offload", "raise_in_main",
 ]  # fmt: skip
 
 log = logging.getLogger("fsdf.green")
@@ -183,9 +184,11 @@ def native_thread(target: Callable[[], object], name: str) -> threading.Thread |
 class Hub(ABC):
     """The loop of one native thread that greenlets switch to when they wait."""
 
-    def __init__(self, library: Any, hub: Any) -> None:
+    call_later: Callable[..., object]  # as `call`; also from a signal handler, which ends no wait
+
+    def __init__(self, library: Any, hub: Any, call_here: Callable[..., object]) -> None:
         """`library` is the module gevent or eventlet, `hub` its own."""
-        self._library, self._hub = library, hub
+        self._library, self._hub, self._call_here = library, hub, call_here
         self._ident = current_thread_id()
         self._get_ident = _native("get_ident")
 
@@ -197,9 +200,10 @@ class Hub(ABC):
         """Return the running greenlet."""
         return self._library.getcurrent()
 
-    @abstractmethod
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Call `fn(*args)` in the hub itself, soon. Any thread; never blocks."""
+        here = self._get_ident() == self._ident
+        (self._call_here if here else self.call_later)(fn, *args)
 
     @abstractmethod
     def park(self, timeout: float | None) -> bool:
@@ -237,12 +241,8 @@ class _GeventHub(Hub):
     def __init__(self) -> None:
         import gevent
 
-        super().__init__(gevent, gevent.get_hub())
-        self._loop = self._hub.loop
-
-    def call(self, fn: Callable[..., object], *args: Any) -> None:
-        here = self._get_ident() == self._ident
-        (self._loop.run_callback if here else self._loop.run_callback_threadsafe)(fn, *args)
+        super().__init__(gevent, hub := gevent.get_hub(), hub.loop.run_callback)
+        self._loop, self.call_later = hub.loop, hub.loop.run_callback_threadsafe
 
     def park(self, timeout: float | None) -> bool:
         # A native thread may be who wakes us, of whom the loop knows nothing: without a timer it
@@ -261,7 +261,8 @@ class _EventletHub(Hub):
         import eventlet
         from eventlet import hubs, patcher
 
-        super().__init__(eventlet, hubs.get_hub())
+        hub = hubs.get_hub()
+        super().__init__(eventlet, hub, partial(hub.schedule_call_global, 0))
         self._trampoline = hubs.trampoline
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         # eventlet has no call from other threads: a byte in a socket pair wakes its poll
@@ -276,12 +277,9 @@ class _EventletHub(Hub):
             self._ear.recv(4096)
             while self._calls:
                 fn, args = self._calls.popleft()
-                self._hub.schedule_call_global(0, fn, *args)
+                self._call_here(fn, *args)
 
-    def call(self, fn: Callable[..., object], *args: Any) -> None:
-        if self._get_ident() == self._ident:
-            self._hub.schedule_call_global(0, fn, *args)
-            return
+    def call_later(self, fn: Callable[..., object], *args: Any) -> None:
         self._calls.append((fn, args))
         with suppress(BlockingIOError):  # full of bytes that were not read yet: it wakes anyway
             self._bell.send(b"\0")
@@ -312,6 +310,16 @@ def hub() -> Hub:
     if ours is None:
         ours = real._fsdf_hub = kind()
     return ours
+
+
+def raise_in_main(error: BaseException) -> None:
+    """Raise in the main thread, whose signal handler calls this; in none of its other greenlets."""
+    if active_hub() and (greenlet := (here := hub()).current()).parent is not None:
+        while greenlet.parent is not None:
+            greenlet = greenlet.parent
+        here.call_later(greenlet.throw, error)
+    else:
+        raise error
 
 
 def offload() -> Offload:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from .outcomes import State, Verdict
@@ -55,7 +55,7 @@ class Outgoing:
 
     queue: str
     id: str
-    body: bytes
+    body: bytes = field(repr=False)
     headers: Mapping[str, str] | None = None
     delay: float = 0.0
     not_before: float = 0.0
@@ -63,11 +63,8 @@ class Outgoing:
     ttl: float = 0.0
     key: str | None = None
 
-    def __repr__(self) -> str:
-        return f"Outgoing({self.queue!r}, {self.id!r}, {len(self.body)} bytes)"
 
-
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Delivery:
     """One leased message; it stays ours until it is settled or the lease ends.
 

@@ -7,13 +7,14 @@ of `threading._register_atexit` run before that, last registered first, so ours 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from socket import socket
@@ -48,7 +49,11 @@ def hold_exit() -> Callable[[], None]:
 
         _pair = ear, mouth = socketpair()
         mouth.setblocking(False)
-        threading._register_atexit(_wait, ear, mouth)  # type: ignore[attr-defined]
+        # Who patches `threading` may have put the `_shutdown` of another copy of it there.
+        end: Any = threading._shutdown  # type: ignore[attr-defined]
+        own = getattr(end, "__globals__", {}).get("_register_atexit")
+        (own or threading._register_atexit)(_wait, ear, mouth)  # type: ignore[attr-defined]
+        atexit.register(_wait, ear, mouth)  # if our signal handler raises on the way to the other
     mouth = _pair[1]
     _held.add(token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import os
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ..contracts import Pool
+from ..green import raise_in_main
 from ..outcomes import Interrupted
 from .consumer import Consumer
 from .context import current_job
@@ -131,17 +133,17 @@ def on_signals(stop: Callable[[bool], None]) -> bool:
 
     The first signal calls `stop(True)` in a thread and raises KeyboardInterrupt or SystemExit in
     the main thread, which then waits at its end; a second one calls `stop(False)`. May be called
-    for several. False, and nothing is done, outside the main thread.
+    for several. False, and nothing is set, outside the main thread.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return False
     ours = _Stops()
-    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
-        if (number := getattr(signal, name, None)) is None:
-            continue
+    names = ("SIGTERM", "SIGINT", "SIGBREAK")
+    for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
         handler: Any = signal.getsignal(number)
         if handler in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, handler := ours)
+            try:
+                signal.signal(number, handler := ours)
+            except ValueError:  # this is not the main thread
+                return False
         if isinstance(handler, _Stops) and stop not in handler.stops:
             handler.stops.append(stop)
     return True
@@ -158,10 +160,10 @@ class _Stops:
         drain, self._again = not self._again, True
         name, text = signal.Signals(number).name, "draining; once more ends at once"
         log.warning("%s: %s", name, text if drain else "ending at once")
-        for stop in self.stops:
-            threading.Thread(target=stop, args=(drain,), name="fsdf-stop").start()
+        for stop in self.stops:  # no Thread, whose start waits: we may be in a hub, which must not
+            _thread.start_new_thread(stop, (drain,))
         if drain:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
+            raise_in_main(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(0))
 
 
 def end_fast(handles: Iterable[ConsumerHandle], code: int = 1) -> None:

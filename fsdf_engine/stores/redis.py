@@ -109,7 +109,7 @@ class RedisStore(ResultStore):
     def inbox(
         self, deliver: Callable[[str, bytes], None], pending: Callable[[], Sequence[str]]
     ) -> Inbox:
-        return _RedisInbox(self, self._lines, guarded(deliver), pending)
+        return _RedisInbox(self, guarded(deliver), pending)
 
     def close(self) -> None:
         self._lines.close()
@@ -117,14 +117,10 @@ class RedisStore(ResultStore):
 
 class _RedisInbox(Inbox):
     def __init__(
-        self,
-        store: RedisStore,
-        lines: Lines,
-        deliver: Deliver,
-        pending: Callable[[], Sequence[str]],
+        self, store: RedisStore, deliver: Deliver, pending: Callable[[], Sequence[str]]
     ) -> None:
         self._store, self._deliver, self._pending = store, deliver, pending
-        self._ear = Ear(lines, store.url, self._heard, self._subscribed)
+        self._ear = Ear(store._lines, store.url, self._heard, self._subscribed)
         self.address = self._ear.address
         self._ear.start()
 

@@ -1,6 +1,7 @@
 """A worker process for crash tests: crash_worker.py BROKER LEDGER LEASE [MODE].
 
-Writes one line per run to the ledger: what ran, and in which process.
+Writes one line per run to the ledger: what ran, in which process, and the most messages that this
+process has held at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from fsdf_engine import LeaseLost, current, task_deco
+from fsdf_engine import LeaseLost, current, default_engine, task_deco
 
 broker, ledger, lease, *mode = sys.argv[1:]
 fd = os.open(ledger, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
@@ -21,7 +22,8 @@ pause = threading.Event()
 @task_deco("crash", concurrent_num=4, **options)
 def work(n: int) -> None:
     pause.wait(0.001)
-    os.write(fd, b"%d %d\n" % (n, os.getpid()))
+    [handle] = default_engine().handles()
+    os.write(fd, b"%d %d %d\n" % (n, os.getpid(), handle.consumer.most_held))
 
 
 @task_deco("follow", **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,26 @@ if __name__ == "__main__":
     where.join(20)
     consumer.stop()
 """
+DRAINS = """
+import sys
+if sys.argv[1] == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+elif sys.argv[1] == "eventlet":
+    import eventlet
+    eventlet.monkey_patch()
+import time
+from fsdf_engine import task_deco
+
+@task_deco("drains", concurrent_mode=sys.argv[1])
+def work():
+    print("started", flush=True)
+    time.sleep(0.3)
+    print("ended", flush=True)
+
+work.push()
+work.consume()
+"""
 FORKS = """
 import os, sys
 from fsdf_engine import default_engine, task_deco
@@ -112,6 +133,24 @@ def test_a_script_at_its_end_drains_at_a_signal_that_its_main_thread_has_not_not
     """As at one that comes just before the main thread blocks: no handler has run by then."""
     done = run(SIGNALLED)
     assert (done.stdout, done.returncode) == ("ran\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("mode", ["threads", "gevent", "eventlet"])
+def test_a_script_at_its_end_drains_at_a_signal_in_every_mode(mode, number):
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", DRAINS, mode],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=BOUND)
+    finally:
+        process.kill()
+    assert (said, process.returncode) == ("ended\n", 0), errors
+    if number == signal.SIGTERM:  # of another one gevent shows what its hub has met
+        assert "Traceback" not in errors
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
