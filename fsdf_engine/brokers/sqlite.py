@@ -114,7 +114,7 @@ class SqliteBroker(Broker):
         rows = [_row(item, now) for item in batch]
         rung: dict[str, int] = {}
         try:
-            with self.file.write() as db:
+            with self.file.write_once() if len(rows) == 1 else self.file.write() as db:
                 for item, row in zip(batch, rows):
                     if not (due := row[4]):
                         rung[item.queue] = rung.get(item.queue, 0) + 1

@@ -96,10 +96,12 @@ def span(seqs: Sequence[int]) -> tuple[str, tuple[Any, ...]]:
 class _Turn:
     """Holds a connection, in a transaction if it is to write; commits or rolls back."""
 
-    __slots__ = ("_file", "_held", "_line", "_writes")
+    __slots__ = ("_begins", "_file", "_held", "_line", "_writes")
 
-    def __init__(self, file: SqliteFile, line: Line[Any], writes: bool) -> None:
-        self._file, self._line, self._writes = file, line, writes
+    def __init__(
+        self, file: SqliteFile, line: Line[Any], writes: bool, begins: bool = False
+    ) -> None:
+        self._file, self._line, self._writes, self._begins = file, line, writes, begins
         self._held: Held[Any] | None = None
 
     def __enter__(self) -> sqlite3.Connection:
@@ -111,7 +113,8 @@ class _Turn:
             db = held.thing = held.thing or self._file.connect()
             if self._writes:
                 self._file.queue_up()
-                db.execute("BEGIN IMMEDIATE")
+                if self._begins:
+                    db.execute("BEGIN IMMEDIATE")
             return db
         except BaseException as error:
             self._end(error)
@@ -199,6 +202,10 @@ class SqliteFile:
             Unavailable: the file is locked, the disk is full or failing; nothing was stored.
             ServerRefused: the file or its folder is not usable.
         """
+        return _Turn(self, self._writer, True, True)
+
+    def write_once(self) -> _Turn:
+        """As `write`, for a single statement that writes: a transaction by itself, and quicker."""
         return _Turn(self, self._writer, True)
 
     def read(self) -> _Turn:
