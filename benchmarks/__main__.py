@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks`; writes results/<date>.json, results/latest.md and docs."""
+"""The command: `python -m benchmarks`; writes results/<date>.json, and from it the documents."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .bench import Bench, Options
+from .readme import update
 from .report import document, surroundings
 from .scenarios import SCENARIOS
 
@@ -33,7 +34,13 @@ def _options(arguments: list[str]) -> tuple[Options, Path]:
         "--scenario", action="append", default=[], choices=list(SCENARIOS), help="default: all"
     )
     parser.add_argument("--output", type=Path, help="folder for the results")
+    parser.add_argument(
+        "--publish", type=Path, metavar="JSON", help="only write the documents from such results"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.publish:
+        _publish(json.loads(chosen.publish.read_text()))
+        raise SystemExit(0)
     if chosen.runs is None:
         chosen.runs = 1 if chosen.quick else 3
     if chosen.window is None:
@@ -54,10 +61,14 @@ def _write(report: dict[str, Any], folder: Path, complete: bool) -> str:
     stamp = report["started"][:19].replace(":", "").replace("T", "-")
     (folder / f"{stamp}.json").write_text(json.dumps(report, indent=1) + "\n")
     text = document(report)
-    (folder / "latest.md").write_text(text)
     if complete and folder == RESULTS:
-        DOCS.write_text(text)
+        _publish(report)
     return text
+
+
+def _publish(report: dict[str, Any]) -> None:
+    DOCS.write_text(document(report))
+    update(report)
 
 
 def _run(bench: Bench) -> Iterator[None]:

@@ -14,7 +14,7 @@ from .bench import Bench
 from .contestants import CONTESTANTS
 from .scenarios.local import PERSIST_QUEUES
 
-__all__ = ["document", "surroundings"]
+__all__ = ["document", "median", "ratios", "surroundings"]
 
 Rows = list[dict[str, Any]]
 PACKAGES = (
@@ -82,7 +82,8 @@ def _values(rows: Rows, scenario: str, name: str, key: str) -> list[float]:
     ]
 
 
-def _median(rows: Rows, scenario: str, name: str, key: str) -> float | None:
+def median(rows: Rows, scenario: str, name: str, key: str) -> float | None:
+    """The median over the runs; None if it was not measured."""
     values = _values(rows, scenario, name, key)
     return statistics.median(values) if values else None
 
@@ -103,14 +104,14 @@ def _table(rows: Rows, scenario: str, columns: dict[str, tuple[str, int]], sprea
     """A row per name, the medians of `columns` (key -> heading, digits), the best first."""
     first = next(iter(columns))
     names = _names(rows, scenario)
-    names.sort(key=lambda name: -(_median(rows, scenario, name, first) or 0))
+    names.sort(key=lambda name: -(median(rows, scenario, name, first) or 0))
     if not first.startswith("rate"):
         names.reverse()
     head = ["", *(heading for heading, _ in columns.values()), *(["range"] if spread else [])]
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for name in names:
         cells = [
-            _format(_median(rows, scenario, name, key), digits)
+            _format(median(rows, scenario, name, key), digits)
             for key, (_, digits) in columns.items()
         ]
         values = _values(rows, scenario, name, first)
@@ -121,40 +122,53 @@ def _table(rows: Rows, scenario: str, columns: dict[str, tuple[str, int]], sprea
 
 
 FSDF = "fsdf REDIS_ACK_ABLE"
+THREADS, MANY, SQLITE = (
+    f"{FSDF} threading",
+    f"{FSDF} threading, publish_many",
+    "fsdf SQLite threading",
+)
 Pair = tuple[str, str, str, str, str]  # what, scenario, key, one side, other side
 RATIOS: tuple[Pair, ...] = (
-    ("threads / Celery threads", "consume", "rate", f"{FSDF} threading", "celery threads"),
-    ("gevent / Celery gevent", "consume", "rate", f"{FSDF} gevent", "celery gevent"),
-    ("eventlet / Celery eventlet", "consume", "rate", f"{FSDF} eventlet", "celery eventlet"),
-    ("asyncio / Celery threads", "consume", "rate", f"{FSDF} async", "celery threads"),
-    ("threads / funboost", "consume", "rate", f"{FSDF} threading",
-     "funboost REDIS_ACK_ABLE threading"),
-    ("fsdf_compat / Celery threads", "consume", "rate", "fsdf_compat threads", "celery threads"),
-    ("SQLite / SQLiteAckQueue, same durability", "consume", "rate", "fsdf SQLite threading",
+    ("consume, threads; Celery threads", "consume", "rate", THREADS, "celery threads"),
+    ("consume, gevent; Celery gevent", "consume", "rate", f"{FSDF} gevent", "celery gevent"),
+    ("consume, eventlet; Celery eventlet", "consume", "rate", f"{FSDF} eventlet",
+     "celery eventlet"),
+    ("consume, asyncio; Celery threads", "consume", "rate", f"{FSDF} async", "celery threads"),
+    ("consume, `fsdf_compat` threads; Celery threads", "consume", "rate", "fsdf_compat threads",
+     "celery threads"),
+    ("consume, threads; funboost", "consume", "rate", THREADS, "funboost REDIS_ACK_ABLE threading"),
+    ("consume, threads; dramatiq", "consume", "rate", THREADS, "dramatiq"),
+    ("consume, threads; huey (at most once)", "consume", "rate", THREADS, "huey"),
+    ("consume, asyncio; taskiq", "consume", "rate", f"{FSDF} async", "taskiq"),
+    ("consume, threads; rq", "consume", "rate", THREADS, "rq"),
+    ("consume, SQLite; persist-queue as shipped", "consume", "rate", SQLITE,
+     PERSIST_QUEUES[1].name),
+    ("consume, SQLite; persist-queue, same durability", "consume", "rate", SQLITE,
      PERSIST_QUEUES[0].name),
-    ("SQLite / SQLiteAckQueue as shipped", "consume", "rate", "fsdf SQLite threading",
+    ("`push`; redis-py's LPUSH of the same bytes", "publish", "rate", THREADS,
+     "raw redis-py LPUSH"),
+    ("`push`; Celery's `delay`", "publish", "rate", THREADS, "celery threads"),
+    ("`push_many`; `push`", "publish", "rate", MANY, THREADS),
+    ("`push`, SQLite; persist-queue's `put` as shipped", "publish", "rate", SQLITE,
      PERSIST_QUEUES[1].name),
-    ("SQLite push / SQLiteAckQueue put as shipped", "publish", "rate", "fsdf SQLite threading",
-     PERSIST_QUEUES[1].name),
-    ("push / LPUSH", "publish", "rate", f"{FSDF} threading", "raw redis-py LPUSH"),
-    ("push / Celery delay", "publish", "rate", f"{FSDF} threading", "celery threads"),
-    ("push_many / push", "publish", "rate", f"{FSDF} threading, publish_many",
-     f"{FSDF} threading"),
-    ("SQLite push / SQLiteAckQueue put, same durability", "publish", "rate",
-     "fsdf SQLite threading", PERSIST_QUEUES[0].name),
-    ("two processes / one, 300 us", "processes", "rate",
-     f"{FSDF} threading, 300 us, 2 processes", f"{FSDF} threading, 300 us, 1 process"),
-    ("1,000,000 waiting / 100,000", "backlog", "rate", f"{FSDF} threading, 1,000,000 waiting",
-     f"{FSDF} threading, 100,000 waiting"),
-    ("round trip p50 / Celery's", "round_trip", "p50", f"{FSDF} threading", "celery threads"),
+    ("`push`, SQLite; persist-queue's `put`, same durability", "publish", "rate", SQLITE,
+     PERSIST_QUEUES[0].name),
+    ("two worker processes; one; 300 us of CPU a task", "processes", "rate",
+     f"{THREADS}, 300 us, 2 processes", f"{THREADS}, 300 us, 1 process"),
+    ("1,000,000 messages waiting; 100,000", "backlog", "rate", f"{THREADS}, 1,000,000 waiting",
+     f"{THREADS}, 100,000 waiting"),
+    ("round trip in ms, median; Celery's `delay().get()`", "round_trip", "p50", THREADS,
+     "celery threads"),
 )  # fmt: skip
 
 
-def _ratios(rows: Rows) -> str:
-    lines = [_line(["ratio of medians", "one", "other", "ratio"]), "| --- | ---: | ---: | ---: |"]
+def ratios(rows: Rows) -> str:
+    """The table of what is compared with what; empty if nothing was measured for it."""
+    heads = ["medians, per second where not said otherwise", "fsdf", "the other", "ratio"]
+    lines = [_line(heads), "| --- | ---: | ---: | ---: |"]
     for what, scenario, key, one, other in RATIOS:
-        above = _median(rows, scenario, one, key)
-        below = _median(rows, scenario, other, key)
+        above = median(rows, scenario, one, key)
+        below = median(rows, scenario, other, key)
         if above is not None and below:
             digits = 0 if key == "rate" else 3
             ratio = above / below
@@ -190,10 +204,11 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
      {"rate": ("per second", 0), "client_us": ("client, us CPU", 1)}, True),
     ("Round trip", "round_trip", "Publish and wait for the result, one at a time; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2)}, False),
-    ("Idle", "idle", "A worker with nothing to do.",
+    ("Idle", "idle", "A worker with nothing to do, for 10 s; one run.",
      {"cpu": ("CPU, %", 2), "commands": ("Redis commands/s", 2), "rss": ("RSS, MB", 1),
       "processes": ("processes", 0)}, False),
-    ("Wake-up", "wake", "From another process's push to the task's first line; milliseconds.",
+    ("Wake-up", "wake",
+     "From another process's push to the task's first line, 200 times; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2)}, False),
     ("Processes", "processes", "A task of 300 us of CPU.",
      {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 0)}, True),
@@ -220,7 +235,7 @@ def document(report: dict[str, Any]) -> str:
         f"{machine['cores']} cores shared with Redis ({machine['processor']}). {versions}.",
         "Compare within one table: machines drift. The raw numbers are in `benchmarks/results/`.",
     ]
-    if text := _ratios(rows):
+    if text := ratios(rows):
         parts += ["## Ratios", text]
     for title, scenario, about, columns, spread in SECTIONS:
         if _names(rows, scenario):
