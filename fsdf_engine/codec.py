@@ -141,6 +141,4 @@ def typed(annotation: Any) -> Callable[[Any], Any] | None:
     return None
 
 
-_FROM_TEXT = frozenset(
-    {datetime.datetime, datetime.date, datetime.time, decimal.Decimal, uuid.UUID, bytes}
-)
+_FROM_TEXT = _ENCODERS.keys() - {datetime.timedelta, bytearray, set, frozenset}

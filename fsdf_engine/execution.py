@@ -113,6 +113,7 @@ class Owner(Protocol):
         """As `commit`, for a run on a loop."""
 
 
+@dataclass(slots=True, eq=False, repr=False, init=False)
 class Job:
     """A message in our hands, from fetch until settled; the pool's unit.
 
@@ -121,11 +122,6 @@ class Job:
     deadline may end the job first, `claims` holds one token and who pops it decides the outcome.
     """
 
-    __slots__ = (
-        "acked", "args", "attempt", "claims", "data", "delivery", "effects", "extra", "id",
-        "kwargs", "outcome", "owner", "plan", "published_at", "pushes", "started_at", "tries",
-        "verdict",
-    )  # fmt: skip
     delivery: Delivery
     plan: Plan
     owner: Owner

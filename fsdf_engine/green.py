@@ -188,17 +188,12 @@ class Hub(ABC):
 
     def __init__(self, library: Any, hub: Any, call_here: Callable[..., object]) -> None:
         """`library` is the module gevent or eventlet, `hub` its own."""
-        self._library, self._hub, self._call_here = library, hub, call_here
+        self._hub, self._call_here = hub, call_here
         self._ident = current_thread_id()
         self._get_ident = _native("get_ident")
-
-    def spawn(self, fn: Callable[..., object], *args: Any) -> Any:
-        """Start a greenlet in this hub; called in its native thread."""
-        return self._library.spawn(fn, *args)
-
-    def current(self) -> Any:
-        """Return the running greenlet."""
-        return self._library.getcurrent()
+        self.current = library.getcurrent  # the running greenlet
+        self.spawn = library.spawn  # start one in this hub; in its native thread
+        self.pause = partial(library.sleep, 0)  # let everything else run once, I/O too
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Call `fn(*args)` in the hub itself, soon. Any thread; never blocks."""
@@ -231,10 +226,6 @@ class Hub(ABC):
     def unpark(self, greenlet: Any) -> None:
         """Switch back to a parked greenlet, soon. Any thread; never blocks."""
         self.call(greenlet.switch, _WOKEN)
-
-    def pause(self) -> None:
-        """Let everything else in this hub run once, I/O too."""
-        self._library.sleep(0)
 
 
 class _GeventHub(Hub):

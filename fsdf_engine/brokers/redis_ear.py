@@ -87,7 +87,8 @@ class Ear:
             except Exception as error:
                 # The loop's edge: whatever ended the connection, the next one may work.
                 if not self._closing.is_set():
-                    _log.warning("the inbox lost Redis", extra={"error": repr(error)})
+                    level = logging.WARNING if self._pause == BACKOFF[0] else logging.DEBUG
+                    _log.log(level, "the inbox lost Redis, and tries again: %r", error)
             finally:
                 self._disconnect()
             self._closing.wait(self._pause)

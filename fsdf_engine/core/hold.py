@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["hold_exit"]
 
+_TOOL = 4  # our number in `sys.monitoring`; the standard library names 0 to 2 and 5
 _held: set[object] = set()
 # Made at the first use: a program may import us before gevent or eventlet patches sockets.
 _pair: tuple[socket, socket] | None = None
@@ -54,6 +55,8 @@ def hold_exit() -> Callable[[], None]:
         own = getattr(end, "__globals__", {}).get("_register_atexit")
         (own or threading._register_atexit)(_wait, ear, mouth)  # type: ignore[attr-defined]
         atexit.register(_wait, ear, mouth)  # if our signal handler raises on the way to the other
+        if sys.version_info[:2] == (3, 12):  # it starts no thread once it has begun to end
+            _wait_at_return(ear, mouth)
     mouth = _pair[1]
     _held.add(token)
 
@@ -63,6 +66,18 @@ def hold_exit() -> Callable[[], None]:
             mouth.send(b"\0")
 
     return release
+
+
+def _wait_at_return(ear: socket, mouth: socket) -> None:
+    """Wait already when the script's code returns, if that is who calls us."""
+    frame: Any = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    tools: Any = sys.monitoring  # type: ignore[attr-defined]
+    if frame.f_globals.get("__name__") in ("__main__", "runpy") and not tools.get_tool(_TOOL):
+        tools.use_tool_id(_TOOL, "fsdf")
+        tools.register_callback(_TOOL, tools.events.PY_RETURN, lambda *_: _wait(ear, mouth))
+        tools.set_local_events(_TOOL, frame.f_code, tools.events.PY_RETURN)
 
 
 def _wait(ear: socket, mouth: socket) -> None:

@@ -14,10 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from ..contracts import (
     Broker,
+    Delivery,
     Effect,
     Job,
     LeaseId,
@@ -41,18 +43,17 @@ TRIES = 5
 BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Commit:
     """Effects (or an early acknowledgement) that somebody waits for in the middle of a run."""
 
-    __slots__ = ("ack", "delivery", "effects", "error", "job", "tell", "tries")
-
-    def __init__(
-        self, job: Job, effects: Sequence[Effect], ack: bool, tell: Callable[[], object]
-    ) -> None:
-        self.job, self.delivery, self.effects, self.tell = job, job.delivery, effects, tell
-        self.ack = ack
-        self.error: BaseException | None = None
-        self.tries = 0
+    job: Job
+    delivery: Delivery
+    effects: Sequence[Effect]
+    ack: bool
+    tell: Callable[[], object]
+    error: BaseException | None = None
+    tries: int = 0
 
 
 Item: TypeAlias = Job | Commit
@@ -123,7 +124,7 @@ class Outbox:
     def _put_commit(
         self, job: Job, effects: Sequence[Effect], ack: bool, tell: Callable[[], object]
     ) -> Commit:
-        item = Commit(job, list(effects), ack, tell)
+        item = Commit(job, job.delivery, list(effects), ack, tell)
         with self._counting:
             self._commits += 1
         self.put(item)

@@ -77,15 +77,13 @@ class Publisher:
 
     def _send(self, tickets: Sequence[_Ticket]) -> None:
         error: BaseException | None = None
-        if len(tickets) == 1:
-            items = tickets[0].batch
-        else:
-            items = [item for ticket in tickets for item in ticket.batch]
+        one = len(tickets) == 1
+        items = tickets[0].batch if one else [item for t in tickets for item in t.batch]
         try:
             self.broker.publish(items)
         except BaseException as caught:  # every ticket must learn of it
             error = caught
-        if len(tickets) > 1 and type(error) in (TypeError, ValueError, UnicodeEncodeError):
+        if not one and type(error) in (TypeError, ValueError, UnicodeEncodeError):
             for ticket in tickets:  # one of them cannot be written, so nothing was sent
                 self._send([ticket])
             return
@@ -93,7 +91,7 @@ class Publisher:
             ticket.sent, ticket.error = True, error
             if error is not None and not isinstance(error, Exception):  # meant for this thread only
                 ticket.error = PublishError((), ticket.batch)
-            if isinstance(error, PublishError) and len(tickets) > 1:
+            if isinstance(error, PublishError) and not one:
                 rejected = [item for item in ticket.batch if item in error.rejected]
                 unknown = [item for item in ticket.batch if item in error.unknown]
                 ticket.error = PublishError(rejected, unknown) if rejected or unknown else None

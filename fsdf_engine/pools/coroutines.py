@@ -209,10 +209,7 @@ class AsyncioPool(Pool):
         if self._asked:
             return now - self._asked < within and not self._loop.is_closed()
         self._asked = now
-        return self._call(self._answer)
-
-    def _answer(self) -> None:
-        self._asked = 0.0
+        return self._call(setattr, self, "_asked", 0.0)
 
     def close(self, grace: float) -> Collection[Job]:
         self._closing = True

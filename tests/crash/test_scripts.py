@@ -121,9 +121,6 @@ def run(code, *arguments):
     )
 
 
-@pytest.mark.skipif(
-    sys.version_info[:2] == (3, 12), reason="3.12 starts no thread once the main one has ended"
-)
 def test_a_script_that_ends_in_consume_keeps_a_whole_interpreter():
     done = run(ENDS_IN_CONSUME)
     assert (done.stdout, done.returncode) == ("whole\n", 0), done.stderr
