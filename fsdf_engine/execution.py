@@ -177,6 +177,7 @@ class Plan(NamedTuple):
     max_age: float = 0.0  # seconds after which a message has expired; 0: never
     policy: RetryPolicy = RetryPolicy()
     early: bool = False  # acknowledge before the run
+    priority: int = 0  # of a message that goes back as a new one
 
 
 class PoolCapability(enum.Flag):

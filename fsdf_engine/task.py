@@ -144,6 +144,7 @@ class Task(_Proxy, Generic[P, R]):
             o.msg_expire_seconds,
             o.retry_policy(),
             o.ack == "early",
+            o.priority,
         )
         return compile_plan(plan, self.fn, watch)
 

@@ -101,7 +101,7 @@ class Celery:
 
     @property
     def timezone(self) -> datetime.tzinfo:
-        """The zone of datetimes that have none."""
+        """The zone that is configured; instants are UTC whatever it is."""
         zone = self.conf.timezone
         if isinstance(zone, str):
             return ZoneInfo(zone)
@@ -229,7 +229,7 @@ class Celery:
         """Send a call by the task's name, which need not be known here; as `Task.apply_async`."""
         if name in self.tasks:
             return self.tasks[name].apply_async(args, kwargs, task_id, **options)
-        given: Sending = sending(options, self.timezone)
+        given: Sending = sending(options)
         queue = given.queue or self.conf.task_default_queue
         if (target := self._remote.get((queue, name))) is None:
             known = self.options(results=not self.conf.task_ignore_result)

@@ -12,6 +12,7 @@ from typing import Any
 from ..exceptions import NotYetSupported
 
 __all__ = ["Sending", "instant", "sending"]
+_UTC = datetime.timezone.utc
 USED = ("countdown", "eta", "expires", "headers", "priority", "queue", "serializer")
 # About how to publish or to show, with nothing to do here: publishing is confirmed anyway.
 HARMLESS = frozenset({
@@ -43,8 +44,8 @@ class Sending:
         return args or (), kwargs or {}
 
 
-def sending(options: Mapping[str, Any], zone: datetime.tzinfo) -> Sending:
-    """Check the options of one call; a naive datetime is of `zone`.
+def sending(options: Mapping[str, Any]) -> Sending:
+    """Check the options of one call.
 
     Raises:
         NotYetSupported: an option that this version does not know.
@@ -58,21 +59,21 @@ def sending(options: Mapping[str, Any], zone: datetime.tzinfo) -> Sending:
         raise NotYetSupported("serializer: messages are JSON in this version")
     control: dict[str, Any] = {"countdown": max(0.0, options.get("countdown") or 0.0)}
     if (eta := options.get("eta")) is not None:
-        control["eta"] = instant(eta, zone)
+        control["eta"] = instant(eta)
     if (expires := options.get("expires")) is not None:
-        control["expires"] = instant(expires, zone)
+        control["expires"] = instant(expires)
     control["priority"] = options.get("priority")
     control["headers"] = options.get("headers")
     queue = options.get("queue") or ""
     return Sending(getattr(queue, "name", queue), control)
 
 
-def instant(value: Any, zone: datetime.tzinfo) -> float:
-    """Return Unix seconds: of a datetime or ISO text, or so many seconds from now."""
+def instant(value: Any) -> float:
+    """Return Unix seconds: of a datetime (naive: UTC) or ISO text, or so many seconds from now."""
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
     if isinstance(value, datetime.datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=zone)).timestamp()
+        return (value if value.tzinfo else value.replace(tzinfo=_UTC)).timestamp()
     if isinstance(value, datetime.timedelta):
         value = value.total_seconds()
     return time.time() + float(value)

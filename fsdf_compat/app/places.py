@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, urlsplit
 
 from fsdf_engine import Options
@@ -76,4 +77,7 @@ def _redis(url: str, scheme: str) -> str:
             raise ImproperlyConfigured(f"virtual_host={number!r} in a redis+socket URL: a number")
         user = f"{parts.netloc}" if parts.netloc else ""
         return f"unix://{user}{parts.path}?db={number}"
-    return f"{scheme}://127.0.0.1:6379/0" if urlsplit(url).netloc == "" else url
+    if not (parts := urlsplit(url)).netloc:
+        url = parts._replace(netloc="127.0.0.1:6379", path=parts.path or "/0").geturl()
+    # Celery has the names of the ssl module, redis-py its own.
+    return re.sub(r"(?<=[?&]ssl_cert_reqs=)CERT_\w+", lambda m: m[0][5:].lower(), url)

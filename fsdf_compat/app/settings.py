@@ -23,7 +23,7 @@ class Settings(MutableMapping[str, Any]):
     """
 
     def __init__(self, changes: Mapping[str, Any]) -> None:
-        vars(self).update(_set=dict(changes), _loaded={}, _pending=[])
+        vars(self).update(_set=_renamed(changes), _loaded={}, _pending=[])
 
     def load_later(self, source: Callable[[], Mapping[str, Any]]) -> None:
         """Call `source` at the next look for its values; what was loaded before is weaker."""
@@ -35,6 +35,7 @@ class Settings(MutableMapping[str, Any]):
         return {**self._loaded, **self._set}
 
     def __getitem__(self, key: str) -> Any:
+        key = OLD_NAMES.get(key, key)
         if (name := _FROM_ENVIRONMENT.get(key)) and (value := os.environ.get(name)):
             return value
         values = self._values()
@@ -51,7 +52,7 @@ class Settings(MutableMapping[str, Any]):
             raise AttributeError(f"there is no setting {key!r}{_hint(key)}") from None
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._set[key] = value
+        self._set[OLD_NAMES.get(key, key)] = value
 
     __setattr__ = __setitem__
 
@@ -69,12 +70,21 @@ class Settings(MutableMapping[str, Any]):
 
     def unused(self) -> list[str]:
         """Return the names that were set and that this version does not use yet."""
-        return sorted(key for key in self._values() if key in KNOWN)
+        return sorted(key for key in self._values() if key in KNOWN or _is_old(key))
 
     def misspelt(self) -> dict[str, str]:
         """Return the names that were set, are unknown and resemble a known one, with that one."""
         unknown = [key for key in self._values() if key not in KNOWN and key not in DEFAULTS]
         return {key: close for key in unknown if (close := _close(key))}
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {OLD_NAMES.get(key, key): value for key, value in values.items()}
+
+
+def _is_old(key: str) -> bool:
+    """Say whether a name looks like a setting from before version 4."""
+    return key.isupper() and key.startswith(("CELERY", "BROKER_"))
 
 
 def _close(key: str) -> str:
@@ -101,12 +111,10 @@ def values_of(source: Any, namespace: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in source.items():
         if namespace:
-            if name.startswith(prefix := f"{namespace}_"):
+            if name.startswith(prefix := f"{namespace.rstrip('_')}_"):
                 found[name[len(prefix) :].lower()] = value
-        elif name in DEFAULTS or name in KNOWN:
-            found[name] = value
-        elif name in OLD_NAMES:
-            found[OLD_NAMES[name]] = value
+        elif name in DEFAULTS or name in KNOWN or _is_old(name):
+            found[OLD_NAMES.get(name, name)] = value
         elif name.islower() and not callable(value) and not isinstance(value, ModuleType):
             found[name] = value  # a project's own, or misspelt
     return found

@@ -101,7 +101,7 @@ class Task:
             Unavailable: the broker cannot be reached; nothing was sent.
         """
         options.setdefault("expires", self.expires)
-        given: Sending = sending(options, self.app.timezone)
+        given: Sending = sending(options)
         target = self._on.get("") or self._default()
         if given.queue:
             target = self.on(given.queue)
@@ -134,31 +134,32 @@ class Task:
         countdown: float | None = None,
         max_retries: int | None = None,
         **options: Any,
-    ) -> Retry:
+    ) -> NoReturn:
         """Raise what makes this message run again, `countdown` seconds from now or at `eta`.
 
         Without either after `default_retry_delay` seconds. With no retry left `exc` is raised, or
-        the exception being handled, or MaxRetriesExceededError.
+        without it MaxRetriesExceededError; where the task was called as a function, `exc` or Retry.
         """
         if args is not None or kwargs is not None or options:
             raise NotYetSupported("a retry with other arguments or options is not implemented yet")
+        if not throw:
+            raise NotYetSupported("retry(throw=False) is not implemented yet; leave it out")
         request, cause = self.request, sys.exc_info()[1]
         most = self.max_retries if max_retries is None else max_retries
-        if request.called_directly or (most is not None and request.retries >= most):
-            if error := exc if exc is not None else cause:
-                raise error
+        if request.called_directly:
+            raise exc if exc is not None else Retry("Task can be retried")
+        if most is not None and request.retries >= most:
+            if exc is not None:
+                raise exc
             raise MaxRetriesExceededError(
                 f"{self.name}[{request.id}] has used up its {most} retries",
                 task_args=request.args,
                 task_kwargs=request.kwargs,
             )
         when = eta if eta is not None else self.default_retry_delay
-        answer = Retry(
+        raise Retry(
             None, exc if exc is not None else cause, countdown if countdown is not None else when
         )
-        if throw:
-            raise answer
-        return answer
 
     # ---------------------------------------------------------------- the engine's view
 

@@ -94,7 +94,7 @@ class Worker:
             memory = self.max_memory_per_child or conf.worker_max_memory_per_child or 0
             more = {
                 "start_method": conf.worker_pool_start_method or _start_method(),
-                "preload": (self.place.partition(":")[0],),
+                "preload": (_module_of(self.place),),
                 "resolve": RESOLVE,
                 "max_tasks_per_child": self.max_tasks_per_child
                 or conf.worker_max_tasks_per_child
@@ -148,6 +148,12 @@ class Worker:
         for task in self.app.tasks.values():
             if unused := task.unused():
                 log.warning("task %s: not yet used: %s", task.name, ", ".join(unused))
+
+
+def _module_of(place: str) -> str:
+    """Return the module of an app that was found at `place`: "proj.celery" may be an attribute."""
+    module = place.partition(":")[0]
+    return module if module in sys.modules else module.rpartition(".")[0]
 
 
 def _start_method() -> str:

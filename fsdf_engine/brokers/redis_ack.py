@@ -69,7 +69,7 @@ class _AckSubscription(RedisQueueSubscription):
             else:
                 others.append((lease, arguments(verdict)))
         # who is put back last is the first in line
-        others.sort(key=lambda other: other[0][1][0] % 128, reverse=True)
+        others.sort(key=lambda other: (other[0][0], other[0][1][0] % 128), reverse=True)
         commands: list[Command] = []
         if acks:
             told: list[Any] = []

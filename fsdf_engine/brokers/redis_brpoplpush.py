@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Collection, Sequence
 from itertools import repeat
@@ -68,7 +67,7 @@ class _OwnerSubscription(RedisQueueSubscription):
         self._skew = 0.0  # the server's clock minus our monotonic one, once known
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
-        token = os.urandom(8).hex()
+        token = self._token()
         owner = f"{{{self._queue}}}:o:{token}"
         told = (owner, min(limit, BATCH), max_bytes, self._lease)
         began = time.monotonic()
@@ -105,7 +104,7 @@ class _OwnerSubscription(RedisQueueSubscription):
             else:
                 others.append((lease, verdict))
         # who is put back last is the first in line
-        others.sort(key=lambda other: other[0][1], reverse=True)
+        others.sort(key=lambda other: other[0], reverse=True)
         commands: list[Command] = []
         if acks:
             told: list[Any] = []

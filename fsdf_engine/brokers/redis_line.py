@@ -62,11 +62,16 @@ class Script:
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
+def _reason(reply: Any) -> str:
+    """Return the text of an error reply; before Redis 7 a script's own words stand around it."""
+    return re.sub(r"^ERR Error running script .*?: -(?=[A-Z]+ )", "", str(reply), flags=re.DOTALL)
+
+
 def failure(reply: Any) -> Exception | None:
     """Return the exception for an error reply, or None for any other reply."""
     if not isinstance(reply, hiredis.ReplyError):
         return None
-    text = str(reply)
+    text = _reason(reply)
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return ServerRefused(f"Redis wants another password ({text}); correct the URL")
     if text.startswith("NOPERM"):
@@ -285,7 +290,7 @@ class Line:
 
     def _repeat(self, commands: Sequence[Command], replies: list[Any], errors: list[int]) -> None:
         """Send once more what the server surely did not execute: unknown scripts, moved keys."""
-        texts = [str(replies[n]) for n in errors]
+        texts = [_reason(replies[n]) for n in errors]
         moved = [text.startswith("MOVED") for text in texts]
         if self._route.kind == "cluster" and any(moved):
             self._drop()  # the next call finds the new node

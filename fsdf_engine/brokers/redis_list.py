@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..contracts import Delivery, LeaseId, Settlement, Subscription
 from ..outcomes import Ack
 from .redis_ack_scripts import RETURN
+from .redis_line import Unanswered
 from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments
 
 __all__ = ["RedisBroker"]
+
+_log = logging.getLogger("fsdf.redis")
 
 
 class RedisBroker(RedisQueueBroker):
@@ -19,7 +23,8 @@ class RedisBroker(RedisQueueBroker):
 
     The fastest, and right where a lost message does not matter; take `REDIS_ACK_ABLE` otherwise.
     Both keep a queue in the same keys, so one can replace the other at any time. A message that is
-    released or dead-lettered is stored again by `settle`; while it is out, nothing counts it.
+    released or dead-lettered is stored again by `settle`; while it is out, nothing counts it, and
+    what `settle` has sent without an answer is not sent again.
     """
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
@@ -27,7 +32,7 @@ class RedisBroker(RedisQueueBroker):
 
 
 class _ListSubscription(RedisQueueSubscription):
-    """A lease is the message itself: ((its place in the fetch, the head of its entry), body)."""
+    """A lease is the message itself: ((token, place in the fetch, head of its entry), body)."""
 
     keeps = False
 
@@ -43,18 +48,22 @@ class _ListSubscription(RedisQueueSubscription):
                     known, count, priority, text = head.decode().split(":", 3)
                     id, lost, rest = known or id, int(count), f":{count}:{priority}:"
                     state = json.loads(text) if text else None
-                found.append(Delivery(((n, id + rest), body), body, id, lost, state))
+                found.append(Delivery(((token, n, id + rest), body), body, id, lost, state))
         return found
 
     def settle(self, batch: Sequence[Settlement]) -> Collection[LeaseId]:
         told: list[Any] = []
         kept = [(lease, verdict) for lease, verdict in batch if not isinstance(verdict, Ack)]
         # who is put back last is the first in line
-        for ((_, head), body), verdict in sorted(kept, key=lambda pair: -pair[0][0][0]):
+        kept.sort(key=lambda pair: pair[0][0][:2], reverse=True)
+        for ((_, _, head), body), verdict in kept:
             told += (head.encode() + b"\n" + body, "", *arguments(verdict))
         if told:
-            [(waiter, _)] = self._lines.line(self._queue).call(RETURN(self._keys, *told))
-            self._poke(waiter)
+            try:
+                [(waiter, _)] = self._lines.line(self._queue).call(RETURN(self._keys, *told))
+                self._poke(waiter)
+            except Unanswered:  # perhaps they are stored: a repeat could make two of each
+                _log.warning("%d messages of %s are perhaps lost", len(kept), self._queue)
         return ()
 
     def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:

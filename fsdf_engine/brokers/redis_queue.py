@@ -203,6 +203,7 @@ class RedisQueueSubscription(Subscription):
         self._batch = f"{{{queue}}}:b:"
         self._fetching = Line(url, SCRIPTS, queue)  # blocks in wait()
         self._lines = Lines(url, SCRIPTS)  # everything else: the outbox's, the keeper's, wake()
+        self._fetches = 0  # counts tokens
         self._chunk = 8  # how many to pop at first, from the size of the last bodies
         self._waiting = self._woken = False
         self._waiter: int | str = ""  # the id under which we are known as a waiter
@@ -272,12 +273,17 @@ class RedisQueueSubscription(Subscription):
         up = now - self._fetching.started
         return up if up < self._grace() else ""
 
+    def _token(self) -> str:
+        """Return what names a lease and nobody can guess; ours are in the order of their making."""
+        self._fetches += 1
+        return f"{self._fetches:08x}{os.urandom(8).hex()}"
+
     def _take(self, limit: int, max_bytes: int) -> list[tuple[str, int, list[bytes]]]:
         """Take up to two batches; return for each its key, how many are entries, and the items."""
         parts = [min(limit, BATCH)]
         if limit > BATCH and not self._waiter:  # after a wait there is rarely that much
             parts.append(min(limit - BATCH, BATCH))
-        batches = [f"{self._batch}{os.urandom(8).hex()}" for _ in parts]
+        batches = [self._batch + self._token() for _ in parts]
         room = max(1, max_bytes // len(parts))
         try:
             self._open()

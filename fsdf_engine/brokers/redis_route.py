@@ -51,6 +51,10 @@ class Route:
         }  # fmt: skip
         if self._scheme == "unix":
             del self._options["socket_keepalive"]
+        try:
+            self._class(**self._options)  # not connected: a wrong option is an error now
+        except (redis.RedisError, TypeError) as error:
+            raise ConfigurationError(f"wrong Redis URL {self.masked!r} ({error})") from None
 
     def _finds(self) -> bool:
         return self.kind in ("sentinel", "cluster") and self._scheme != "unix"

@@ -161,7 +161,7 @@ class SqliteBroker(Broker):
             ORDER BY seq DESC LIMIT ? OFFSET ?"""
         with self.file.read() as db:
             rows = db.execute(sql, (queue, limit, offset)).fetchall()
-        return [DeadMessage(str(seq), *rest) for seq, *rest in rows]
+        return [DeadMessage(str(seq), _bytes(body), *rest) for seq, body, *rest in rows]
 
     def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
         chosen = None
@@ -325,11 +325,16 @@ def _return_ended(db: sqlite3.Connection, queue: str, now: float, limit: int) ->
         db.execute("DELETE FROM lease WHERE token = ?", (token,))
 
 
+def _bytes(body: bytes | str) -> bytes:
+    """Return a body: it is text if SQL by hand has put it there."""
+    return body if isinstance(body, bytes) else body.encode()
+
+
 def _delivery(token: int, row: tuple[Any, ...]) -> Delivery:
     seq, id, body, deliveries, state, headers, published = row
     return Delivery(
         (token, seq),
-        body if type(body) is bytes else str(body).encode(),  # text, if SQL by hand put it there
+        _bytes(body),
         id,
         deliveries,
         json.loads(state) if state else None,

@@ -66,7 +66,8 @@ def _again(job: Job) -> Sequence[Effect]:
     control: dict[str, Any] = {**extra, "task_id": job.id, "attempt": attempt}
     if not control.get("args"):
         control.pop("args", None)
-    return [Outgoing(job.plan.queue, job.id, encode(data, control), delay=verdict.delay)]
+    body = encode(data, control)
+    return [Outgoing(job.plan.queue, job.id, body, None, verdict.delay, 0.0, job.plan.priority)]
 
 
 def result_sink(expires: float) -> Sink:

@@ -17,18 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from ..contracts import (
-    Broker,
-    Delivery,
-    Effect,
-    Job,
-    LeaseId,
-    Outgoing,
-    Record,
-    ResultStore,
-    Settlement,
-    Subscription,
-)
+from ..contracts import Broker, Effect, Job, Outgoing, Record, ResultStore, Settlement, Subscription
 from ..errors import LeaseLost, PublishError, Unavailable
 from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Succeeded
 from .ending import give_effects, give_verdict
@@ -48,12 +37,16 @@ class Commit:
     """Effects (or an early acknowledgement) that somebody waits for in the middle of a run."""
 
     job: Job
-    delivery: Delivery
     effects: Sequence[Effect]
     ack: bool
     tell: Callable[[], object]
     error: BaseException | None = None
     tries: int = 0
+
+    @property
+    def delivery(self) -> Any:
+        """The message, as a job has it."""
+        return self.job.delivery
 
 
 Item: TypeAlias = Job | Commit
@@ -85,7 +78,7 @@ class Outbox:
         self._counting = threading.Lock()
         self._parked, self._bell = False, threading.Event()
         self._deadline: float | None = None  # set by close
-        self._lost: set[LeaseId] = set()  # what the last settle has found to be no longer ours
+        self._lost: set[object] = set()  # what the last settle has found to be no longer ours
         self._closed = False  # the thread has ended
         self.settled = self.ended = self.flushes = 0
         self._thread = threading.Thread(target=self._loop, name="fsdf-outbox", daemon=True)
@@ -124,7 +117,7 @@ class Outbox:
     def _put_commit(
         self, job: Job, effects: Sequence[Effect], ack: bool, tell: Callable[[], object]
     ) -> Commit:
-        item = Commit(job, job.delivery, list(effects), ack, tell)
+        item = Commit(job, list(effects), ack, tell)
         with self._counting:
             self._commits += 1
         self.put(item)

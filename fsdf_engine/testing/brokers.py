@@ -192,6 +192,16 @@ class BrokerConformance:
         if Capability.LEASE in broker.capabilities and e.body == d.body:
             assert e.id == d.id
 
+    def test_what_several_fetches_took_comes_back_in_its_order(
+        self, broker: Broker, open: Open
+    ) -> None:
+        needs(broker, Capability.ORDERED)
+        sub = open()
+        broker.publish([outgoing(n) for n in range(300)])
+        taken = drain(sub, 100)
+        assert not sub.settle([(d.lease, Release()) for d in reversed(taken)])
+        assert bodies(drain(sub, 100)) == bodies(taken)
+
     def test_release_with_state_and_delay_returns_both(self, broker: Broker, open: Open) -> None:
         sub = open()
         broker.publish([outgoing(1)])

@@ -47,9 +47,11 @@ app = Celery("elsewhere", broker={url!r}, backend={backend!r})
 class Worker:
     """A worker process, started by the command line; `said` is what it has written so far."""
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]):
+    def __init__(
+        self, folder: Path, app: str, arguments: tuple[str, ...], environment: dict[str, str]
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fsdf_engine.cli", "celery", "-A", "proj", "worker", *arguments],
+            [sys.executable, "-m", "fsdf_engine.cli", "celery", "-A", app, "worker", *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.DEVNULL,
@@ -117,10 +119,10 @@ class Project:
         importlib.invalidate_caches()
         return importlib.import_module("proj")
 
-    def worker(self, *arguments: str, **environment: str) -> Worker:
+    def worker(self, *arguments: str, app: str = "proj", **environment: str) -> Worker:
         """Start a worker (threads, unless arguments say otherwise); returns when it is ready."""
         pool = () if "-P" in arguments else ("-P", "threads", "-c", "4")
-        worker = Worker(self.folder, ("-l", "INFO", *pool, *arguments), environment)
+        worker = Worker(self.folder, app, ("-l", "INFO", *pool, *arguments), environment)
         self.workers.append(worker)
         worker.says("ready.")
         return worker

@@ -61,6 +61,18 @@ def test_settings_come_from_a_module_when_they_are_looked_at(module):
     assert "sys" not in app.conf
 
 
+def test_old_names_are_understood_wherever_they_are_given(module):
+    app = Celery(CELERY_DEFAULT_QUEUE="old")
+    app.conf.BROKER_URL = "memory://"
+    app.conf.update(CELERY_ACKS_LATE=True, CELERY_ROUTES={})
+    assert (app.conf.broker_url, app.conf.task_acks_late) == ("memory://", True)
+    assert (app.conf["BROKER_URL"], app.conf.task_default_queue) == ("memory://", "old")
+    assert app.conf.unused() == ["CELERY_ROUTES"]
+    module.CELERY_QUEUES = ()
+    app.config_from_object("some_settings")
+    assert app.conf.unused() == ["CELERY_QUEUES", "CELERY_ROUTES"]
+
+
 def test_namespace_chooses_its_own_names(module):
     module.CELERY_TASK_DEFAULT_QUEUE = "spaced"
     module.CELERY_WORKER_CONCURENCY = 5
@@ -68,6 +80,8 @@ def test_namespace_chooses_its_own_names(module):
     app = Celery()
     app.config_from_object("some_settings", namespace="CELERY")
     assert app.conf.task_default_queue == "spaced"
+    other = Celery(config_source="some_settings", namespace="CELERY_")
+    assert other.conf.task_default_queue == "spaced"
     assert app.conf.task_acks_late is False
     assert app.conf.misspelt() == {"worker_concurency": "worker_concurrency"}
 
@@ -123,6 +137,14 @@ def test_every_key_of_celery_is_known():
         ("redis://h:1/2", {"broker_kind": "redis_ack", "broker_url": "redis://h:1/2"}),
         ("redis://", {"broker_kind": "redis_ack", "broker_url": "redis://127.0.0.1:6379/0"}),
         ("rediss://h", {"broker_kind": "redis_ack", "broker_url": "rediss://h"}),
+        (
+            "rediss://h/1?ssl_cert_reqs=CERT_NONE&a=b",
+            {"broker_kind": "redis_ack", "broker_url": "rediss://h/1?ssl_cert_reqs=none&a=b"},
+        ),
+        (
+            "redis:///3?a=b",
+            {"broker_kind": "redis_ack", "broker_url": "redis://127.0.0.1:6379/3?a=b"},
+        ),
         (
             "redis+socket:///run/r.sock?virtual_host=3",
             {"broker_kind": "redis_ack", "broker_url": "unix:///run/r.sock?db=3"},

@@ -112,7 +112,7 @@ def test_last_retry_raises_the_given_exception_or_says_so(project):
     project.worker()
     with pytest.raises(ZeroDivisionError, match="too often"):
         proj.given.delay().get(timeout=BOUND)
-    with pytest.raises(KeyError):
+    with pytest.raises(MaxRetriesExceededError):
         proj.handled.delay().get(timeout=BOUND)
     with pytest.raises(MaxRetriesExceededError):
         proj.bare.delay().get(timeout=BOUND)

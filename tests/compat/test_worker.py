@@ -84,6 +84,16 @@ def test_command_line_counts_in_child_processes_too(redis_project):
     assert proj.app.AsyncResult(inner).get(timeout=BOUND) == 2
 
 
+def test_child_processes_find_an_app_that_is_named_as_an_attribute(redis_project):
+    proj = redis_project.write("""
+    @app.task
+    def add(x, y):
+        return x + y
+    """)
+    redis_project.worker("-P", "prefork", "-c", "1", app="proj.app")
+    assert proj.add.delay(1, 2).get(timeout=BOUND) == 3
+
+
 def test_time_limit_ends_a_run(redis_project):
     proj = redis_project.write("""
     @app.task(time_limit=0.2)

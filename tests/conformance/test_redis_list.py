@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from fsdf_engine.brokers.redis_ack import RedisAckBroker
+from fsdf_engine.brokers.redis_line import Line, Unanswered
 from fsdf_engine.brokers.redis_list import RedisBroker
 from fsdf_engine.contracts import Capability, Outgoing, Part
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
@@ -74,6 +75,23 @@ def test_prefetch_taken_back_keeps_its_order(broker):
     broker.publish([outgoing(n, Q) for n in range(8)])
     sub.settle([(d.lease, Release()) for d in reversed(sub.fetch(5, MB))])
     assert [d.body for d in sub.fetch(8, MB)] == [outgoing(n).body for n in range(8)]
+    sub.close()
+
+
+def test_what_was_given_back_without_an_answer_is_not_given_back_again(broker, monkeypatch):
+    sub = broker.subscribe(Q, lease=30.0)
+    broker.publish([outgoing(1, Q)])
+    [d] = sub.fetch(1, MB)
+    call = Line.call
+
+    def unanswered(line, *commands, **options):
+        call(line, *commands, **options)
+        raise Unanswered("the answer is lost")
+
+    monkeypatch.setattr(Line, "call", unanswered)
+    assert not sub.settle([(d.lease, Release())])  # a repeat would make two of it
+    monkeypatch.undo()
+    assert broker.size(Q).waiting == 1
     sub.close()
 
 

@@ -18,7 +18,7 @@ from fsdf_engine.brokers import sqlite as module
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Outgoing, Part, QueueSize
 from fsdf_engine.errors import ConfigurationError, PublishError
-from fsdf_engine.outcomes import ACK, Release
+from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.testing.brokers import BOUND, MB, BrokerConformance, drain, fetch_some, outgoing
 
 QUEUE = "conformance"
@@ -82,9 +82,13 @@ class TestMessages:
                     "INSERT INTO message (queue, body) VALUES (?, ?)", (QUEUE, '{"a":3,"b":6}')
                 )
         db.close()
-        found = drain(broker.subscribe(QUEUE, lease=30))
+        sub = broker.subscribe(QUEUE, lease=30)
+        found = drain(sub)
         assert [d.body for d in found] == [b'{"a":3,"b":6}'] * 2
         assert len({d.id for d in found}) == 2
+        sub.settle([(found[0].lease, DeadLetter("bad"))])
+        [letter] = broker.dead_letters(QUEUE)
+        assert letter.body == b'{"a":3,"b":6}'
 
     def test_a_value_without_a_place_is_named_and_nothing_is_stored(
         self, broker: SqliteBroker

@@ -14,7 +14,7 @@ import pytest
 from helpers import BOUND, free_port, until
 
 from fsdf_engine.brokers.redis_line import Line, Lines, Script, Unanswered, failure, uptime_of
-from fsdf_engine.errors import ConfigurationError, ServerRefused, Unavailable
+from fsdf_engine.errors import BrokerError, ConfigurationError, ServerRefused, Unavailable
 
 ECHO = Script("return ARGV[1]")
 
@@ -181,6 +181,8 @@ def test_hidden_version_is_taken():
         ("LOADING Redis is loading", Unavailable),
         ("OOM command not allowed", Unavailable),
         ("READONLY You can't write", Unavailable),
+        ("ERR Error running script (call to f_0ab): @user_script:2: -MISCONF no disk", Unavailable),
+        ("ERR Error running script (call to f_0ab): @user_script:2: bad argument", BrokerError),
     ],
 )
 def test_error_replies_become_our_errors(text, kind):
