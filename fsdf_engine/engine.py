@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .checks import check_fit, check_server, fitting, place
-from .contracts import Broker, Plan, Pool, PoolCapability
+from .contracts import Broker, Plan, Pool, PoolCapability, ResultStore
 from .controls.expiry import Expiry
 from .controls.rate import Rate
 from .core.binding import Unnamed, elsewhere
@@ -93,7 +93,7 @@ class Engine:
                 )
             if handle := self._handles.get(key):
                 check_fit(handle.pool, [task])
-                self._serve(handle, task)
+                self._serve(handle, [*tasks.values(), task])
             tasks[options.name] = task
         return task
 
@@ -211,11 +211,11 @@ class Engine:
             check_server(broker)
             own_pool = pool is None and task.options.specify_concurrent_pool is None
             pool = pool or task.options.specify_concurrent_pool or self._new_pool(task)
-            tasks = self._tasks[key].values()
+            tasks = self._on(key)
             check_fit(pool, tasks)
+            self._results(tasks)  # what is wrong with them is told before a thread starts
             handle = self._handle(key, task, pool, own_pool, ceiling)
-            for each in tasks:
-                self._serve(handle, each)
+            self._serve(handle, tasks)
             self._handles[key] = handle
             if not self._has_signals:
                 self._has_signals = on_signals(self.stop)
@@ -228,7 +228,7 @@ class Engine:
         from .core.worker_process import ask_restart
 
         options = task.options
-        if len({each.options.qps for each in self._tasks[key].values()}) > 1:
+        if len({each.options.qps for each in self._on(key)}) > 1:
             raise ConfigurationError(
                 f"the tasks of queue {task.queue!r} differ in qps, which paces a whole queue;"
                 " give them all the same, or queues of their own"
@@ -255,19 +255,26 @@ class Engine:
     def _forget(self, key: _QueueKey) -> None:
         self._handles.pop(key, None)
 
-    def _serve(self, handle: ConsumerHandle, task: Task[..., Any]) -> None:
-        """Let a consumer run one more task."""
-        outbox = handle.consumer.outbox
-        if task.options.is_using_rpc_mode:
-            store = self.replies(task.options).store
-            if outbox.results not in (None, store):
-                raise ConfigurationError(
-                    f"the tasks of queue {task.queue!r} differ in their result store; give them"
-                    " the same, or queues of their own"
-                )
-            outbox.results = store
+    def _on(self, key: _QueueKey) -> list[Task[..., Any]]:
+        """Return the tasks of a queue, as brokers are configured now."""
+        return [task for task in self.tasks() if self._key(task) == key]
+
+    def _results(self, tasks: Iterable[Task[..., Any]]) -> ResultStore | None:
+        """Return the one store that the tasks of a queue keep results in."""
+        found = {self.replies(t.options).store for t in tasks if t.options.is_using_rpc_mode}
+        if len(found) > 1:
+            raise ConfigurationError(
+                "the tasks of a queue differ in their result store; give them the same, or queues"
+                " of their own"
+            )
+        return found.pop() if found else None
+
+    def _serve(self, handle: ConsumerHandle, tasks: Iterable[Task[..., Any]]) -> None:
+        """Let a consumer run these tasks."""
+        handle.consumer.outbox.results = self._results(tasks)
         kills = PoolCapability.KILLS in handle.pool.capabilities
-        handle.consumer.add(task.plan(None if kills else handle.deadlines.watch))
+        for task in tasks:
+            handle.consumer.add(task.plan(None if kills else handle.deadlines.watch))
 
     def new_pool(self, mode: int | str, size: int, **arguments: Any) -> Pool:
         """Make a pool for several consumers, who don't close it; `arguments` are its class's own.
@@ -278,7 +285,7 @@ class Engine:
         return pools.load(mode)(size, **arguments)  # type: ignore[call-arg]
 
     def _new_pool(self, task: Task[..., Any]) -> Pool:
-        tasks = self._tasks[self._key(task)].values()
+        tasks = self._on(self._key(task))
         modules = {each.fn.__module__ for each in tasks} - {"__main__", "__mp_main__"}
         pool = pools.load(task.mode())
         return pool.build(task.options.concurrent_num, task.options, sorted(modules))

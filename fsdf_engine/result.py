@@ -19,10 +19,10 @@ class AsyncResult:
     Nothing is asked of any server before `get`, `status` or `ready` is.
     """
 
-    __slots__ = ("_replies", "_told", "task_id")
+    __slots__ = ("_queue", "_replies", "_told", "task_id")
 
-    def __init__(self, task_id: str, replies: Replies | None) -> None:
-        self.task_id, self._replies = task_id, replies
+    def __init__(self, task_id: str, replies: Replies | None, queue: str = "") -> None:
+        self.task_id, self._replies, self._queue = task_id, replies, queue
         self._told: dict[str, Any] | None = None
 
     def get(self, timeout: float | None = 120.0) -> Any:
@@ -36,7 +36,7 @@ class AsyncResult:
             ResultError: results are off for this task, or the engine is closed meanwhile.
         """
         if self._told is None:
-            self._took(self._source().wait(self.task_id, timeout), timeout)
+            self._took(self._source().wait(self.task_id, timeout, self._queue), timeout)
         return self._value()
 
     result = property(get, doc="As `get()`, with its default timeout.")
@@ -47,7 +47,7 @@ class AsyncResult:
     async def aget(self, timeout: float | None = None) -> Any:
         """As `get`, without blocking the loop."""
         if self._told is None:
-            self._took(await self._source().await_(self.task_id, timeout), timeout)
+            self._took(await self._source().await_(self.task_id, timeout, self._queue), timeout)
         return self._value()
 
     def ready(self) -> bool:

@@ -176,7 +176,7 @@ class Task(_Proxy, Generic[P, R]):
         publisher, replies = self._services()
         outgoing = self._message(replies, args, kwargs)
         publisher.publish((outgoing,))
-        return AsyncResult(outgoing.id, replies)
+        return AsyncResult(outgoing.id, replies, self._self_queue)
 
     delay = push
 
@@ -185,7 +185,7 @@ class Task(_Proxy, Generic[P, R]):
         publisher, replies = self._services()
         outgoing = self._message(replies, args, kwargs)
         await publisher.apublish((outgoing,))
-        return AsyncResult(outgoing.id, replies)
+        return AsyncResult(outgoing.id, replies, self._self_queue)
 
     def publish(
         self, message: Mapping[str, Any] | str | bytes, **control: Unpack[Control]
@@ -212,6 +212,8 @@ class Task(_Proxy, Generic[P, R]):
     ) -> AsyncResult:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
         _check_times(countdown=countdown, eta=eta, expires=expires)
+        if task_id is not None and not (isinstance(task_id, str) and task_id):
+            raise ArgumentError(f"task_id={task_id!r} is no text")
         if priority not in (None, *range(10)):
             raise ArgumentError(f"priority={priority!r} is no whole number from 0 to 9")
         extra: Extra = {"headers": dict(headers)} if headers else {}
@@ -223,7 +225,7 @@ class Task(_Proxy, Generic[P, R]):
         if priority is not None:
             outgoing.priority = priority
         publisher.publish((outgoing,))
-        return AsyncResult(outgoing.id, replies)
+        return AsyncResult(outgoing.id, replies, self._self_queue)
 
     def push_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[AsyncResult]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.
@@ -241,7 +243,7 @@ class Task(_Proxy, Generic[P, R]):
             else:
                 raise ArgumentError(f"push_many got {call!r}; give tuples or mappings of arguments")
             batch.append(outgoing)
-            results.append(AsyncResult(outgoing.id, replies))
+            results.append(AsyncResult(outgoing.id, replies, self._self_queue))
             if len(batch) == GROUP:
                 publisher.publish(batch)
                 batch = []

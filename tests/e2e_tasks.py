@@ -73,6 +73,14 @@ def die(marker):
     return "survived"
 
 
+@task_deco("e2e_early", ack="early", **OPTIONS)
+def early(marker):
+    note("early")
+    if not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), 15)  # as a service manager does to the whole group
+
+
 @task_deco("e2e_async", is_using_rpc_mode=True, **OPTIONS)
 async def coroutine(n):
     return n + 1

@@ -16,7 +16,7 @@ from typing import Any
 
 import hiredis
 
-from ..errors import Unavailable
+from ..errors import ArgumentError, Unavailable
 from .redis_line import Command, Lines
 from .redis_route import Route
 
@@ -57,7 +57,15 @@ class Ear:
         self._thread.start()
 
     def hear(self, channels: Sequence[str]) -> None:
-        """Listen to these, too. Any thread; blocks for a round trip."""
+        """Listen to these, too. Any thread; blocks for a round trip.
+
+        Raises:
+            ArgumentError: a name cannot be written.
+        """
+        try:
+            "".join(channels).encode()  # here, not in our thread
+        except UnicodeEncodeError as error:
+            raise ArgumentError(f"what is asked for cannot be a key of Redis: {error}") from None
         with self._lock:
             self._channels.update(channels)
             self._asked += channels
@@ -138,10 +146,10 @@ class Ear:
                 fresh.append(channel)
             elif kind == b"message" and message[2]:
                 over += self._heard(channel, message[2])
-        if self.address in fresh:
-            self._pause = BACKOFF[0]
         if fresh:
             over += self._subscribed(fresh)
+        if self.address in fresh:
+            self._pause = BACKOFF[0]
         with self._lock:
             asked, self._asked = self._asked, []
             over = [channel for channel in dict.fromkeys(over) if channel in self._channels]

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from socket import socket
 
-__all__ = ["hold_exit"]
+__all__ = ["held", "hold_exit"]
 
 _TOOL = 4  # our number in `sys.monitoring`; the standard library names 0 to 2 and 5
-_held: set[object] = set()
+held: set[object] = set()  # what keeps the interpreter from ending
 # Made at the first use: a program may import us before gevent or eventlet patches sockets.
 _pair: tuple[socket, socket] | None = None
 
@@ -30,7 +30,7 @@ _pair: tuple[socket, socket] | None = None
 def _after_fork() -> None:
     """A forked child has none of its parent's consumers."""
     global _pair
-    _held.clear()
+    held.clear()
     _pair = None
 
 
@@ -58,10 +58,10 @@ def hold_exit() -> Callable[[], None]:
         if sys.version_info[:2] == (3, 12):  # it starts no thread once it has begun to end
             _wait_at_return(ear, mouth)
     mouth = _pair[1]
-    _held.add(token)
+    held.add(token)
 
     def release() -> None:
-        _held.discard(token)
+        held.discard(token)
         with suppress(OSError):  # full: then it wakes anyway; or closed: then nobody waits
             mouth.send(b"\0")
 
@@ -69,24 +69,28 @@ def hold_exit() -> Callable[[], None]:
 
 
 def _wait_at_return(ear: socket, mouth: socket) -> None:
-    """Wait already when the script's code returns, if that is who calls us."""
+    """Wait already when the script's code ends, if that is who calls us."""
     frame: Any = sys._getframe()
+    wait: Any = _wait
     while frame.f_back is not None:
         frame = frame.f_back
     tools: Any = sys.monitoring  # type: ignore[attr-defined]
     if frame.f_globals.get("__name__") in ("__main__", "runpy") and not tools.get_tool(_TOOL):
+        code, ends = frame.f_code, (tools.events.PY_RETURN, tools.events.PY_UNWIND)
         tools.use_tool_id(_TOOL, "fsdf")
-        tools.register_callback(_TOOL, tools.events.PY_RETURN, lambda *_: _wait(ear, mouth))
-        tools.set_local_events(_TOOL, frame.f_code, tools.events.PY_RETURN)
+        for end in ends:
+            tools.register_callback(_TOOL, end, lambda c, *_: c is code and wait(ear, mouth))
+        tools.set_local_events(_TOOL, code, ends[0])
+        tools.set_events(_TOOL, ends[1])  # the interpreter has it for all code or none
 
 
 def _wait(ear: socket, mouth: socket) -> None:
     """Block until nothing holds the exit; a signal's exception does not cut the drain short."""
-    while _held:
+    while held:
         try:
             # A signal's handler runs after `recv`, even if the signal came just before it blocks.
             signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-            while _held:
+            while held:
                 ear.recv(4096)
         except (KeyboardInterrupt, SystemExit):  # our handler has begun the drain
             continue

@@ -42,5 +42,5 @@ class Listeners:
         for listener in self._by_event.get(event, ()):
             try:
                 listener(**facts)
-            except Exception:
+            except BaseException:  # SystemExit, too, would end the thread of the outbox
                 log.exception("a listener of %s failed; the others are told", event)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..contracts import Inbox, Job, ResultStore
@@ -13,7 +13,7 @@ from ..errors import ResultDeadlock
 from .context import current_job
 
 if TYPE_CHECKING:
-    import asyncio
+    from concurrent.futures import Future
 
 __all__ = ["Replies"]
 KEPT = 10_000  # results that came and that nobody has asked for yet
@@ -25,7 +25,7 @@ class Replies:
     def __init__(self, store: ResultStore) -> None:
         self.store = store
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Callable[[bytes], object]]] = {}
+        self._waiting: dict[str, list[Future[bytes]]] = {}
         # Pushed here; with the body once it came.
         self._expected: OrderedDict[str, bytes | None] = OrderedDict()
         self._inbox: Inbox | None = None
@@ -49,81 +49,72 @@ class Replies:
             while len(self._expected) > KEPT:  # read again from the store if ever asked for
                 self._expected.popitem(last=False)
 
-    def wait(self, id: str, timeout: float | None) -> bytes | None:
-        """Block until the result of `id` is there; None after `timeout` seconds, b"" if closed."""
-        done = threading.Lock()  # the cheapest thing to block on
-        done.acquire()
-        found: list[bytes] = []
+    def wait(self, id: str, timeout: float | None, queue: str) -> bytes | None:
+        """Block until the result of `id` is there; None after `timeout` seconds, b"" if closed.
 
-        def take(body: bytes) -> None:
-            if not found:
-                found.append(body)
-                done.release()
+        `queue` is where its message was pushed, "" if that is not known.
+        """
+        from concurrent.futures import Future
+        from concurrent.futures import TimeoutError as Late  # before 3.11 one of its own
 
+        future: Future[bytes] = Future()
         try:
-            if not self._register(id, take):
-                with _waiting():
-                    done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+            if self._register(id, future):
+                return future.result()
+            with _waiting(queue):
+                return future.result(timeout)
+        except Late:
+            return None
         finally:
-            self._forget(id, take)
-        return found[0] if found else None
+            self._forget(id, future)
 
-    async def await_(self, id: str, timeout: float | None) -> bytes | None:
+    async def await_(self, id: str, timeout: float | None, queue: str) -> bytes | None:
         """As `wait`, without blocking the loop."""
         import asyncio
+        from concurrent.futures import Future
 
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
-
-        def settle(body: bytes) -> None:
-            if not future.done():
-                future.set_result(body)
-
-        def take(body: bytes) -> None:
-            loop.call_soon_threadsafe(settle, body)
-
-        registered = await loop.run_in_executor(None, self._register, id, take)
+        future: Future[bytes] = Future()
         try:
-            if not registered:
-                with _waiting():
-                    return await asyncio.wait_for(future, timeout)
-            return await future
+            register = asyncio.get_running_loop().run_in_executor
+            if await register(None, self._register, id, future):
+                return future.result()
+            with _waiting(queue):
+                return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
         except asyncio.TimeoutError:
             return None
         finally:
-            self._forget(id, take)
+            self._forget(id, future)
 
-    def _register(self, id: str, take: Callable[[bytes], object]) -> bool:
-        """Call `take` when the result comes; True if it has been called already."""
+    def _register(self, id: str, future: Future[bytes]) -> bool:
+        """Have the future set when the result comes; True if it has come already."""
         inbox = self._open()
         with self._lock:
             pushed_here = id in self._expected
             body = self._expected.pop(id, None)
             if body is None:
-                self._waiting.setdefault(id, []).append(take)
+                self._waiting.setdefault(id, []).append(future)
         if body is not None:
-            take(body)
-            return True
-        if not pushed_here:
+            future.set_result(body)
+        elif not pushed_here:
             inbox.watch([id])
-        return False
+        return body is not None
 
-    def _forget(self, id: str, take: Callable[[bytes], object]) -> None:
+    def _forget(self, id: str, future: Future[bytes]) -> None:
         with self._lock:
-            takers = self._waiting.get(id, [])
-            if take in takers:
-                takers.remove(take)
-                if not takers:
+            futures = self._waiting.get(id, [])
+            if future in futures:
+                futures.remove(future)
+                if not futures:
                     del self._waiting[id]
 
     def _deliver(self, id: str, body: bytes) -> None:
         with self._lock:
-            takers = self._waiting.pop(id, ())
-            if not takers and id in self._expected:
+            futures = self._waiting.pop(id, ())
+            if not futures and id in self._expected:
                 self._expected[id] = body
-        for take in takers:
-            with suppress(RuntimeError):  # its loop has been closed: nobody waits there any more
-                take(body)
+        for future in futures:
+            if future.set_running_or_notify_cancel():  # else its time is over
+                future.set_result(body)
 
     def _pending(self) -> Sequence[str]:
         with self._lock:
@@ -142,9 +133,9 @@ _guard = threading.Lock()
 
 
 @contextmanager
-def _waiting() -> Iterator[None]:
-    """Mark a run that waits for a result; the last free slot of a pool must not wait, too."""
-    if (job := current_job.get(None)) is None:
+def _waiting(queue: str) -> Iterator[None]:
+    """Mark a run that waits for its own queue; the last free slot of it must not wait, too."""
+    if (job := current_job.get(None)) is None or job.plan.queue != queue:
         yield
         return
     waiting, size = _by_owner[id(job.owner)], getattr(job.owner, "slots", 0)

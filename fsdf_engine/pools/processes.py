@@ -20,7 +20,7 @@ from ..contracts import Job, Owner, Pool, PoolCapability
 from ..core.family import keep_main_file, mask_interrupt, starting
 from ..core.slots import checked_size
 from ..core.watcher import Watcher
-from ..outcomes import Failed, Interrupted, Outcome, Requeue, TimedOut
+from ..outcomes import Crashed, Failed, Interrupted, Outcome, Requeue, TimedOut
 from .backlog import Backlog
 from .hand_off import Report, decode_outcome
 from .ward import Births, Ward, death, end
@@ -296,7 +296,7 @@ class ProcessPool(Pool):
         for number, job in [*ward.jobs.items()]:
             if number == started:
                 log.warning("child %d died (exit code %d) in a run of %s", ward.pid, code, job.id)
-                end(job, death(code))
+                end(job, Crashed(code) if job.acked else death(code))
             else:
                 rest.append(job)
         self._backlog.put_back(rest)

@@ -78,6 +78,16 @@ def test_a_c_loop_is_killed_and_a_dying_child_loses_only_its_run(tasks, tmp_path
     assert dying.get(BOUND) == "survived"
 
 
+def test_what_was_acknowledged_early_runs_once_whatever_ends_its_child(tasks, ledger, tmp_path):
+    tasks.early.push(str(tmp_path / "marker"))
+    tasks.early.consume()
+    assert tasks.early.join(BOUND)
+    tasks.early.push(str(tmp_path / "marker"))
+    until(lambda: len(ledger()) >= 2)
+    assert tasks.early.join(BOUND)
+    assert ledger() == [["early"]] * 2
+
+
 def test_a_run_pushes_on(tasks, ledger):
     tasks.first.push_many((n,) for n in range(50))
     tasks.first.consume()

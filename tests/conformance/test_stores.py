@@ -15,7 +15,7 @@ from helpers import RedisServer, until
 from fsdf_engine.brokers import redis_ear
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Record
-from fsdf_engine.errors import ServerRefused, Unavailable
+from fsdf_engine.errors import ArgumentError, ServerRefused, Unavailable
 from fsdf_engine.stores import sqlite as sqlite_module
 from fsdf_engine.stores.memory import MemoryStore
 from fsdf_engine.stores.redis import RedisStore
@@ -208,6 +208,17 @@ class TestRedisOnly:
         with redis.Redis.from_url(redis_url) as client:
             assert client.get("fsdf:result:a") == b'3F{"x":1}'
             assert 40_000 < client.pttl("fsdf:result:a") <= 50_000
+        store.close()
+
+    def test_an_id_that_cannot_be_a_key_is_refused_and_harms_no_other(self, redis_url: str) -> None:
+        store, received = RedisStore(redis_url), Received()
+        inbox = store.inbox(received, nothing)
+        with pytest.raises(ArgumentError, match="key of Redis"):
+            inbox.watch(["\ud800"])
+        inbox.watch(["a"])
+        store.write([Record("a", b"fine")])
+        assert received.wait_for("a") == {"a": b"fine"}
+        inbox.close()
         store.close()
 
     def test_a_write_is_one_round_trip(self, redis_url: str) -> None:

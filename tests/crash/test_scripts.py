@@ -90,7 +90,28 @@ def work():
     print("ended", flush=True)
 
 work.push()
+if sys.argv[2:] == ["join"]:
+    work.consume().join()
 work.consume()
+if sys.argv[2:] == ["exit"]:
+    sys.exit(0)
+"""
+FORK_DRAINS = """
+import multiprocessing, os, signal, threading
+from fsdf_engine import task_deco
+
+@task_deco("fork_drains")
+def work():
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(0.2)  # the drain has begun
+    child = multiprocessing.get_context("fork").Process(target=threading.Event().wait, args=(60,))
+    child.start()
+    child.terminate()
+    child.join(10)
+    print("alive" if child.is_alive() else "ended", flush=True)
+
+work.push()
+work.consume().join()
 """
 FORKS = """
 import os, sys
@@ -147,6 +168,26 @@ def test_a_script_at_its_end_drains_at_a_signal_in_every_mode(mode, number):
     finally:
         process.kill()
     assert (said, process.returncode) == ("ended\n", 0), errors
+
+
+@pytest.mark.parametrize("how", ["join", "exit"])
+def test_a_script_drains_at_a_signal_however_it_ends(how):
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", DRAINS, "threads", how],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=BOUND)
+    finally:
+        process.kill()
+    assert (said, process.returncode) == ("ended\n", 0), errors
+
+
+def test_a_process_forked_while_a_worker_drains_can_be_ended():
+    done = run(FORK_DRAINS)
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

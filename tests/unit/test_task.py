@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+import sys
 import threading
 
 import pytest
@@ -198,6 +199,54 @@ def test_waiting_on_the_same_full_pool_is_refused_and_not_hung():
         outer.push(5).get(BOUND)
     assert "ResultDeadlock" in str(failed.value)
     assert issubclass(ResultDeadlock, ResultError)
+
+
+def test_waiting_for_what_another_queue_produces_is_no_deadlock():
+    options = {"is_using_rpc_mode": True, "concurrent_num": 1, "max_retry_times": 0, **MEMORY}
+    inner = task_deco("produces", **options)(lambda n: 2 * n)
+
+    @task_deco("waits", **options)
+    def outer(n):
+        return inner.push(n).get(BOUND)
+
+    inner.consume()
+    outer.consume()
+    assert outer.push(4).get(BOUND) == 8
+
+
+def test_a_broker_that_is_configured_after_the_declaration_is_the_one_that_is_used():
+    task = task_deco("late", is_using_rpc_mode=True)(lambda n: n + 1)
+    patch_frame_config(BROKER_KIND="memory")
+    task.consume()
+    assert task.push(1).get(BOUND) == 2
+
+
+def test_a_consumer_that_cannot_start_leaves_no_thread():
+    def work(n):
+        return n
+
+    first = task_deco("torn", name="a", is_using_rpc_mode=True, result_store="memory", **MEMORY)
+    second = task_deco("torn", name="b", is_using_rpc_mode=True, result_store="sqlite", **MEMORY)
+    task, _ = first(work), second(lambda n: n)
+    before = threading.active_count()
+    with pytest.raises(ConfigurationError, match="differ in their result store"):
+        task.consume()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("id", [5, "", b"x"])
+def test_an_id_that_is_no_text_is_refused(id):
+    task = task_deco("ids", **MEMORY)(lambda n: n)
+    with pytest.raises(ArgumentError, match="task_id"):
+        task.publish({"n": 1}, task_id=id)
+
+
+def test_a_listener_that_exits_harms_nobody():
+    task = task_deco("heard", is_using_rpc_mode=True, **MEMORY)(lambda n: n)
+    default_engine().listeners.add("run_ended", lambda job, outcome: sys.exit())
+    task.consume()
+    assert [task.push(n).get(BOUND) for n in range(3)] == [0, 1, 2]
+    assert task.join(BOUND)
 
 
 def test_current_outside_a_run_says_so():
