@@ -135,12 +135,12 @@ def on_signals(stop: Callable[[bool], None]) -> bool:
     the main thread, which then waits at its end; a second one calls `stop(False)`. May be called
     for several. False, and nothing is set, outside the main thread.
     """
-    names = ("SIGTERM", "SIGINT", "SIGBREAK")
+    ours, names = _Stops(), ("SIGTERM", "SIGINT", "SIGBREAK")
     for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
         handler: Any = signal.getsignal(number)
         if handler in (signal.SIG_DFL, signal.default_int_handler):
             try:
-                signal.signal(number, handler := _ours)
+                signal.signal(number, handler := ours)
             except ValueError:  # this is not the main thread
                 return False
         if isinstance(handler, _Stops) and stop not in handler.stops:
@@ -152,16 +152,11 @@ class _Stops:
     """A signal handler that stops all that works in this process."""
 
     def __init__(self) -> None:
-        self.reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.reset)
-
-    def reset(self) -> None:
-        """Have nothing to stop, as in a forked child: a signal ends it as is usual."""
         self.stops: list[Callable[[bool], None]] = []
         self._again = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        # Where nothing is left to be stopped, as in a forked child, a signal ends the process.
         drain, self._again = not (self._again and held), True
         name, text = signal.Signals(number).name, "draining; once more ends at once"
         log.warning("%s: %s", name, text if drain else "ending at once")
@@ -169,9 +164,6 @@ class _Stops:
             _thread.start_new_thread(stop, (drain,))
         if drain:
             raise_in_main(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(0))
-
-
-_ours = _Stops()
 
 
 def end_fast(handles: Iterable[ConsumerHandle], code: int = 1) -> None:

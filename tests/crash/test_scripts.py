@@ -100,12 +100,19 @@ FORK_DRAINS = """
 import multiprocessing, os, signal, threading
 from fsdf_engine import task_deco
 
+ear, mouth = os.pipe()
+
+def live():
+    os.write(mouth, b"!")
+    threading.Event().wait(60)
+
 @task_deco("fork_drains")
 def work():
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(0.2)  # the drain has begun
-    child = multiprocessing.get_context("fork").Process(target=threading.Event().wait, args=(60,))
+    child = multiprocessing.get_context("fork").Process(target=live)
     child.start()
+    os.read(ear, 1)
     child.terminate()
     child.join(10)
     print("alive" if child.is_alive() else "ended", flush=True)
