@@ -35,11 +35,12 @@ def _options(arguments: list[str]) -> tuple[Options, Path]:
     )
     parser.add_argument("--output", type=Path, help="folder for the results")
     parser.add_argument(
-        "--publish", type=Path, metavar="JSON", help="only write the documents from such results"
-    )
+        "--publish", type=Path, nargs="+", metavar="JSON",
+        help="only write the documents from such results; several are further runs of the first",
+    )  # fmt: skip
     chosen = parser.parse_args(arguments)
     if chosen.publish:
-        _publish(json.loads(chosen.publish.read_text()))
+        _publish(_merged([json.loads(path.read_text()) for path in chosen.publish]))
         raise SystemExit(0)
     if chosen.runs is None:
         chosen.runs = 1 if chosen.quick else 3
@@ -64,6 +65,24 @@ def _write(report: dict[str, Any], folder: Path, complete: bool) -> str:
     if complete and folder == RESULTS:
         _publish(report)
     return text
+
+
+def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """One report of several; what is measured once only is taken from the last that has it."""
+    whole, *others = reports
+    for other in others:
+        last = max(row["run"] for row in whole["rows"])
+        again = {row["scenario"] for row in other["rows"]} & {"qps", "idle", "wake"}
+        rows = [row for row in whole["rows"] if row["scenario"] not in again]
+        rows += [{**row, "run": row["run"] + last} for row in other["rows"]]
+        whole = {
+            **whole,
+            "rows": rows,
+            "command": f"{whole['command']}; {other['command']}",
+            "minutes": round(whole["minutes"] + other["minutes"], 1),
+            "options": {**whole["options"], "runs": max(row["run"] for row in rows)},
+        }
+    return whole
 
 
 def _publish(report: dict[str, Any]) -> None:

@@ -230,7 +230,8 @@ def document(report: dict[str, Any]) -> str:
     parts = [
         "# Benchmarks",
         f"`{report['command']}`, {report['started'][:16]} UTC, {report['minutes']} minutes; medians"
-        f" of {options['runs']} interleaved runs, windows of about {options['window']:g} s. Python "
+        f" of up to {options['runs']} interleaved runs (a row without a range was measured once),"
+        f" windows of about {options['window']:g} s. Python "
         f"{machine['python']}, Redis {machine['redis_server']} (`{machine['redis_options']}`), "
         f"{machine['cores']} cores shared with Redis ({machine['processor']}). {versions}.",
         "Compare within one table: machines drift. The raw numbers are in `benchmarks/results/`.",
