@@ -68,12 +68,18 @@ def _write(report: dict[str, Any], folder: Path, complete: bool) -> str:
 
 
 def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """One report of several; what is measured once only is taken from the last that has it."""
+    """One report of several. What the last has measured in three runs, or is measured once only,
+    replaces what was there.
+    """
     whole, *others = reports
     for other in others:
         last = max(row["run"] for row in whole["rows"])
-        again = {row["scenario"] for row in other["rows"]} & {"qps", "idle", "wake"}
-        rows = [row for row in whole["rows"] if row["scenario"] not in again]
+        again = {
+            (row["scenario"], row["name"])
+            for row in other["rows"]
+            if row["scenario"] in ("qps", "idle", "wake") or row["run"] >= 3
+        }
+        rows = [row for row in whole["rows"] if (row["scenario"], row["name"]) not in again]
         rows += [{**row, "run": row["run"] + last} for row in other["rows"]]
         whole = {
             **whole,

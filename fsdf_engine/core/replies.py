@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ..contracts import Inbox, Job, ResultStore
 from ..errors import ResultDeadlock
 from .context import current_job
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 __all__ = ["Replies"]
 KEPT = 10_000  # results that came and that nobody has asked for yet
@@ -25,7 +21,7 @@ class Replies:
     def __init__(self, store: ResultStore) -> None:
         self.store = store
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Future[bytes]]] = {}
+        self._waiting: dict[str, list[Callable[[bytes], object]]] = {}
         # Pushed here; with the body once it came.
         self._expected: OrderedDict[str, bytes | None] = OrderedDict()
         self._inbox: Inbox | None = None
@@ -54,19 +50,21 @@ class Replies:
 
         `queue` is where its message was pushed, "" if that is not known.
         """
-        from concurrent.futures import Future
-        from concurrent.futures import TimeoutError as Late  # before 3.11 one of its own
+        done = threading.Lock()  # the cheapest to wake: a Condition's waiter waits for it, too
+        done.acquire()
+        found: list[bytes] = []
 
-        future: Future[bytes] = Future()
+        def take(body: bytes) -> None:
+            found.append(body)
+            done.release()
+
         try:
-            if self._register(id, future):
-                return future.result()
-            with _waiting(queue):
-                return future.result(timeout)
-        except Late:
-            return None
+            if not self._register(id, take):
+                with _waiting(queue):
+                    done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
         finally:
-            self._forget(id, future)
+            self._forget(id, take)
+        return found[0] if found else None
 
     async def await_(self, id: str, timeout: float | None, queue: str) -> bytes | None:
         """As `wait`, without blocking the loop."""
@@ -74,47 +72,51 @@ class Replies:
         from concurrent.futures import Future
 
         future: Future[bytes] = Future()
+
+        def take(body: bytes) -> None:
+            if future.set_running_or_notify_cancel():  # else its time is over
+                future.set_result(body)
+
         try:
             register = asyncio.get_running_loop().run_in_executor
-            if await register(None, self._register, id, future):
+            if await register(None, self._register, id, take):
                 return future.result()
             with _waiting(queue):
                 return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
         except asyncio.TimeoutError:
             return None
         finally:
-            self._forget(id, future)
+            self._forget(id, take)
 
-    def _register(self, id: str, future: Future[bytes]) -> bool:
-        """Have the future set when the result comes; True if it has come already."""
+    def _register(self, id: str, take: Callable[[bytes], object]) -> bool:
+        """Call `take` once, when the result comes; True if it has come already."""
         inbox = self._open()
         with self._lock:
             pushed_here = id in self._expected
             body = self._expected.pop(id, None)
             if body is None:
-                self._waiting.setdefault(id, []).append(future)
+                self._waiting.setdefault(id, []).append(take)
         if body is not None:
-            future.set_result(body)
+            take(body)
         elif not pushed_here:
             inbox.watch([id])
         return body is not None
 
-    def _forget(self, id: str, future: Future[bytes]) -> None:
+    def _forget(self, id: str, take: Callable[[bytes], object]) -> None:
         with self._lock:
-            futures = self._waiting.get(id, [])
-            if future in futures:
-                futures.remove(future)
-                if not futures:
+            takers = self._waiting.get(id, [])
+            if take in takers:
+                takers.remove(take)
+                if not takers:
                     del self._waiting[id]
 
     def _deliver(self, id: str, body: bytes) -> None:
         with self._lock:
-            futures = self._waiting.pop(id, ())
-            if not futures and id in self._expected:
+            takers = self._waiting.pop(id, ())
+            if not takers and id in self._expected:
                 self._expected[id] = body
-        for future in futures:
-            if future.set_running_or_notify_cancel():  # else its time is over
-                future.set_result(body)
+        for take in takers:
+            take(body)
 
     def _pending(self) -> Sequence[str]:
         with self._lock:
