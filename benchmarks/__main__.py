@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -81,12 +82,13 @@ def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
         }
         rows = [row for row in whole["rows"] if (row["scenario"], row["name"]) not in again]
         rows += [{**row, "run": row["run"] + last} for row in other["rows"]]
+        often = Counter((row["scenario"], row["name"]) for row in rows)
         whole = {
             **whole,
             "rows": rows,
             "command": f"{whole['command']}; {other['command']}",
             "minutes": round(whole["minutes"] + other["minutes"], 1),
-            "options": {**whole["options"], "runs": max(row["run"] for row in rows)},
+            "options": {**whole["options"], "runs": max(often.values())},
         }
     return whole
 

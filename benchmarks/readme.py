@@ -29,7 +29,7 @@ def _block(report: dict[str, Any]) -> str:
         f"No-op tasks on {machine['cores']} cores shared with Redis {machine['redis_server']}, "
         f"CPython {machine['python']}, 50 slots in one worker, results off, quiet logs; on all "
         f"sides at least once, where nothing else is said (Celery {versions['celery']} with "
-        f"`acks_late`, funboost {versions['funboost']} `REDIS_ACK_ABLE`); medians of "
+        f"`acks_late`, funboost {versions['funboost']} `REDIS_ACK_ABLE`); medians of up to "
         f"{options['runs']} interleaved runs, each side measured for {options['window']:g} s and "
         f"more, {report['started'][:10]}. Ratios hold better over machines than the figures do."
     )
