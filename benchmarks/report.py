@@ -179,7 +179,7 @@ def ratios(rows: Rows) -> str:
 
 def _failures(rows: Rows) -> str:
     return "\n".join(
-        f"- {row['scenario']}, {row['name']}, run {row['run']}: `{row['failed'][:300]!r}`"
+        f"- {row['scenario']}, {row['name']}, run {row['run']}: {row['failed'].partition(':')[0]}"
         for row in rows
         if "failed" in row
     )
