@@ -11,14 +11,15 @@ class Rate:
     """At most `qps` starts a second, evenly spaced, on an absolute schedule.
 
     A start may come `LATE` seconds after its instant and the next ones still keep theirs; starts
-    lost to a longer delay are made up by `CATCH_UP`. So no sliding second has more than 1 + 1.01
-    times the rate: (1 + LATE) * CATCH_UP. Time in which no message was there is not saved up.
-    Leases at most `AHEAD` seconds of starts before they are due.
+    lost to a longer delay are made up by `CATCH_UP`. So the schedule has at most 1 + 1.0061 times
+    the rate in any sliding second, (1 + LATE) * CATCH_UP; the rest of the one percent that is
+    allowed is for the way from here to the function. Time in which no message was there is not
+    saved up. Leases at most `AHEAD` seconds of starts before they are due.
     """
 
     AHEAD = 0.01
-    LATE = 0.005
-    CATCH_UP = 1.004
+    LATE = 0.004
+    CATCH_UP = 1.002
     DEBT = 30.0  # seconds of lost starts that are still made up
 
     def __init__(self, qps: float) -> None:

@@ -51,11 +51,11 @@ def test_lost_starts_are_made_up_slowly(qps):
 
 @given(st.lists(st.floats(0, 0.02), min_size=1, max_size=50))
 @settings(deadline=None, max_examples=30)
-def test_no_second_has_more_than_the_rate_and_one_percent(delays):
-    starts = simulate(200.0, 3.0, late=lambda n: delays[n % len(delays)])
+def test_no_second_has_more_than_the_schedule_allows(delays):
+    starts = simulate(1000.0, 3.0, late=lambda n: delays[n % len(delays)])
     gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
     assert min(gaps) >= 0
-    assert worst_second(starts) <= 200 * 1.01 + 1
+    assert worst_second(starts) <= 1000 * 1.0061 + 1
 
 
 def test_permits_reserve_nothing_and_idle_time_is_not_saved_up():
