@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsdf_engine.controls.rate import Rate
@@ -49,13 +49,14 @@ def test_lost_starts_are_made_up_slowly(qps):
     assert worst_second(starts) <= qps * 1.01 + 1.001
 
 
-@given(st.lists(st.floats(0, 0.02), min_size=1, max_size=50))
+@given(st.dictionaries(st.integers(0, 2900), st.floats(0, 0.05), max_size=20))
+@example({500: 0.3, 1500: 0.03})  # made up while it is late again: as many as there can be
 @settings(deadline=None, max_examples=30)
 def test_no_second_has_more_than_the_schedule_allows(delays):
-    starts = simulate(1000.0, 3.0, late=lambda n: delays[n % len(delays)])
+    starts = simulate(1000.0, 3.0, late=lambda n: delays.get(n, 0.0))
     gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
     assert min(gaps) >= 0
-    assert worst_second(starts) <= 1000 * 1.0061 + 1
+    assert worst_second(starts) <= 1 + 1006.1
 
 
 def test_permits_reserve_nothing_and_idle_time_is_not_saved_up():
