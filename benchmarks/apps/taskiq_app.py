@@ -11,7 +11,8 @@ from benchmarks.meter import hit
 RESULTS = os.environ.get("BENCH_RESULTS") == "1"
 URL = os.environ["BENCH_REDIS_URL"]
 
-broker = RedisStreamBroker(URL, queue_name="bench", consumer_id="0")
+# a worker that is held while its queue is filled must not time out on the read it had under way
+broker = RedisStreamBroker(URL, queue_name="bench", consumer_id="0", socket_timeout=120)
 if RESULTS:
     broker = broker.with_result_backend(RedisAsyncResultBackend(URL))
 
