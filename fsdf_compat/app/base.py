@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -197,14 +196,10 @@ class Celery:
 
     def import_tasks(self) -> None:
         """Import what `include`, `imports` and `autodiscover_tasks` name."""
-        names = [*_texts(self.conf.include), *_texts(self.conf.imports)]
         for packages, related in self._related:
             for package in packages():
-                importlib.import_module(package)
-                name = f"{package}.{related}" if related else package
-                if related is None or importlib.util.find_spec(name):
-                    names.append(name)
-        for name in names:
+                _import_related(package, related)
+        for name in (*_texts(self.conf.include), *_texts(self.conf.imports)):
             importlib.import_module(name)
 
     # ---------------------------------------------------------------- messages
@@ -284,6 +279,27 @@ def _quietly(obj: Any, namespace: str | None) -> Mapping[str, Any]:
 
 def _texts(value: Any) -> Iterable[str]:
     return (value,) if isinstance(value, str) else value or ()
+
+
+def _import_related(package: str, related: str | None) -> None:
+    """Import a package and, where it has one, its module `related`.
+
+    As in Celery, what cannot be imported itself stands for what it is in: Django's INSTALLED_APPS
+    may name classes.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        inside = package.rpartition(".")[0]
+        if error.name != package or not (inside and related):
+            raise
+        package = inside
+    if related:
+        try:
+            importlib.import_module(name := f"{package}.{related}")
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
 
 
 def _seconds(value: Any) -> float:

@@ -195,7 +195,7 @@ def test_exceptions_decide_as_celery_has_it():
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """A package whose app is in proj.celery, and two others, one of them without tasks."""
+    """A package whose app is in proj.celery, two others, one of them without tasks, a module."""
     for name in ("proj", "shop", "plain"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
@@ -203,10 +203,11 @@ def packages(tmp_path, monkeypatch):
         "from fsdf_compat import Celery\n"
         "tool = 1\n"
         "mine = Celery('proj', include=['extra'])\n"
-        "mine.autodiscover_tasks(lambda: ['shop', 'plain'])\n"
+        "mine.autodiscover_tasks(lambda: ['shop.apps.Shop', 'shop', 'plain', 'extra'])\n"
     )
     declare = "from proj.celery import mine\n@mine.task\ndef one(): pass\n"
     (tmp_path / "shop" / "tasks.py").write_text(declare)
+    (tmp_path / "shop" / "apps.py").write_text("class Shop: pass\n")
     (tmp_path / "extra.py").write_text(declare)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -235,6 +236,14 @@ def test_error_inside_a_tasks_module_is_not_hidden(packages, tmp_path):
     (tmp_path / "shop" / "tasks.py").write_text("import no_such_dependency")
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
         find_app("proj").import_tasks()
+
+
+@pytest.mark.parametrize("name", ["shop.apps.Shop", "nowhere", "nowhere.tasks"])
+def test_package_that_is_not_there_is_named(packages, name):
+    app = find_app("proj")
+    app.autodiscover_tasks([name], related_name=None if name.startswith("shop") else "tasks")
+    with pytest.raises(ModuleNotFoundError, match=name.split(".")[0]):
+        app.import_tasks()
 
 
 def test_import_loads_neither_engine_nor_clients():
