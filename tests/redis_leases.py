@@ -326,6 +326,31 @@ class RedisLeases:
         for each in (sub, broker):
             each.close()
 
+    def test_consumers_go_on_where_a_server_at_its_limit_refuses_publishers(self, make, own_redis):
+        server = own_redis()
+        broker = make(server.url)
+        sub, short = broker.subscribe(Q, lease=30.0), broker.subscribe(Q, lease=0.05)
+        broker.publish([outgoing(n, Q, priority=n % 2) for n in range(8)])
+        [orphan] = take(short, 1)
+        limit = {"maxmemory-policy": "noeviction", "maxmemory": 1}
+        redis.Redis.from_url(server.url).config_set(*[x for pair in limit.items() for x in pair])
+        with pytest.raises(Unavailable, match="OOM"):
+            broker.publish([outgoing(9, Q)])
+        found: list[Delivery] = []
+        until(lambda: found.extend(sub.fetch(8, MB)) or len(found) == 8)
+        assert orphan.id in {d.id for d in found}
+        leases = [d.lease for d in found]
+        assert set(sub.extend(leases)) == set(leases)
+        verdicts = (Release(), Release(60.0), DeadLetter("bad"))
+        for lease, verdict in zip(leases, verdicts, strict=False):
+            assert not sub.settle([(lease, verdict)])
+        settled(sub, found[3:4])
+        settled(sub, found[4:])
+        settled(sub, take(sub, 1))
+        assert broker.size(Q) == (0, 1, 0, 1)
+        for each in (sub, short, broker):
+            each.close()
+
     def test_owners_extend_first_after_an_outage_longer_than_the_lease(self, make, own_redis):
         server = own_redis(aof=True)
         owner, found = expired_during_outage(make, server, lease=0.5)

@@ -19,7 +19,7 @@ A place is one byte: 1..120 of a bare body, 129..248 of an entry.
 
 from __future__ import annotations
 
-from .redis_line import Script
+from .redis_line import ALWAYS, Script
 
 __all__ = [
     "ACK", "BATCH", "CLAIM", "DELAY", "EXTEND", "FORGET", "GIVE_BACK", "LETTERS", "LOOK", "PURGE",
@@ -74,7 +74,8 @@ end
 # age only those whose lease ended after the start.
 # Reply: how many of the items are entries, a waiter to poke, items, the server's clock. O(items).
 CLAIM = Script(
-    _NOW
+    ALWAYS
+    + _NOW
     + _ENTRY
     + """
 local limit, room, chunk = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[6])
@@ -135,7 +136,8 @@ return {entries, more and redis.call('SRANDMEMBER', KEYS[5]), items, tostring(no
 # Reply: 1 if it would, else 0; seconds until a delayed message is due, and until a lease ends.
 # O(log n).
 LOOK = Script(
-    _NOW
+    ALWAYS
+    + _NOW
     + """
 local function first(key, from)
   local head = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
@@ -162,7 +164,7 @@ return redis.call('SRANDMEMBER', KEYS[5])
 )
 
 # ARGV batches that were leased but never received: gives them back, not counted. O(messages).
-GIVE_BACK = Script(_ENTRY + "for i = #ARGV, 1, -1 do bring_back(ARGV[i], 0) end")
+GIVE_BACK = Script(ALWAYS + _ENTRY + "for i = #ARGV, 1, -1 do bring_back(ARGV[i], 0) end")
 
 # ARGV per batch: key, n, n places. Ends leases for good. Reply: the ordinals of the batches of
 # which nothing was ours any more (or all was settled before). A batch is lost as a whole, so what
@@ -185,7 +187,8 @@ return lost
 # Without a place the first is the entry itself, which nobody leases. Ends leases otherwise.
 # Reply: a waiter to poke, the ordinals of those that were not ours. O(log n) each.
 RETURN = Script(
-    _NOW
+    ALWAYS
+    + _NOW
     + _ENTRY
     + """
 local lost, poke = {}, false
@@ -235,7 +238,8 @@ return redis.call('ZRANGE', KEYS[3], 0, 0)[1] ~= before and redis.call('SRANDMEM
 
 # ARGV lease, batches. Reply: 1 or 0 each: still ours, deadline moved. O(log n) each.
 EXTEND = Script(
-    _NOW
+    ALWAYS
+    + _NOW
     + """
 local ours = {}
 for i = 2, #ARGV do

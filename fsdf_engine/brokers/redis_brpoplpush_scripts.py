@@ -13,7 +13,7 @@ equal items are never mistaken for each other.
 from __future__ import annotations
 
 from .redis_ack_scripts import keys_of as keys_of_lists
-from .redis_line import Script
+from .redis_line import ALWAYS, Script
 
 __all__ = ["ACK", "CLAIM", "PURGE", "RETURN", "SCRIPTS", "SIZE", "keys_of"]
 
@@ -72,7 +72,8 @@ end
 # what is orphaned joins the line first (no orphans if the call comes late, for then owners' calls
 # do, too). Reply: how many of the items are entries, a waiter to poke, items, the time. O(items).
 CLAIM = Script(
-    _COMMON
+    ALWAYS
+    + _COMMON
     + """
 local owner, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if ARGV[7] ~= '' then redis.call('SREM', KEYS[5], ARGV[7]) end
@@ -118,7 +119,8 @@ return {entries, poke, items, string.format('%.6f', now)}
 # ARGV per owner list: key, n, n places. Ends leases for good. Reply: the ordinals of the places
 # that were not ours. O(items of the lists).
 ACK = Script(
-    _COMMON
+    ALWAYS
+    + _COMMON
     + """
 local lost, i, ordinal = {}, 1, 0
 while i <= #ARGV do
@@ -141,7 +143,8 @@ return lost
 # Ends leases otherwise. Reply: a waiter to poke, the ordinals of those that were not ours.
 # O(log n + items of the list) each.
 RETURN = Script(
-    _COMMON
+    ALWAYS
+    + _COMMON
     + """
 local lost, poke = {}, false
 for i = 1, #ARGV, 5 do

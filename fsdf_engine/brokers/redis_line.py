@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     raise MissingExtra('Redis needs its client: pip install "fsdf[redis]"') from error
 
-__all__ = ["Command", "Line", "Lines", "Script", "Unanswered", "failure", "uptime_of"]
+__all__ = ["ALWAYS", "Command", "Line", "Lines", "Script", "Unanswered", "failure", "uptime_of"]
 
 Command: TypeAlias = tuple[Any, ...]  # str, bytes, int or float each
 OLDEST = (6, 2)
@@ -46,6 +46,12 @@ _PASSING = (
 
 class Unanswered(Unavailable):
     """The connection died after commands had left: perhaps they took effect."""
+
+
+# What scripts of consumers begin with. A server at its memory limit refuses commands that may need
+# memory, but not those of a script that has written before; and consumers make room. It does
+# nothing: the key has no time to live, and is one in the lists of keys of all Redis brokers.
+ALWAYS = "redis.call('PERSIST', KEYS[4])\n"
 
 
 class Script:

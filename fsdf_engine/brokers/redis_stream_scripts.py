@@ -20,7 +20,7 @@ whether it still holds. What is released or orphaned is pending for the consumer
 
 from __future__ import annotations
 
-from .redis_line import Script
+from .redis_line import ALWAYS, Script
 
 __all__ = [
     "ACK", "CLAIM", "CLOSE", "DELAY", "EXTEND", "RETURN", "SCRIPTS", "keys_of", "script",
@@ -165,7 +165,9 @@ def script(text: str) -> Script:
 # handed out before is "id times lost origin state". Of an empty queue: the time, seconds until
 # something is due, the last ids of the streams 1..10 and of the bell.
 # O(messages); what a consumer holds is gone through when a lease of it may have ended.
-CLAIM = script("""
+CLAIM = script(
+    ALWAYS
+    + """
 local me, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 for _, e in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, limit)) do
   redis.call('ZREM', DELAYED, e)
@@ -253,13 +255,15 @@ end
 head = redis.call('XREVRANGE', BELL, '+', '-', 'COUNT', 1)
 reply[13] = head[1] and head[1][1] or '0-0'
 return reply
-""")
+"""
+)
 
 # ARGV consumer, then groups: priority, times, count, ids. Ends leases for good. Reply: ordinals of
 # those that were not ours. An entry without a place in `states` has had one owner only, so that the
 # pending list needs no look. O(leases).
 ACK = script(
-    """
+    ALWAYS
+    + """
 local me, lost, ordinal, n = ARGV[1], {}, 0, 2
 local moved = redis.call('EXISTS', STATES) == 1
 local function delete(s, ids, ordinals)
@@ -303,17 +307,22 @@ return lost
 
 # ARGV consumer, groups (see `each`). Restarts the leases. Reply: ordinals of those that were not
 # ours. O(what the consumer holds).
-EXTEND = script("""
+EXTEND = script(
+    ALWAYS
+    + """
 local lost = each(2, ARGV[1], function(s, ids)
   send({'XCLAIM', KEYS[s], GROUP, ARGV[1], 0}, ids, 'JUSTID')
 end)
 review(ARGV[1], false)
 return lost
-""")
+"""
+)
 
 # ARGV consumer, then per message: priority, times, id, "back" or "dead", delay, state or JSON of
 # reason and trace. Ends leases otherwise. Reply: ordinals of those not ours. O(log n) each.
-RETURN = script("""
+RETURN = script(
+    ALWAYS
+    + """
 local function back(s, id, times, kind, delay, text)
   local e = pending(KEYS[s], id, id, 1, ARGV[1])[1]
   if not e or e[4] ~= times then return false end
@@ -345,7 +354,8 @@ end
 ring()
 if holds_nothing(ARGV[1]) then forget(ARGV[1]) end
 return lost
-""")
+"""
+)
 
 # ARGV per message: "+<seconds from now>" or an instant, entry. Wakes waiters if the earliest has
 # changed. O(log n) each.

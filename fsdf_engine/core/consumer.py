@@ -143,12 +143,12 @@ class Consumer:
                     self._withdraw()
                     self._resumed.wait()
                 elif empty:
+                    empty = False  # whatever becomes of the wait: a server may refuse that alone
                     self.subscription.wait(STALL if self.pool.waiting() else IDLE)
                     self._withdraw_stalled()
-                    empty = False
                 elif limit := self._permits():
                     empty = not self._fetch(limit)
-                if self._failures:
+                if self._failures and not empty:
                     log.warning("queue %s: the broker answers again", self.queue)
                     self._failures = 0
             except Exception as error:  # a loop's edge

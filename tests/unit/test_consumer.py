@@ -375,6 +375,27 @@ def test_an_unavailable_broker_is_waited_for(start):
     until(lambda: handle.consumer.outbox.settled >= 3)
 
 
+def test_a_broker_that_lets_nobody_wait_is_asked_for_messages(start, caplog):
+    broker = MemoryBroker()
+    subscribe, waits = broker.subscribe, []
+
+    def waitless(queue, *, lease):
+        def wait(timeout):
+            waits.append(timeout)
+            raise errors.Unavailable("full")
+
+        sub = subscribe(queue, lease=lease)
+        sub.wait = wait
+        return sub
+
+    broker.subscribe = waitless
+    handle = start(broker, lambda n: None)
+    until(lambda: len(waits) >= 3)
+    assert len([r for r in caplog.records if "queue" in r.message]) == 1  # not one a round
+    broker.publish(bodies(3))
+    until(lambda: handle.consumer.outbox.settled >= 3)
+
+
 def test_contextvars_do_not_leak_between_runs(start):
     from contextvars import ContextVar
 
