@@ -13,6 +13,7 @@ from ..errors import Unavailable
 from ..message import decode, new_id
 from ..outcomes import Invalid, Lost, Outcome, Requeue, Unknown, text_of
 from .ending import POISON
+from .isolation import ORDINARY, Isolation
 from .lease import Keeper
 from .listeners import Listeners
 from .outbox import Outbox
@@ -59,6 +60,7 @@ class Consumer:
         self._any = Plan("", queue, None, None, _unbound)  # of messages without a known task
         self._valve, self._gates = valve, gates
         self._prefetch = Prefetch(ceiling=ceiling)
+        self._isolation, self._suspicious = Isolation(pool.size), False
         self.hard = pool.size + 2 * ceiling
         self.fetched = self.most_held = 0
         self._ended, self._ended_at = 0, 0.0
@@ -178,9 +180,10 @@ class Consumer:
     def _permits(self) -> int:
         """Return how many messages to lease now; when none, wait for a reason to ask again."""
         depth = self._prefetch.depth(self.outbox.last_ended(), time.monotonic())
+        worth = 0 if self._isolation.most else depth // 4  # fewer are not worth a round trip
         space = self._space(depth)
-        if space <= depth // 4:  # a few are not worth a round trip
-            self._wait_for_space(depth)
+        if space <= worth:
+            self._wait_for_space(depth, worth)
             return 0
         if self._valve:
             space, again = self._valve.permits(space, time.monotonic())
@@ -194,7 +197,10 @@ class Consumer:
             self._tell_overload()
             return 0
         in_pool = self.fetched - self.outbox.last_ended()
-        return min(self.pool.size + depth - in_pool, self.hard - self.held())
+        space = min(self.pool.size + depth - in_pool, self.hard - self.held())
+        if self._isolation.most:
+            return min(space, self._isolation.space(in_pool, self.keeper.held, time.monotonic()))
+        return space
 
     def _tell_overload(self) -> None:
         if not self._overloaded:
@@ -206,10 +212,10 @@ class Consumer:
             )  # fmt: skip
             self._overload()
 
-    def _wait_for_space(self, depth: int) -> None:
+    def _wait_for_space(self, depth: int, worth: int) -> None:
         """Park until the outbox has stored something, or a stall has to be looked at."""
         self._parked = True  # before looking again: the outbox changes its counts, then looks here
-        if self._space(depth) <= depth // 4 and not self._stopping.is_set():
+        if self._space(depth) <= worth and not self._stopping.is_set():
             self._room.wait(STALL if self.pool.waiting() else IDLE)
         self._parked = False
         self._room.clear()
@@ -251,6 +257,7 @@ class Consumer:
             else:
                 answers.append((job, outcome))
         self.keeper.held.update(jobs, [job for job, _ in answers])
+        in_pool = self.fetched - self.outbox.last_ended()
         self.fetched += len(deliveries)
         self.most_held = max(self.most_held, self.held())
         try:
@@ -264,6 +271,8 @@ class Consumer:
         finally:
             for job, answer in answers:
                 self._answer(job, answer)
+        if self._suspicious or self._isolation.most:
+            jobs = self._isolate(jobs, in_pool)
         if not self._resumed.is_set():  # paused while we fetched
             self._give_back(jobs)
         elif self._valve:
@@ -296,7 +305,22 @@ class Consumer:
             return Invalid(f"{type(error).__name__}: {text_of(error)}")
         if delivery.state:
             job.attempt = delivery.state.get("attempt", job.attempt)
-        return Lost(delivery.deliveries) if delivery.deliveries > POISON else None
+        if delivery.deliveries > ORDINARY:
+            self._suspicious = True
+            return Lost(delivery.deliveries) if delivery.deliveries > POISON else None
+        return None
+
+    def _isolate(self, jobs: Sequence[Job], in_pool: int) -> list[Job]:
+        """Return what may run now, where something has been lost with its workers often."""
+        self._suspicious, before = False, self._isolation.most
+        jobs, others = self._isolation.split(jobs, in_pool, time.monotonic())
+        if self._isolation.most and not before:
+            log.warning(
+                "queue %s: messages were lost with their workers again and again; they run in ever"
+                " smaller groups, to find which of them ends its worker", self.queue,
+            )  # fmt: skip
+        self._give_back(others)
+        return list(jobs)
 
     def _pace(self, jobs: list[Job], valve: Valve) -> None:
         """Submit each job at its instant. Blocks, for as long as the valve leases ahead."""

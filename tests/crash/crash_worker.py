@@ -7,6 +7,7 @@ process has held at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -45,5 +46,15 @@ def stalled(go: str) -> int:
     return os.getpid()
 
 
+@task_deco("company", concurrent_num=16, **options)
+def company(n: int) -> None:
+    """One message ends its worker, while the others that it shares it with are in their runs."""
+    os.write(fd, b"start %d\n" % n)
+    pause.wait(0.1 if n == 0 else 0.3)
+    if n == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.write(fd, b"end %d\n" % n)
+
+
 if __name__ == "__main__":
-    (stalled if "stalled" in mode else work).consume()
+    {"stalled": stalled, "company": company}.get("".join(mode), work).consume()

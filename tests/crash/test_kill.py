@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -143,6 +144,21 @@ def test_a_stalled_worker_is_taken_over_and_what_it_does_later_is_refused(broker
     assert first.wait(BOUND) == 0
     assert result.info["result"] == second.pid
     assert task.size() == (0, 0, 0, 0)
+
+
+def test_a_message_that_kills_its_workers_is_given_up_and_its_company_runs(broker, spawn):
+    task = queue(broker, "company")
+    task.push_many({"n": n} for n in range(16))  # all in one fetch of sixteen slots
+    workers = 0
+    while any(task.size()[:3]):
+        worker, workers = spawn(broker, 1.0, "company"), workers + 1
+        until(lambda worker=worker: worker.poll() is not None or not any(task.size()[:3]), 60.0)
+    [letter] = task.dead_letters()
+    assert json.loads(letter.body)["n"] == 0
+    assert letter.reason.startswith("lost: ")
+    ended = [line.split()[1] for line in lines(spawn.ledger) if line.startswith("end")]
+    assert set(map(int, ended)) == set(range(1, 16))
+    assert workers <= 8
 
 
 @pytest.mark.parametrize("kind", [name for name in DURABLE if name.startswith("redis")])
