@@ -162,11 +162,11 @@ RATIOS: tuple[Pair, ...] = (
 )  # fmt: skip
 
 
-def ratios(rows: Rows) -> str:
+def ratios(rows: Rows, pairs: tuple[Pair, ...] = RATIOS) -> str:
     """The table of what is compared with what; empty if nothing was measured for it."""
     heads = ["medians, per second where not said otherwise", "fsdf", "the other", "ratio"]
     lines = [_line(heads), "| --- | ---: | ---: | ---: |"]
-    for what, scenario, key, one, other in RATIOS:
+    for what, scenario, key, one, other in pairs:
         above = median(rows, scenario, one, key)
         below = median(rows, scenario, other, key)
         if above is not None and below:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from helpers import until
 
 from fsdf_engine.cli import parser
 from fsdf_engine.config import KEYS
@@ -27,6 +28,7 @@ from fsdf_engine.registry import BrokerEnum, ConcurrentModeEnum, brokers, pools
 
 ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+TOUR, CONFIGURATION = ROOT / "docs" / "tour.md", ROOT / "docs" / "configuration.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("migration_guide/*.md")])
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 BOUND = 60.0  # seconds; only a failing test reaches it
@@ -83,8 +85,8 @@ def test_guide_names_what_is_not_there_yet():
         assert f"`{name}`" in text(GUIDE), name
 
 
-def test_every_configuration_key_is_in_the_readme():
-    keys = "".join(cells[0] for cells in rows(README))
+def test_every_configuration_key_has_its_row():
+    keys = "".join(cells[0] for cells in rows(CONFIGURATION))
     assert [name for name in KEYS if f"`{name}`" not in keys] == []
 
 
@@ -225,13 +227,33 @@ def test_first_example_runs(tmp_path):
     ]  # fmt: skip
 
 
-def test_examples_of_the_readme_run_to_their_end(tmp_path):
+def test_producer_and_worker_of_the_readme_work_together(tmp_path):
+    """Two programs, each a process of its own."""
+    tasks, producer = blocks(README)[1:3]
+    (tmp_path / "my_tasks.py").write_text(tasks, encoding="utf-8")
+    (tmp_path / "producer.py").write_text(producer, encoding="utf-8")
+    surrounding = {"cwd": tmp_path, "env": environment(tmp_path)}
+    subprocess.run([sys.executable, "producer.py"], check=True, timeout=BOUND, **surrounding)
+    broker = brokers.load("sqlite")(str(tmp_path / "queue.sqlite"))
+    assert broker.size("resize") == (1001, 0, 0, 0)
+    command = [sys.executable, "-m", "fsdf_engine.cli", "run", "my_tasks.py"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, **surrounding) as worker:
+        try:
+            until(lambda: broker.size("resize") == (0, 0, 0, 0))
+        finally:
+            worker.terminate()
+    broker.close()
+
+
+def test_examples_of_the_tour_run_to_their_end(tmp_path):
     """What stands under `if __name__ == "__main__"` is left out; it would not end."""
     program = [
         "import builtins, sys",  # threads may print at the same time
         "builtins.print = lambda *a: sys.stdout.write(' '.join(map(str, a)) + '\\n')",
     ]
-    program += [f"exec(compile({c!r}, 'README', 'exec'), {{'__name__': 'readme'}})" for c in tour()]
+    program += [
+        f"exec(compile({c!r}, 'tour', 'exec'), {{'__name__': 'tour'}})" for c in blocks(TOUR)
+    ]
     path = tmp_path / "tour.py"
     path.write_text("\n".join(program), encoding="utf-8")
     done = subprocess.run(
@@ -244,7 +266,3 @@ def test_examples_of_the_readme_run_to_their_end(tmp_path):
         "failed builtins.ZeroDivisionError", "nobody lives there", "paid 17", "sent 17 post",
     ]:  # fmt: skip
         assert expected in done.stdout
-
-
-def tour() -> list[str]:
-    return blocks(README)[1:]
