@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .contracts import Broker, Capability, Pool, PoolCapability
+from .contracts import Broker, Capability, Pool, PoolCapability, ResultStore
+from .declaration import title
 from .errors import ConfigurationError, Unavailable
 from .green import active_hub
+from .registry import pools
 
 if TYPE_CHECKING:
     from .task import Task
 
-__all__ = ["check_fit", "check_server", "fitting", "place"]
+__all__ = [
+    "check_fit",
+    "check_mode",
+    "check_name",
+    "check_rate",
+    "check_server",
+    "check_shared",
+    "fitting",
+    "one_store",
+]
 log = logging.getLogger("fsdf.engine")
 
 
@@ -34,22 +46,83 @@ def check_server(broker: Broker) -> None:
         log.warning("the broker cannot be reached yet: %s", error)
 
 
-def check_fit(pool: Pool, tasks: Iterable[Task[..., Any]]) -> None:
+def check_mode(task: Task[..., Any]) -> None:
+    """Refuse a mode, or a pool of the user's, that cannot run the function."""
+    if pool := task.options.specify_concurrent_pool:
+        check_fit(pool, [task])
+    elif task.options.concurrent_mode is not None:
+        check_fit(pools.load(task.mode()), [task])
+
+
+def check_fit(pool: Pool | type[Pool], tasks: Iterable[Task[..., Any]]) -> None:
     """Refuse functions that the pool cannot run."""
     if PoolCapability.KILLS in pool.capabilities:
         return
     coroutines = PoolCapability.COROUTINES in pool.capabilities
     for task in tasks:
         if task.is_coroutine != coroutines:
-            kind, other = ("async def", "ASYNC") if task.is_coroutine else ("def", "THREADING")
+            kind, other = (
+                ("an `async def`", "ASYNC") if task.is_coroutine else ("a `def`", "THREADING")
+            )
+            name = pool.__name__ if isinstance(pool, type) else type(pool).__name__
             raise ConfigurationError(
-                f"{task.fn.__qualname__} is a plain `{kind}` function, which its pool cannot run;"
-                f" use concurrent_mode=ConcurrentModeEnum.{other}"
+                f"{title(task.fn)} is {kind} function, which a {name} cannot run; use"
+                f" concurrent_mode=ConcurrentModeEnum.{other}"
             )
 
 
-def place(fn: Callable[..., Any]) -> tuple[str, str]:
+def check_shared(task: Task[..., Any]) -> None:
+    """Refuse a queue that other processes do not see, where they are to consume it."""
+    if not task.is_shared:
+        raise ConfigurationError(
+            f"the messages of queue {task.queue!r} are in the memory of this process, and others"
+            " cannot consume them; give the task another broker, such as broker_kind='sqlite'"
+        )
+
+
+def check_name(task: Task[..., Any], others: Mapping[str, Task[..., Any]]) -> None:
+    """Refuse a task that could not be told apart from the others of its queue, by their names."""
+    queue, name = task.queue, task.options.name
+    known = others.get(name)
+    if known is not None and _place(known.fn) != _place(task.fn):
+        which = f"a task named {name!r}" if name else "an unnamed task"
+        raise ConfigurationError(
+            f"queue {queue!r} has {which} already, {title(known.fn)};"
+            " give each of the queue's tasks a name= of its own"
+        )
+    if known is None and others and "" in {*others, name}:
+        raise ConfigurationError(
+            f"queue {queue!r} has several tasks, and one of them has no name;"
+            " give each of them a name="
+        )
+
+
+def check_rate(queue: str, tasks: Iterable[Task[..., Any]]) -> None:
+    """Refuse tasks of one queue that want it to have several rates."""
+    if len({task.options.qps for task in tasks}) > 1:
+        raise ConfigurationError(
+            f"the tasks of queue {queue!r} differ in qps, which paces a whole queue;"
+            " give them all the same, or queues of their own"
+        )
+
+
+def one_store(stores: Iterable[ResultStore]) -> ResultStore | None:
+    """Return the store that the tasks of a queue keep results in; refuse several."""
+    found = set(stores)
+    if len(found) > 1:
+        raise ConfigurationError(
+            "the tasks of a queue differ in their result store; give them the same, or queues"
+            " of their own"
+        )
+    return found.pop() if found else None
+
+
+def _place(fn: Callable[..., Any]) -> tuple[object, ...]:
     """Say where a function is written: a module that is loaded twice declares it again."""
     code = getattr(fn, "__code__", None)
-    name = getattr(fn, "__qualname__", repr(fn))
-    return (code.co_filename if code else getattr(fn, "__module__", "")), name
+    where: tuple[object, ...] = (code.co_filename if code else getattr(fn, "__module__", ""),)
+    if isinstance(fn, partial):
+        return *_place(fn.func), repr(fn.args), repr(fn.keywords)
+    if (name := title(fn)).endswith("<lambda>") and code:
+        return *where, name, code.co_firstlineno
+    return (*where, name, repr(getattr(fn, "__self__", None if code else fn)))

@@ -2,6 +2,11 @@
 
     {"__type__": "datetime", "__value__": "2026-01-31T12:00:00+00:00"}
 
+A plain object that has exactly these two keys travels as its pairs, so that it comes back as it was
+from any parser, also one that revives from the inside out:
+
+    {"__type__": "object", "__value__": [["__type__", "datetime"], ["__value__", "tomorrow"]]}
+
 Plain values take the fast path; a container is looked at once, at C speed where it is flat.
 """
 
@@ -21,10 +26,11 @@ import orjson
 
 from .errors import ArgumentError
 
-__all__ = ["dumps", "loads", "plain", "typed"]
+__all__ = ["dumps", "from_text", "hashable", "loads", "plain", "revive"]
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _MARK = b'"__type__"'
+_KEYS = {"__type__", "__value__"}
 _BIG = 1 << 63
 
 
@@ -45,7 +51,7 @@ def loads(body: bytes | str) -> Any:
     """
     value = orjson.loads(body)
     mark: Any = _MARK if isinstance(body, bytes) else _MARK.decode()
-    return _revive(value) if mark in body else value
+    return revive(value) if mark in body else value
 
 
 def plain(value: Any) -> Any:
@@ -64,8 +70,15 @@ def plain(value: Any) -> Any:
     if kind is list or kind is tuple:
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {_key(key): plain(item) for key, item in value.items()}
+        return _escaped({_key(key): plain(item) for key, item in value.items()})
     return _typed_value(value)
+
+
+def _escaped(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a plain object in a form that is not taken for a typed value."""
+    if len(value) != 2 or value.keys() != _KEYS:
+        return value
+    return {"__type__": "object", "__value__": [list(pair) for pair in value.items()]}
 
 
 def _key(key: Any) -> str:
@@ -81,7 +94,7 @@ def _typed_value(value: Any) -> Any:
         if isinstance(value, kind):
             return {"__type__": name, "__value__": encode(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return _escaped({f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)})
     if isinstance(value, (str, int, float)):  # a subclass travels as what it is
         base: type = next(t for t in (bool, int, float, str) if isinstance(value, t))
         return base.__str__(value) if base is str else plain(base(value))
@@ -113,32 +126,51 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "uuid": lambda v: uuid.UUID(**v) if isinstance(v, dict) else uuid.UUID(v),
     "base64": base64.b64decode,
     "bytes": lambda v: v.encode(),
-    "set": set,
+    "set": lambda v: _set_of(v),
+    "object": dict,
 }
 
 
-def _revive(value: Any) -> Any:
+def revive(value: Any) -> Any:
+    """Return a parsed JSON value with its typed values as what they stand for.
+
+    Raises:
+        Exception: of any class, for a typed value that its type cannot have.
+    """
     if type(value) is list:
-        return [_revive(item) for item in value]
+        return [revive(item) for item in value]
     if type(value) is not dict:
         return value
-    if value.keys() == {"__type__", "__value__"} and (decode := _DECODERS.get(value["__type__"])):
-        return decode(_revive(value["__value__"]))
-    return {key: _revive(item) for key, item in value.items()}
+    if len(value) == 2 and value.keys() == _KEYS and (decode := _decoder(value["__type__"])):
+        return decode(revive(value["__value__"]))
+    return {key: revive(item) for key, item in value.items()}
 
 
-def typed(annotation: Any) -> Callable[[Any], Any] | None:
-    """Return what turns a JSON value into `annotation`'s type; None where JSON's type will do."""
-    if not isinstance(annotation, type):
-        return None
-    if issubclass(annotation, enum.Enum):
-        return lambda v: v if isinstance(v, annotation) else annotation(v)
-    if dataclasses.is_dataclass(annotation):
-        return lambda v: annotation(**v) if isinstance(v, dict) else v
-    if annotation in _FROM_TEXT or annotation is set:
-        decode, wire = _DECODERS[_ENCODERS[annotation][0]], list if annotation is set else str
-        return lambda v: decode(v) if isinstance(v, wire) else v
-    return None
+def _decoder(kind: Any) -> Callable[[Any], Any] | None:
+    return _DECODERS.get(kind) if type(kind) is str else None
+
+
+def _set_of(items: list[Any]) -> set[Any] | list[Any]:
+    """Return a set; what arrives as list or set inside was hashable, so a tuple or frozenset.
+
+    A list, where something in it was of a class that only an annotation can tell.
+    """
+    try:
+        return set(map(hashable, items))
+    except TypeError:
+        return items
+
+
+def hashable(value: Any) -> Any:
+    """Return a list as a tuple and a set as a frozenset; others as they are."""
+    if type(value) is list:
+        return tuple(map(hashable, value))
+    return frozenset(value) if type(value) is set else value
+
+
+def from_text(kind: type) -> Callable[[Any], Any] | None:
+    """Return what makes a value of this type of the text that a plain client sends; or None."""
+    return _DECODERS[_ENCODERS[kind][0]] if kind in _FROM_TEXT else None
 
 
 _FROM_TEXT = _ENCODERS.keys() - {datetime.timedelta, bytearray, set, frozenset}

@@ -1,14 +1,21 @@
 """What a program is configured with, where each value comes from, and what it means.
 
 Sources, the strongest first: what was given to `Config`; what `patch` set; the environment variable
-`FSDF_<KEY>`; `distributed_frame_config.py` beside the start script; the same file in the project
-root; the default. Nothing is read before the first look-up: then the files once, the environment
-each time.
+`FSDF_<KEY>`; `distributed_frame_config.py` beside the start script, in the current folder, in the
+project's root; the default. Nothing is read before the first look-up: then the files once, the
+environment each time.
+
+In every source text that is empty sets nothing, so that the next one counts, and a wrong value is
+an error that names its source. A name that is no key is an error in code, which was written for
+this version; in files and the environment, which may serve other programs and versions, too, it is
+one warning. What old projects have for brokers that this version lacks is a warning everywhere.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +24,14 @@ from typing import Any, NamedTuple, TypedDict
 
 from . import frame_file
 from .errors import ConfigurationError
+from .known_keys import LATER, remark, unknown_variables
 from .registry import brokers, stores
 from .spelling import did_you_mean, masked
 
 __all__ = ["KEYS", "Config", "Found", "Key", "Settings"]
 
 Value = str | int | float
+_log = logging.getLogger("fsdf.config")
 
 
 class Settings(TypedDict, total=False):
@@ -36,9 +45,16 @@ class Settings(TypedDict, total=False):
     REDIS_DB: int
     SQLITE_PATH: str
     RESULT_STORE: str
+    TIMEZONE: str
     RESULT_EXPIRES: float
     LEASE: float
     LOG_LEVEL: str | int
+    LOG_FORMAT: str
+    LOG_FILE: str
+    LOG_FILE_SIZE: int
+    LOG_FILE_COUNT: int
+    LOG_FOLDER: str
+    LOG_INTERVAL: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +97,18 @@ def _store(value: Any) -> str:
     return stores.name(_text(value)) if value else ""
 
 
-def _level(value: Any) -> str:
-    import logging
+def _zone(value: Any) -> str:
+    if name := _text(value):
+        from zoneinfo import ZoneInfo
 
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):  # unknown, malformed, or a folder of names
+            raise ValueError("must be the name of a time zone, such as Asia/Shanghai") from None
+    return name
+
+
+def _level(value: Any) -> str:
     known = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
     if str(value).isdecimal():  # the historic form: 10 for DEBUG
         value = logging.getLevelName(int(value))
@@ -92,9 +117,18 @@ def _level(value: Any) -> str:
     raise ValueError(f"must be one of {', '.join(known)}")
 
 
+def _format(value: Any) -> str:
+    if (name := _text(value).lower()) in ("text", "json"):
+        return name
+    raise ValueError("must be text or json")
+
+
 _port = _number(1, 65535, "a whole number", int)
 _database = _number(0, 1_000_000, "a whole number", int)
 _lease = _number(1, 86_400, "seconds")
+_interval = _number(1, 86_400, "seconds")
+_size = _number(1000, 1 << 40, "a whole number of bytes", int)
+_count = _number(0, 10_000, "a whole number", int)
 _expires = _number(1, 10 * 366 * 86_400, "seconds")
 
 KEYS: Mapping[str, Key] = {
@@ -108,9 +142,16 @@ KEYS: Mapping[str, Key] = {
         Key("REDIS_DB", 0, "The number of the database, likewise.", _database),
         Key("SQLITE_PATH", "", "The SQLite file; empty: in the user's data folder.", _text),
         Key("RESULT_STORE", "", "Where results are kept; empty: with the task's broker.", _store),
+        Key("TIMEZONE", "", "The scheduler's, as Asia/Shanghai; empty: this machine's.", _zone),
         Key("RESULT_EXPIRES", 86_400.0, "Seconds for which a result is kept.", _expires),
         Key("LEASE", 15.0, "Seconds after which a dead worker's messages return.", _lease),
-        Key("LOG_LEVEL", "INFO", "What the commands log: DEBUG, INFO, WARNING, ERROR.", _level),
+        Key("LOG_LEVEL", "INFO", "What is logged: DEBUG, INFO, WARNING, ERROR.", _level),
+        Key("LOG_FORMAT", "text", "How: text (with colours at a terminal) or json.", _format),
+        Key("LOG_FILE", "", "A file for it, beside stderr; empty: none.", _text),
+        Key("LOG_FILE_SIZE", 100_000_000, "The bytes at which it is rotated.", _size),
+        Key("LOG_FILE_COUNT", 10, "How many old ones are kept.", _count),
+        Key("LOG_FOLDER", "", "Of create_logger_file; empty: in the user's data folder.", _text),
+        Key("LOG_INTERVAL", 60.0, "Seconds between the lines of figures of a queue.", _interval),
     )
 }  # fmt: skip
 
@@ -133,10 +174,10 @@ class Config:
     the folder of the main module's file.
     """
 
-    given: Mapping[str, object] = field(default_factory=dict)
+    given: Mapping[str, object] = field(default_factory=dict, repr=False)  # may hold passwords
     folder: Path | None = None
-    _patches: dict[str, object] = field(default_factory=dict)
-    _files: list[frame_file.FrameFile] | None = None
+    _patches: dict[str, object] = field(default_factory=dict, repr=False)
+    _files: list[frame_file.FrameFile] | None = field(default=None, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -166,7 +207,8 @@ class Config:
         """
         parsed = _validated(values, "patch_frame_config")
         with self._lock:
-            self._patches = {**self._patches, **parsed}
+            kept = {name: value for name, value in self._patches.items() if name not in values}
+            self._patches = {**kept, **parsed}
 
     def patches(self) -> Mapping[str, object]:
         """Return what `patch` has set: a child process needs it to be configured as this one."""
@@ -181,9 +223,20 @@ class Config:
         found = self._look_up(name)
         if name == "REDIS_URL":
             return self._redis_url(found)
-        if name == "SQLITE_PATH" and not found.value:
-            return found._replace(value=str(_data_folder() / "fsdf.sqlite"))
+        if name == "SQLITE_PATH":
+            return found._replace(value=self._sqlite_path(found))
+        if name == "LOG_FOLDER" and not found.value:
+            return found._replace(value=str(_data_folder() / "logs"))
         return found
+
+    def _sqlite_path(self, found: Found) -> str:
+        """In a file a relative path starts at its folder: who shares the one shares the other."""
+        path = str(found.value)
+        if not path:
+            return str(_data_folder() / "fsdf.sqlite")
+        if found.rank < 3 or ":" in path or path.startswith("~"):
+            return path
+        return str(Path(found.source).parent / path)
 
     def _look_up(self, name: str) -> Found:
         key, variable = KEYS[name], f"FSDF_{name}"
@@ -191,12 +244,12 @@ class Config:
             return _parsed(key, self.given[name], "given", 0)
         if name in self._patches:
             return _parsed(key, self._patches[name], "patch_frame_config", 1)
-        if variable in os.environ:
-            return _parsed(key, os.environ[variable], f"environment {variable}", 2)
+        if not _empty(value := os.environ.get(variable, "")):
+            return _parsed(key, value, f"environment {variable}", 2)
         for rank, file in enumerate(self.files(), 3):
-            if name in file.values:
-                return _parsed(key, file.values[name], str(file.path), rank)
-        return Found(key.default, "default", 5)
+            if not _empty(written := file.values.get(name, "")):
+                return _parsed(key, written, str(file.path), rank)
+        return Found(key.default, "default", 9)
 
     def _redis_url(self, url: Found) -> Found:
         """Build the URL of its historic parts where one of them has the stronger source."""
@@ -212,39 +265,71 @@ class Config:
         return strongest._replace(value=f"redis://{user}{where}:{port}/{database}")
 
     def files(self) -> list[frame_file.FrameFile]:
-        """Return the configuration files, the strongest first; read at the first call."""
+        """Return where files were looked for, the strongest first; read at the first call."""
         with self._lock:
             if self._files is None:
                 self._files = []  # a file that asks for a value itself finds the other sources
                 try:
-                    self._files = frame_file.read_all(self.folder, KEYS)
+                    self._files = frame_file.look(self.folder)
                 except BaseException:
                     self._files = None
                     raise
+                self._warn()
             return self._files
+
+    def unknown(self) -> list[tuple[str, str]]:
+        """Return the names that are no keys, each with the file or the variable's source."""
+        names = [(n, str(f.path)) for f in self.files() for n in f.values if n not in KEYS]
+        return names + [(name, "environment") for name in unknown_variables(KEYS)]
+
+    def _warn(self) -> None:
+        if (here := sys.modules.get("multiprocessing")) and here.parent_process() is not None:
+            return  # the parent has said so
+        unknown = self.unknown()
+        for source in dict.fromkeys(source for _, source in unknown):
+            names = [name for name, where in unknown if where == source]
+            prefix = "FSDF_" if source == "environment" else ""
+            _log.warning("%s: no configuration keys: %s", source, remark(names, KEYS, prefix))
 
 
 def _validated(values: Mapping[str, object], source: str) -> dict[str, object]:
     for name in values:
-        if name not in KEYS:
+        if name not in KEYS and name not in LATER:
             raise ConfigurationError(
                 f"unknown configuration key {name!r} in {source}{did_you_mean(name, KEYS)}"
             )
-    return {name: _parsed(KEYS[name], value, source, 0).value for name, value in values.items()}
+    if later := [name for name in values if name not in KEYS]:
+        _log.warning("%s: no configuration keys: %s", source, remark(later, KEYS))
+    return {
+        name: _parsed(KEYS[name], value, source, 0).value
+        for name, value in values.items()
+        if name in KEYS and not _empty(value)
+    }
+
+
+def _empty(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _parsed(key: Key, value: object, source: str, rank: int) -> Found:
     try:
         return Found(key.parse(value), source, rank)
     except ValueError as error:  # ConfigurationError is one, too
-        shown = "***" if key.secret else repr(masked(value) if isinstance(value, str) else value)
+        shown = "***" if key.secret else _shown(value)
         raise ConfigurationError(f"{key.name} is {shown} ({source}): {error}") from error
+
+
+def _shown(value: object) -> str:
+    """Return a wrong value, fit for a message; of an unexpected type only what that is."""
+    if isinstance(value, str):
+        return repr(masked(value))
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
 def _data_folder() -> Path:
     """Return the folder for this user's data, by the custom of the platform."""
-    import sys
-
     base: str | Path
     try:
         if sys.platform == "win32":

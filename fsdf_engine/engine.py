@@ -5,24 +5,28 @@ Most programs use the default engine, through `task_deco`; a layer on top makes 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .checks import check_fit, check_server, fitting, place
-from .contracts import Broker, Plan, Pool, PoolCapability, ResultStore
+from .checks import check_fit, check_mode, check_name, check_rate, check_server, fitting, one_store
+from .contracts import Broker, Pool, PoolCapability, ResultStore
 from .controls.expiry import Expiry
 from .controls.rate import Rate
 from .core.binding import Unnamed, elsewhere
 from .core.consumer import Consumer
 from .core.due import Deadlines
+from .core.inheritance import inherited
 from .core.listeners import Listeners
 from .core.publisher import Publisher
 from .core.replies import Replies
-from .core.worker import ConsumerHandle, on_signals, stop_all
-from .errors import ConfigurationError, UnknownTask
+from .core.signals import on_signals
+from .core.worker import ConsumerHandle, stop_all
+from .errors import ConfigurationError, MissingExtra, UnknownTask
 from .options import Options, TaskOptions, resolve_options
 from .registry import brokers, pools, stores
 from .result import AsyncResult
@@ -32,10 +36,11 @@ if TYPE_CHECKING:
 
     from .task import Task
 
-__all__ = ["Engine", "default_engine", "reset_default_engine", "resolve_plan"]
+__all__ = ["Engine", "default_engine", "reset_default_engine"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+log = logging.getLogger("fsdf.engine")
 _QueueKey = tuple[str, str, str]  # broker's name, its URL, queue
 
 
@@ -48,13 +53,13 @@ class Engine:
 
         self.config = Config(settings or {})
         self.listeners = Listeners()
+        self.reports = True  # what becomes of messages is logged; a layer on top may do so itself
         self._tasks: dict[_QueueKey, dict[str, Task[..., Any]]] = {}
         self._brokers: dict[tuple[str, str], Broker] = {}
         self._publishers: dict[int, Publisher] = {}
         self._replies: dict[tuple[str, str], Replies] = {}
         self._handles: dict[_QueueKey, ConsumerHandle] = {}
         self._lock = threading.RLock()
-        self._has_signals = False
         self.epoch = object()  # changes when brokers and stores are made anew
         _engines.add(self)
 
@@ -70,27 +75,15 @@ class Engine:
 
     def declare(self, fn: Callable[P, R], queue: str, options: TaskOptions) -> Task[P, R]:
         """As `task`, with options that are checked already."""
-        if not isinstance(queue, str) or not queue:
-            raise ConfigurationError(f"the queue's name {queue!r} must be text and not empty")
+        self._check_queue(queue, options)
         from .task import Task  # wrapt takes as long to import as all the rest
 
         task = Task(fn, queue, options, self)
-        pools.name(task.mode())  # a wrong one is told now, not when it is consumed
+        check_mode(task)
         key = self._key(task)
         with self._lock:
             tasks = self._tasks.setdefault(key, {})
-            known = tasks.get(options.name)
-            if known is not None and place(known.fn) != place(fn):
-                which = f"a task named {options.name!r}" if options.name else "an unnamed task"
-                raise ConfigurationError(
-                    f"queue {queue!r} has {which} already, {known.fn.__qualname__};"
-                    " give each of the queue's tasks a name= of its own"
-                )
-            if known is None and tasks and "" in {*tasks, options.name}:
-                raise ConfigurationError(
-                    f"queue {queue!r} has several tasks, and one of them has no name;"
-                    " give each of them a name="
-                )
+            check_name(task, tasks)
             if handle := self._handles.get(key):
                 check_fit(handle.pool, [task])
                 self._serve(handle, [*tasks.values(), task])
@@ -120,7 +113,14 @@ class Engine:
         """Return a task that is known by `name=` only, to be pushed: its function is elsewhere."""
         from .task import Task
 
-        return Task(elsewhere, queue, resolve_options(options), self, Unnamed())
+        resolved = resolve_options(options)
+        self._check_queue(queue, resolved)
+        return Task(elsewhere, queue, resolved, self, Unnamed())
+
+    def _check_queue(self, queue: str, options: TaskOptions) -> None:
+        """Ask the broker whether this can be a queue of its own there."""
+        with suppress(MissingExtra):  # told when the broker is used
+            brokers.load(self._broker_key(options)[0]).valid_queue(queue)
 
     def _key(self, task: Task[..., Any]) -> _QueueKey:
         return (*self._broker_key(task.options), task.queue)
@@ -160,15 +160,27 @@ class Engine:
         """
         if found := self._publishers.get(id(broker)):
             return found
-        from .core.supervisor import importing_main
+        self._refuse_importing()
+        with self._lock:
+            if id(broker) not in self._publishers:
+                self._publishers[id(broker)] = Publisher(broker)
+                with suppress(Exception):  # a handler of the user's that fails is no error of ours
+                    log.info("pushing to %s", self._where(broker))
+            return self._publishers[id(broker)]
+
+    def _where(self, broker: Broker) -> str:
+        """Return a broker's kind and place, fit to be shown."""
+        kinds = (name for (name, _), known in self._brokers.items() if known is broker)
+        return f"{next(kinds, '')} {broker.address}".strip()
+
+    def _refuse_importing(self) -> None:
+        from .core.family import importing_main
 
         if importing_main():
             raise ConfigurationError(
                 "this child process is importing the main module; put `push` and `consume` under"
                 " `if __name__ == '__main__':`"
             )
-        with self._lock:
-            return self._publishers.setdefault(id(broker), Publisher(broker))
 
     def replies(self, options: TaskOptions | None = None) -> Replies:
         """Return the results of a task's result store; by default the configured broker's."""
@@ -189,7 +201,7 @@ class Engine:
                 self._replies[name, url] = Replies(cls(url))
             return self._replies[name, url]
 
-    def result(self, task_id: str, options: TaskOptions | None = None) -> AsyncResult:
+    def result(self, task_id: str, options: TaskOptions | None = None) -> AsyncResult[Any]:
         """Return the result of a message that anybody pushed."""
         return AsyncResult(task_id, self.replies(options))
 
@@ -203,12 +215,16 @@ class Engine:
         The task's options say how; a queue that is consumed already keeps its consumer. Does not
         block. Raises ServerRefused where no retry would help; an absent server is waited for.
         """
+        from .core.worker_process import tell_serving
+        from .log.setup import console_if_unconfigured  # only who consumes needs it
+
         key = self._key(task)
         with self._lock:
             if handle := self._handles.get(key):
                 return handle
-            self.publisher(broker := self.broker_of(task.options))
-            check_server(broker)
+            self._refuse_importing()
+            console_if_unconfigured(self.config)
+            check_server(broker := self.broker_of(task.options))
             own_pool = pool is None and task.options.specify_concurrent_pool is None
             pool = pool or task.options.specify_concurrent_pool or self._new_pool(task)
             tasks = self._on(key)
@@ -217,24 +233,22 @@ class Engine:
             handle = self._handle(key, task, pool, own_pool, ceiling)
             self._serve(handle, tasks)
             self._handles[key] = handle
-            if not self._has_signals:
-                self._has_signals = on_signals(self.stop)
+            on_signals(self.stop)
+        tell_serving()
         handle.start()
+        log.info("consuming queue %s from %s", task.queue, self._where(broker))
         return handle
 
     def _handle(
         self, key: _QueueKey, task: Task[..., Any], pool: Pool, own_pool: bool, ceiling: int | None
     ) -> ConsumerHandle:
         from .core.worker_process import ask_restart
+        from .log.build import report_of
 
-        options = task.options
-        if len({each.options.qps for each in self._on(key)}) > 1:
-            raise ConfigurationError(
-                f"the tasks of queue {task.queue!r} differ in qps, which paces a whole queue;"
-                " give them all the same, or queues of their own"
-            )
+        options, broker = task.options, self.broker_of(task.options)
+        check_rate(task.queue, self._on(key))
         consumer = Consumer(
-            self.broker_of(options),
+            broker,
             task.queue,
             pool,
             valve=Rate(options.qps) if options.qps else None,
@@ -244,6 +258,9 @@ class Engine:
             overload=ask_restart,
             listeners=self.listeners,
         )
+        if self.reports:
+            report = report_of(consumer, broker, options, self.config, key[0])
+            consumer.report = consumer.outbox.report = report
         return ConsumerHandle(
             consumer,
             own_pool=own_pool,
@@ -261,20 +278,17 @@ class Engine:
 
     def _results(self, tasks: Iterable[Task[..., Any]]) -> ResultStore | None:
         """Return the one store that the tasks of a queue keep results in."""
-        found = {self.replies(t.options).store for t in tasks if t.options.is_using_rpc_mode}
-        if len(found) > 1:
-            raise ConfigurationError(
-                "the tasks of a queue differ in their result store; give them the same, or queues"
-                " of their own"
-            )
-        return found.pop() if found else None
+        return one_store(
+            self.replies(t.options).store for t in tasks if t.options.is_using_rpc_mode
+        )
 
     def _serve(self, handle: ConsumerHandle, tasks: Iterable[Task[..., Any]]) -> None:
         """Let a consumer run these tasks."""
         handle.consumer.outbox.results = self._results(tasks)
         kills = PoolCapability.KILLS in handle.pool.capabilities
         for task in tasks:
-            handle.consumer.add(task.plan(None if kills else handle.deadlines.watch))
+            plan = task.plan(None if kills else handle.deadlines.watch)
+            handle.consumer.add(plan._replace(trace=task.options.is_print_detail_exception))
 
     def new_pool(self, mode: int | str, size: int, **arguments: Any) -> Pool:
         """Make a pool for several consumers, who don't close it; `arguments` are its class's own.
@@ -286,7 +300,7 @@ class Engine:
 
     def _new_pool(self, task: Task[..., Any]) -> Pool:
         tasks = self._on(self._key(task))
-        modules = {each.fn.__module__ for each in tasks} - {"__main__", "__mp_main__"}
+        modules = frozenset[str]().union(*(each.home.modules for each in tasks))
         pool = pools.load(task.mode())
         return pool.build(task.options.concurrent_num, task.options, sorted(modules))
 
@@ -329,12 +343,13 @@ class Engine:
     def after_fork(self) -> None:
         """In a forked child: the parent's consumers, locks and connections are not ours."""
         self._lock = threading.RLock()
+        for handle in self._handles.values():
+            handle.consumer.disown()
         self._handles.clear()
         self._brokers.clear()
         self._publishers.clear()
         self._replies.clear()
         self.epoch = object()
-        self._has_signals = False
 
 
 _default: Engine | None = None
@@ -361,13 +376,16 @@ def reset_default_engine() -> None:
         engine.close()
 
 
-def resolve_plan(queue: str, name: str) -> Plan:
-    """Return the plan of a declared task, as a child process runs it.
+def _given() -> dict[str, object]:
+    """What children are configured with; they log through us."""
+    from .log.setup import console_if_unconfigured
 
-    Raises:
-        UnknownTask: this process has not declared it.
-    """
-    return default_engine().find(queue, name).plan()
+    config = default_engine().config
+    console_if_unconfigured(config)
+    return dict(config.patches())
+
+
+inherited["patches"] = _given, lambda patches: default_engine().config.patch(patches)
 
 
 def _after_fork() -> None:

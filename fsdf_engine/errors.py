@@ -2,12 +2,13 @@
 
 FsdfError
 ├── ConfigurationError (ValueError)     wrong option, key or combination; raised at declaration
-│   ├── NotYetSupported                 a known option that this version does not implement
+│   ├── NotYetSupported                 a known option, broker or name that this version lacks
 │   ├── MissingExtra (ImportError)      an optional client is not installed
 │   └── ServerRefused                   wrong password, or a server too old: no retry will help
 ├── ArgumentError (TypeError)           a call does not fit the function, or a value is not JSON
 ├── BrokerError
 │   ├── Unavailable                     the server cannot be reached: no message is at fault
+│   │   └── Unanswered                  it was sent, and no answer came: perhaps it took effect
 │   └── PublishError                    names the messages that were not, or perhaps not, stored
 ├── LeaseLost                           another worker has the message; what this run does is void
 ├── UnknownTask                         no task of this name is declared
@@ -24,16 +25,15 @@ FsdfError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .contracts import Outgoing
+from datetime import timedelta
+from typing import Protocol
 
 __all__ = [
     "ArgumentError", "BrokerError", "ConfigurationError", "ExceptionForRequeue",
     "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
     "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
-    "ServerRefused", "Steering", "TaskFailed", "Unavailable", "UnknownTask",
+    "ServerRefused", "Steering", "TaskFailed", "Unanswered", "Unavailable",
+    "UnknownTask",
 ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class ConfigurationError(FsdfError, ValueError):
 
 
 class NotYetSupported(ConfigurationError):
-    """A known option that this version does not implement."""
+    """A known option, broker or name that this version lacks."""
 
 
 class MissingExtra(ConfigurationError, ImportError):
@@ -69,10 +69,22 @@ class Unavailable(BrokerError):
     """The server cannot be reached: no message is at fault, the same call may succeed later."""
 
 
+class Unanswered(Unavailable):
+    """The connection died after something had been sent: perhaps it took effect."""
+
+
+class _Message(Protocol):
+    """What `Outgoing` of the contracts has, which build on this module."""
+
+    queue: str
+    id: str
+    body: bytes
+
+
 class PublishError(BrokerError):
     """Some messages were not stored: `rejected` surely not, `unknown` perhaps."""
 
-    def __init__(self, rejected: Sequence[Outgoing], unknown: Sequence[Outgoing] = ()) -> None:
+    def __init__(self, rejected: Sequence[_Message], unknown: Sequence[_Message] = ()) -> None:
         super().__init__(
             f"{len(rejected)} messages were rejected, of {len(unknown)} it is unknown whether"
             " the broker stored them; push the rejected ones again"
@@ -119,26 +131,41 @@ class Steering(FsdfError):
 
 
 class Retry(Steering):
-    """Run the message again: counted as an attempt, after `delay` seconds.
+    """Run the message again: counted as an attempt, after `delay`, a timedelta or seconds.
 
     Without a delay the task's backoff decides.
+
+    Raises:
+        ConfigurationError: the delay is no finite number of 0 or more.
     """
 
-    def __init__(self, *args: object, delay: float | None = None) -> None:
+    def __init__(self, *args: object, delay: float | timedelta | None = None) -> None:
         super().__init__(*args)
-        self.delay = delay
+        self.delay = None if delay is None else _seconds(delay)
 
 
 class Requeue(Steering):
-    """Give the message back, `delay` seconds later; not counted as an attempt."""
+    """Give the message back, `delay` (a timedelta or seconds) later; not counted as an attempt.
 
-    def __init__(self, *args: object, delay: float = 1.0) -> None:
+    Raises:
+        ConfigurationError: the delay is no finite number of 0 or more.
+    """
+
+    def __init__(self, *args: object, delay: float | timedelta = 1.0) -> None:
         super().__init__(*args)
-        self.delay = delay
+        self.delay = _seconds(delay)
 
 
 class Reject(Steering):
     """Send the message to the dead letters at once, with this reason."""
+
+
+def _seconds(delay: float | timedelta) -> float:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if number and 0 <= seconds < float("inf"):
+        return float(seconds)
+    raise ConfigurationError(f"delay={delay!r}: give a timedelta, or seconds of 0 or more")
 
 
 ExceptionForRetry = Retry

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from .core.retry import RetryPolicy
 from .messaging import Delivery, Outgoing
-from .outcomes import Outcome, Verdict
+from .outcomes import Outcome, Retry, Verdict
 
 __all__ = [
     "Binder", "Effect", "Gate", "Inbox", "Job", "Owner", "Plan", "Pool", "PoolCapability", "Record",
-    "ResultStore", "Sink", "Valve", "finish",
+    "Report", "ResultStore", "Sink", "Valve", "finish",
 ]  # fmt: skip
 
 
@@ -26,9 +26,11 @@ __all__ = [
 class Record:
     """An effect: what a result store keeps of one task id.
 
-    `body` is the JSON object of DESIGN's result layout, opaque to the store. `deliveries` fences
-    stale writers. A `final` record replaces any other and is delivered to waiters; one that is not
-    final never replaces a final one. `reply` is the inbox address of a waiting publisher, or "".
+    `body` is a JSON object, opaque to the store. (`sends`, `deliveries`) fences stale writers: how
+    often the message was replayed, and how often its lease was lost since. A `final` record
+    replaces one that is not, never the other way round. `origin`, a few letters and digits, tells a
+    message from another one that claims its id, "" where that is not known. `reply` is the inbox
+    address of a waiting publisher, or "".
     """
 
     id: str
@@ -37,16 +39,21 @@ class Record:
     final: bool = True
     expires: float = 86400.0
     reply: str = ""
+    sends: int = 0
+    origin: str = ""
 
 
 class Inbox(ABC):
     """Where one process learns of results, without polling."""
 
-    address: str  # travels in messages as `extra.reply`
+    address: str  # travels in messages as `extra.reply`; nobody can guess it
 
     @abstractmethod
     def watch(self, ids: Sequence[str]) -> None:
         """Deliver the results of these ids too, whoever pushed them; at once if already stored."""
+
+    def doubt(self) -> None:
+        """Look after the connection: a result was found of which nothing has been heard."""
 
     @abstractmethod
     def close(self) -> None:
@@ -65,15 +72,17 @@ class ResultStore(ABC):
     def write(self, records: Sequence[Record]) -> None:
         """Store all in one round trip, then notify waiters; idempotent by id.
 
-        A record with an older `deliveries` than the stored one changes nothing.
+        A record changes nothing where the stored one has a greater (`sends`, `deliveries`), or is
+        final and of another `origin`; in that case its own `reply` is told all the same. A `reply`
+        that is no address of an inbox of this kind is ignored: it comes from a message.
 
         Raises:
             Unavailable: no record is at fault; the same call may be repeated.
         """
 
     @abstractmethod
-    def read(self, ids: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the bodies of those that are stored and not expired."""
+    def read(self, ids: Sequence[str], *, final: bool = False) -> Mapping[str, bytes]:
+        """Return the bodies of those that are stored and not expired; `final`: of ends only."""
 
     @abstractmethod
     def forget(self, ids: Sequence[str]) -> int:
@@ -135,7 +144,7 @@ class Job:
     attempt: int  # from 0
     claims: list[None] | None  # None: nobody but the pool ends this job
     acked: bool  # acknowledged before its end
-    pushes: int  # how many messages the run has pushed: ids derive from it
+    pushes: Any  # what the run has pushed, `core.pushes.Pushes`; None: nothing yet
     outcome: Outcome
     verdict: Verdict  # these three are the outbox's
     effects: Sequence[Effect]
@@ -160,6 +169,26 @@ Binder: TypeAlias = Callable[
 ]
 
 
+class Report:
+    """Is told what becomes of a consumer's messages. Nothing of it raises or blocks for long."""
+
+    def watch(self, plan: Plan, /) -> Plan:
+        """Return the plan whose runs are told of."""
+        return plan
+
+    def fetched(self, jobs: Sequence[Job], /) -> None:
+        """These messages have come; some may get a plan that is measured. The consumer's thread."""
+
+    def retried(self, job: Job, outcome: Retry, /) -> None:
+        """An attempt has failed, and another follows. Any thread."""
+
+    def ended(self, job: Job, outcome: Outcome, /) -> None:
+        """A message that was no plain success is settled. The outbox's thread."""
+
+    def close(self) -> None:
+        """The consumer has stopped."""
+
+
 class Plan(NamedTuple):
     """Everything decided about a task when its consumer starts; `run.compile_plan` fills in
     `run` or `arun`."""
@@ -178,6 +207,9 @@ class Plan(NamedTuple):
     policy: RetryPolicy = RetryPolicy()
     early: bool = False  # acknowledge before the run
     priority: int = 0  # of a message that goes back as a new one
+    report: Report | None = None
+    took: Callable[[float], None] | None = None  # is told how long a run lasted elsewhere
+    trace: bool = True  # a message that is given up is told with its traceback
 
 
 class PoolCapability(enum.Flag):
@@ -211,7 +243,7 @@ class Pool(ABC):
 
     @abstractmethod
     def waiting(self) -> int:
-        """Count the jobs that have not started."""
+        """Count the jobs that have not started, but those for which a slot is being made."""
 
     @abstractmethod
     def running(self) -> Collection[Job]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -16,14 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from .core.offload import Offload
+from typing import Any, Literal
 
 __all__ = [
     "Event", "Hub", "NativeThread", "active_hub", "current_thread_id", "hub", "in_native_thread",
-    "native_lock", "native_thread", "offload", "raise_in_main",
+    "native_lock", "native_thread", "raise_in_main",
 ]  # fmt: skip
 
 log = logging.getLogger("fsdf.green")
@@ -119,12 +117,12 @@ class Event:
             return known
 
     def _wait_in_thread(self, timeout: float | None) -> bool:
-        bell = native_lock()
-        bell.acquire()
-        if not self._enter(bell.release):
+        wakeup = native_lock()
+        wakeup.acquire()
+        if not self._enter(wakeup.release):
             return True
         wait = -1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
-        return bell.acquire(timeout=wait) or not self._leave(bell.release)
+        return wakeup.acquire(timeout=wait) or not self._leave(wakeup.release)
 
     def _wait_in_hub(self, here: Hub, timeout: float | None) -> bool:
         greenlet = here.current()
@@ -257,15 +255,15 @@ class _EventletHub(Hub):
         self._trampoline = hubs.trampoline
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         # eventlet has no call from other threads: a byte in a socket pair wakes its poll
-        self._bell, self._ear = patcher.original("socket").socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
+        self._wakeup, self._receiver = patcher.original("socket").socketpair()
+        self._wakeup.setblocking(False)
+        self._receiver.setblocking(False)
         eventlet.spawn_n(self._listen)
 
     def _listen(self) -> None:
         while True:
-            self._trampoline(self._ear, read=True)
-            self._ear.recv(4096)
+            self._trampoline(self._receiver, read=True)
+            self._receiver.recv(4096)
             while self._calls:
                 fn, args = self._calls.popleft()
                 self._call_here(fn, *args)
@@ -273,7 +271,7 @@ class _EventletHub(Hub):
     def call_later(self, fn: Callable[..., object], *args: Any) -> None:
         self._calls.append((fn, args))
         with suppress(BlockingIOError):  # full of bytes that were not read yet: it wakes anyway
-            self._bell.send(b"\0")
+            self._wakeup.send(b"\0")
 
     def park(self, timeout: float | None) -> bool:
         if timeout is None:
@@ -313,8 +311,13 @@ def raise_in_main(error: BaseException) -> None:
         raise error
 
 
-def offload() -> Offload:
-    """Make a caller of what blocks natively; the greenlet waits, its hub goes on."""
-    from .core.offload import Offload
+def _after_fork() -> None:
+    """Give a forked child a hub of its own: eventlet's would share its poll with the parent's."""
+    if active_hub() == "eventlet":
+        from eventlet import hubs
 
-    return Offload()
+        hubs.use_hub()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -10,7 +10,8 @@ param                   the value of a parameter that is itself called `extra`
 headers                 whatever a layer on top needs
 reply                   the inbox of a publisher that waits for the result
 expires                 instant after which the message is not run
-attempt                 where the broker could not carry it: the message was acknowledged early
+attempt, pushes         where the broker could not carry them: the message was acknowledged early
+sends                   how often it was replayed: each replay is a new life of the message
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import orjson
 from . import codec
 from .errors import ArgumentError
 
-__all__ = ["Extra", "decode", "derived_id", "encode", "new_id"]
+__all__ = [
+    "Extra", "Undecodable", "decode", "derived_id", "encode", "new_id", "replayed", "sends_of",
+]  # fmt: skip
 
 Extra = dict[str, Any]
 _ids: deque[str] = deque()
@@ -49,11 +52,11 @@ def new_id() -> str:
         return digits[:32]
 
 
-def derived_id(parent: str, attempt: int, number: int) -> str:
-    """Return the id of the `number`th message that an attempt pushes: a repeat gives it again."""
+def derived_id(parent: str, base: int, number: int) -> str:
+    """Return the id of the `number`th message that an attempt pushes; see `core.pushes`."""
     import hashlib  # slow to import, and only runs that push need it
 
-    name = f"{parent}:{attempt}:{number}".encode()
+    name = f"{parent}:{base}:{number}".encode()
     return hashlib.blake2b(name, digest_size=16).hexdigest()
 
 
@@ -65,12 +68,14 @@ def encode(data: dict[str, Any], extra: Extra) -> bytes:
     """
     for name, value in data.items():
         kind = type(value)
-        if kind in _PLAIN or (kind is int and -_BIG <= value < _BIG):
+        if (kind is int and -_BIG <= value < _BIG) or kind in _PLAIN:
             continue
         if kind is not float or value - value != 0.0:  # not finite: orjson would say null
             data[name] = _plain(name, value)
     if "args" in extra:
         extra["args"] = [_plain(f"argument {n + 1}", v) for n, v in enumerate(extra["args"])]
+    if "headers" in extra:
+        extra["headers"] = _plain("headers", extra["headers"])
     if "extra" in data:
         extra["param"] = data.pop("extra")
     data["extra"] = extra
@@ -95,24 +100,71 @@ def _plain(name: str, value: Any) -> Any:
         raise ArgumentError(f"parameter {name!r} is nested too deep, or holds itself") from None
 
 
+class Undecodable(ValueError):
+    """The arguments of a message cannot be decoded; its control data, `extra`, can be read."""
+
+    def __init__(self, text: str, extra: Mapping[str, Any]) -> None:
+        super().__init__(text)
+        self.extra = extra
+
+
 def decode(body: bytes) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Return (arguments by name, control data).
 
     Raises:
-        ValueError: not a JSON object.
+        ValueError: not a JSON object. `Undecodable`: a typed value is none; names the parameter.
     """
     data = orjson.loads(body)
     if type(data) is not dict:
         raise ValueError(f"the body is a JSON {_kind(data)}, not an object of named arguments")
-    if b'"__type__"' in body:
-        data = codec.loads(body)
     extra = data.get("extra")
     if type(extra) is dict and ("task_id" in extra or "task" in extra):
         del data["extra"]
         if "param" in extra:
             data["extra"] = extra["param"]
-        return data, extra
-    return data, _NOTHING
+    else:
+        extra = _NOTHING
+    if b'"__type__"' in body:
+        return _revived(data, extra), _revived(extra, extra)
+    return data, extra
+
+
+def _revived(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, each of which may be or hold typed ones; they themselves are none."""
+    revived = {}
+    for name, value in values.items():
+        try:
+            revived[name] = codec.revive(value)
+        except Exception as error:
+            raise Undecodable(f"{name!r} cannot be decoded: {error}", extra) from error
+    return revived
+
+
+def replayed(body: bytes) -> bytes:
+    """Return a dead letter's body as it is sent again: a life more, its attempts anew.
+
+    A bare one is no message of ours and stays as it is; it will get another id.
+    """
+    import json  # keeps what orjson would round, and only replays need it
+
+    try:
+        data = json.loads(body)
+        extra = data["extra"]
+        if not ("task_id" in extra or "task" in extra):
+            return body
+        extra["sends"] = sends_of(extra) + 1
+        for key in ("attempt", "pushes"):
+            extra.pop(key, None)
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return body
+    return text.encode(errors="backslashreplace")
+
+
+def sends_of(extra: Mapping[str, Any]) -> int:
+    """Return how often a message was replayed; 0 where it says nothing sensible."""
+    sends = extra.get("sends", 0)
+    return sends if type(sends) is int and 0 <= sends < 1 << 31 else 0
 
 
 def _kind(value: Any) -> str:

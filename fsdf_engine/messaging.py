@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from .errors import ConfigurationError
 from .outcomes import State, Verdict
+from .spelling import masked
 
 __all__ = [
-    "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Outgoing", "Part", "QueueSize",
-    "Settlement", "Subscription",
+    "Again", "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Outgoing", "Part",
+    "QueueSize", "Settlement", "Subscription",
 ]  # fmt: skip
 LeaseId: TypeAlias = tuple[Any, Any]  # (token of a fetch, place in it); hashable, opaque
 Settlement: TypeAlias = tuple[LeaseId, Verdict]
+Again: TypeAlias = Callable[[bytes], bytes]  # a body, as it is sent once more; `bytes`: unchanged
 
 
 class Capability(enum.Flag):
@@ -106,15 +109,19 @@ class Subscription(ABC):
 
     `wait` and `fetch` belong to one thread; `settle` and `extend` may be called from others, also
     at the same time as each other; `wake` from any.
+
+    `emptied` may say that the last fetch has left nothing that is due: `wait` can follow it.
     """
+
+    emptied = False
 
     @abstractmethod
     def wait(self, timeout: float) -> None:
         """Block until fetch may find something, wake() is called or `timeout` has passed.
 
-        Leases nothing and never polls. Called only after a fetch that came back empty; returns at
-        once when something became available since. Wakes by itself for a delayed message that
-        becomes due and for a lease that ends by time.
+        Leases nothing and never polls. Called only after a fetch that came back empty or has
+        `emptied` the queue; returns at once when something became available since. Wakes by itself
+        for a delayed message that becomes due and for a lease that ends by time.
 
         Raises:
             Unavailable: the connection is gone; the caller repeats it later.
@@ -164,6 +171,11 @@ class Broker(ABC):
 
     The constructor takes the server's URL (or path) and opens nothing; the first call connects.
     After a fork a child's first call must open connections of its own.
+
+    What another program has written into a queue, and no `publish` of ours would, is delivered all
+    the same: its body as the bytes that are there, and all that cannot be read beside it as if it
+    were not there. So the engine runs it, or makes it a dead letter with the reason; it never keeps
+    another message from being fetched, counted, listed or replayed.
     """
 
     capabilities: ClassVar[Capability]
@@ -171,6 +183,25 @@ class Broker(ABC):
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    @property
+    def address(self) -> str:
+        """Where messages wait, fit to be shown: a URL without its passwords, or a whole path."""
+        return masked(self.url)
+
+    @classmethod
+    def valid_queue(cls, name: str) -> None:
+        """Refuse a name that cannot be a queue of its own here.
+
+        Raises:
+            ConfigurationError: it is no text, or the broker keeps the state of another queue there.
+        """
+        try:
+            good = bool(name.encode())
+        except (AttributeError, UnicodeEncodeError):
+            good = False
+        if not good:
+            raise ConfigurationError(f"the queue's name {name!r} must be text and not empty")
 
     @abstractmethod
     def publish(self, batch: Sequence[Outgoing]) -> None:
@@ -191,6 +222,14 @@ class Broker(ABC):
         """Count the messages of a queue, exactly."""
 
     @abstractmethod
+    def queues(self) -> Sequence[str]:
+        """Return the names of the queues that hold anything in any part, sorted.
+
+        For people: it may have to look through all that the server keeps. A queue whose messages
+        change their parts meanwhile may be missing.
+        """
+
+    @abstractmethod
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         """Delete the messages of these parts, atomically; return how many.
 
@@ -202,8 +241,12 @@ class Broker(ABC):
         """Return dead letters, the newest first."""
 
     @abstractmethod
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
-        """Put dead letters (all, without ids) back in line as new messages; return how many."""
+    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+        """Put dead letters (all, without ids) back in line as new messages; return how many.
+
+        `again` gives each one's new body: the engine counts its sends there. What has no id of its
+        own gets another one.
+        """
 
     def check(self) -> None:
         """Connect once, to learn early what is wrong.

@@ -1,18 +1,23 @@
-"""The options of a task: what may be given, what it means, and what is not there yet."""
+"""The options of a task: what may be given, and what it means."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .contracts import Pool
 from .core.retry import RetryPolicy
-from .errors import ConfigurationError, NotYetSupported
+from .errors import ConfigurationError
+from .historic.options import HISTORIC, NOT_YET, modern
 from .registry import BrokerEnum, ConcurrentModeEnum
 from .spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["Options", "TaskOptions", "resolve_options"]
 
@@ -20,46 +25,91 @@ __all__ = ["Options", "TaskOptions", "resolve_options"]
 class Options(TypedDict, total=False):
     """Options of `task_deco`, `get_consumer` and `get_publisher`; durations in seconds.
 
-    Where: `broker_kind`, `broker_url`, `result_store`, `result_url`. How many at once:
-    `concurrent_mode`, `concurrent_num` (500 where `qps` is given), `specify_concurrent_pool`,
-    `specify_async_loop`, `prefetch` (the most messages held beyond the running ones). When: `qps`
-    (starts a second), `msg_expire_seconds`, `priority` (0..9). What if: `max_retry_times`,
-    `retry_backoff`, `retry_backoff_max`, `retry_jitter`, `retry_on`, `never_retry_on`,
-    `specify_retry_policy` (instead of these six), `function_timeout`, `timeout_kill` ("raise" or
-    "never"), `lease`, `ack` ("late" or "early"). Results: `is_using_rpc_mode`, `result_expires`.
-    PROCESSES: `max_tasks_per_child`, `max_memory_per_child` (bytes), `process_start_method`.
+    What is said last about each is its default.
     """
 
     name: str
+    """Tells the tasks of one queue apart; travels in the message."""
     broker_kind: BrokerEnum | int | str
+    """Where messages wait: a member of `BrokerEnum`, its number, or a name. As configured."""
     broker_url: str
+    """Another server or file than the configured one."""
     result_store: str
+    """Where results are kept: `memory`, `sqlite`, `redis`. With the broker."""
     result_url: str
+    """Another server or file for results than the configured one."""
     concurrent_mode: ConcurrentModeEnum | int | str
+    """How runs share the worker: a member of `ConcurrentModeEnum`, its number, or a name. Threads;
+    asyncio for `async def`.
+    """
     concurrent_num: int
-    specify_concurrent_pool: Pool | None
+    """How many run at once. 50; 500 where `qps` is given."""
+    specify_concurrent_pool: Pool | Executor | None
+    """A pool shared with other tasks: `new_pool(...)` of the engine, a `ShrinkablePool`, or any
+    `concurrent.futures.Executor` of threads. Its size counts, not `concurrent_num`.
+    """
     specify_async_loop: Any
+    """Your own running loop, for coroutine functions."""
     prefetch: int
+    """The most messages held ahead of the running ones; how many really are, is learnt. 500."""
     qps: float
+    """Starts a second, evenly, in each worker process; 0: as fast as they come. 0."""
     msg_expire_seconds: float
+    """An older message is not run; 0: never too old. 0."""
     priority: int
+    """0 to 9, the highest first. 0."""
     max_retry_times: int
+    """Attempts after the first one. 3."""
     retry_backoff: float
+    """Seconds before the first retry; doubled each time. 0."""
     retry_backoff_max: float
+    """The most seconds before a retry. 600."""
     retry_jitter: bool
-    retry_on: tuple[type[BaseException], ...]
-    never_retry_on: tuple[type[BaseException], ...]
+    """Waits are a random part of their upper half. True."""
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    """The exceptions that are retried: a class or a tuple of them. `Exception`."""
+    never_retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    """Exceptions that are not retried, though `retry_on` has them. None."""
     specify_retry_policy: RetryPolicy | None
+    """A `RetryPolicy` instead of the six options above."""
     function_timeout: float
-    timeout_kill: str
+    """The most seconds that one attempt may take; 0: no limit. 0."""
+    timeout_kill: Literal["raise", "never"]
+    """What meets a thread past its deadline: "raise" an exception in it, or "never": it is only
+    abandoned. "raise".
+    """
     lease: float
-    ack: str
+    """Seconds for which a dead worker keeps its messages from others. As configured, 15."""
+    ack: Literal["late", "early"]
+    """When it is acknowledged; "early" is before the run, which a crash then loses. "late"."""
     keep_failed: bool
+    """Failed and timed out messages become dead letters; False: they are gone. True."""
+    is_consuming_function_use_multi_params: bool
+    """False: the function takes the message as one dict. True."""
+    schedule_tasks_on_main_thread: bool
+    """`consume()` blocks until the consumer is stopped. False."""
     is_using_rpc_mode: bool
+    """Keep results, and give them to whoever waits. False."""
     result_expires: float
+    """Seconds for which a result is kept. As configured, a day."""
     max_tasks_per_child: int
+    """PROCESSES: a child is replaced after so many runs; 0: never. 0."""
     max_memory_per_child: int
-    process_start_method: str
+    """PROCESSES: a child is replaced when it has grown beyond so many bytes; 0: never. 0."""
+    process_start_method: Literal["spawn", "forkserver", "fork"]
+    """PROCESSES: how a child comes to be. "spawn"."""
+    log_level: int | str | None
+    """What is told of this queue, as a number or a name; "DEBUG" has the start and the end of each
+    run. As configured.
+    """
+    logger_prefix: str
+    """The queue's logger is `PREFIX--Consumer--QUEUE` instead of `fsdf.queue.QUEUE`. Empty."""
+    create_logger_file: bool
+    """What that logger tells goes to a file of its name in `LOG_FOLDER`, too. False."""
+    is_print_detail_exception: bool
+    """A message that is given up is told with its traceback. True."""
+    is_show_message_get_from_broker: bool
+    """Log the body of each fetched message, at DEBUG by the queue's `.messages` logger. False."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +118,9 @@ class TaskOptions:
 
     name: str = ""
     broker_kind: BrokerEnum | int | str | None = None
-    broker_url: str | None = None
+    broker_url: str | None = dataclasses.field(default=None, repr=False)  # may hold a password
     result_store: str | None = None
-    result_url: str | None = None
+    result_url: str | None = dataclasses.field(default=None, repr=False)
     concurrent_mode: ConcurrentModeEnum | int | str | None = None
     concurrent_num: int = 50
     specify_concurrent_pool: Pool | None = None
@@ -91,11 +141,18 @@ class TaskOptions:
     lease: float | None = None
     ack: str = "late"
     keep_failed: bool = True
+    is_consuming_function_use_multi_params: bool = True
+    schedule_tasks_on_main_thread: bool = False
     is_using_rpc_mode: bool = False
     result_expires: float | None = None
     max_tasks_per_child: int = 0
     max_memory_per_child: int = 0
     process_start_method: str = "spawn"
+    log_level: int | str | None = None
+    logger_prefix: str = ""
+    create_logger_file: bool = False
+    is_print_detail_exception: bool = True
+    is_show_message_get_from_broker: bool = False
 
     def retry_policy(self) -> RetryPolicy:
         """Return what an exception means; `specify_retry_policy` replaces the options about it."""
@@ -109,27 +166,6 @@ class TaskOptions:
         )
 
 
-HISTORIC = {
-    "msg_expire_senconds": "msg_expire_seconds",
-    "is_send_consumer_hearbeat_to_redis": "is_send_consumer_heartbeat_to_redis",
-}
-# What these are when they ask for nothing; any other value is refused.
-NOT_YET: dict[str, tuple[Any, ...]] = {
-    "is_using_distributed_frequency_control": (False,),
-    "is_send_consumer_heartbeat_to_redis": (False,),
-    "do_task_filtering": (False,),
-    "task_filtering_expire_seconds": (0, None),
-    "is_do_not_run_by_specify_time_effect": (False,),
-    "do_not_run_by_specify_time": (("10:00:00", "22:00:00"), None),
-    "schedule_tasks_on_main_thread": (False,),
-    "function_result_status_persistance_conf": (None,),
-    "is_consuming_function_use_multi_params": (True,),
-    "log_level": (10, None),
-    "logger_prefix": ("", None),
-    "create_logger_file": (True, False, None),
-    "is_print_detail_exception": (True,),
-    "is_show_message_get_from_broker": (False,),
-}
 _LEAST: dict[str, float] = {
     "concurrent_num": 1, "prefetch": 0, "qps": 0, "msg_expire_seconds": 0, "priority": 0,
     "max_retry_times": 0, "retry_backoff": 0, "retry_backoff_max": 0, "function_timeout": 0,
@@ -152,25 +188,31 @@ def resolve_options(given: Mapping[str, Any]) -> TaskOptions:
         NotYetSupported: a known option that this version does not implement.
     """
     options: dict[str, Any] = {}
-    for written, value in given.items():
-        key = HISTORIC.get(written, written)
-        if key == "msg_schedule_time_intercal":
-            key, value = "qps", (1.0 / value if value else 0.0)
-            if given.get("qps"):
-                continue
-        if key in NOT_YET:
-            if value not in NOT_YET[key]:
-                raise NotYetSupported(
-                    f"option {key}={value!r} is not implemented in this version; leave it out"
-                )
-        elif key not in _FIELDS:
+    for key, value in modern(given).items():
+        if key not in _FIELDS:
             hint = did_you_mean(key, [*_FIELDS, *NOT_YET, *HISTORIC])
             raise ConfigurationError(f"unknown option {key!r}{hint}")
-        else:
-            options[key] = _checked(key, value)
+        options[key] = _checked(key, value)
     if options.get("qps") and "concurrent_num" not in options:
         options["concurrent_num"] = 500
+    if (pool := options.get("specify_concurrent_pool")) is not None:
+        options["specify_concurrent_pool"] = _pool(pool, options.get("concurrent_num", 50))
     return TaskOptions(**options)
+
+
+def _pool(given: object, size: int) -> Pool:
+    if isinstance(given, Pool):
+        return given
+    from concurrent.futures import Executor  # slow to import
+
+    if not isinstance(given, Executor):
+        raise ConfigurationError(
+            f"option specify_concurrent_pool={given!r} is no pool; give one of"
+            " default_engine().new_pool(...), a ShrinkablePool or another Executor of threads"
+        )
+    from .pools.executor import ExecutorPool
+
+    return ExecutorPool.of(given, size)
 
 
 def _checked(key: str, value: Any) -> Any:
@@ -190,6 +232,10 @@ def _checked(key: str, value: Any) -> Any:
         raise ConfigurationError(f"option {key}={value!r}: give one of {', '.join(_CHOICES[key])}")
     elif isinstance(default, str) and not isinstance(value, str):
         raise ConfigurationError(f"option {key}={value!r} is no text")
+    elif key == "log_level" and type(value) is not int:
+        if type(level := logging.getLevelName(str(value).upper())) is not int:
+            raise ConfigurationError(f"option log_level={value!r}: give 10, 20, 30, 40 or a name")
+        return level
     elif key in ("retry_on", "never_retry_on"):
         kinds_given = value if isinstance(value, tuple) else (value,)
         if not all(isinstance(k, type) and issubclass(k, BaseException) for k in kinds_given):

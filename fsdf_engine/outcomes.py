@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
+
+import orjson
 
 State: TypeAlias = Mapping[str, Any]
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+REASON, TRACE = 4_000, 32_000  # characters that are kept of a reason, and of a traceback
 
 
 class Deadline(BaseException):
@@ -99,9 +104,10 @@ class Deferred(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Its lease ended too often: the message kills its workers."""
+    """Its workers, or the child processes of one, died too often: the message kills them."""
 
     deliveries: int
+    exitcode: int | None = None  # of the last child, where it was children
 
 
 class Crashed(NamedTuple):
@@ -145,37 +151,76 @@ ACK = Ack()
 def ended(outcome: Outcome) -> bool:
     """Say whether this outcome is the message's end; otherwise it comes back."""
     if type(outcome) is Failed:
-        return not isinstance(outcome.error, Interrupted)
+        return not issubclass(type(outcome.error), Interrupted)  # its `__class__` may be anything
     return type(outcome) not in (Requeue, Deferred, Retry, Crashed)
 
 
 def trace_of(outcome: Failed) -> str:
     """Return the traceback as text, the engine's own frames left out."""
     if outcome.trace:
-        return outcome.trace
-    error = outcome.error
-    tb = error.__traceback__
+        return cut(outcome.trace, TRACE)
+    error, tb = outcome.error, frames_of(outcome.error)
+
+    def text(_: object) -> str:
+        try:
+            return "".join(traceback.format_exception(type(error), error, tb))
+        except BaseException:  # it looks into the error, which may be odd
+            return "".join([*traceback.format_tb(tb), describe(outcome), "\n"])
+
+    return text_of(error, text, TRACE)
+
+
+def frames_of(error: BaseException) -> TracebackType | None:
+    """Return an exception's traceback from the first frame that is not the engine's."""
+    tb: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
     while tb and tb.tb_next and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        tb = tb.tb_next
-    return text_of(error, lambda e: "".join(traceback.format_exception(type(error), error, tb)))
+        tb = tb.tb_next  # a class of the user's may hide the attribute itself
+    return tb
 
 
-def text_of(value: object, convert: Callable[[object], str] = str) -> str:
-    """Return a value's text whatever it is: user code may fail here, and no UTF-8 carries all."""
+def text_of(value: object, convert: Callable[[object], str] = str, limit: int = REASON) -> str:
+    """Return a value's text whatever it is: user code may fail here, and no UTF-8 carries all.
+
+    Of what is longer than `limit` the middle is left out.
+    """
     try:
-        return convert(value).encode(errors="backslashreplace").decode()
+        text = str.__str__(convert(value))  # of a subclass, too
+        return cut(text.encode(errors="backslashreplace").decode(), limit)
     except BaseException as error:
-        return f"<{type(value).__name__} without text: {type(error).__name__}>"
+        return f"<{kind_of(value)[1]} without text: {kind_of(error)[1]}>"
+
+
+def cut(text: str, limit: int) -> str:
+    """Return a text without its middle where it is longer, and a note in its place."""
+    if len(text) <= limit:
+        return text
+    first, last = limit * 2 // 3, limit // 3
+    return f"{text[:first]} [... {len(text) - first - last} characters ...] {text[-last:]}"
+
+
+def kind_of(value: object) -> tuple[str, str]:
+    """Return the module and the name of a value's class, whatever a metaclass makes of them."""
+    module, name = (type.__dict__[key].__get__(type(value)) for key in ("__module__", "__name__"))
+    return module if type(module) is str else "", name
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """Return what an exception was made with, also where its class hides that."""
+    try:
+        args = error.args
+    except BaseException:
+        args = ()
+    return args if type(args) is tuple and args else BaseException.__dict__["args"].__get__(error)
 
 
 def rebuilt(module: str, name: str, args: Sequence[Any] | None) -> BaseException | None:
     """Return an exception of a class that is imported already; nothing is imported for it."""
     kind: Any = sys.modules.get(module)
-    for part in name.split("."):
-        kind = getattr(kind, part, None)
-    if args is None or not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        return None
     try:
+        for part in name.split("."):
+            kind = getattr(kind, part, None)
+        if args is None or not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            return None
         error = kind(*args)
     except Exception:  # its constructor wants something else
         return None
@@ -186,19 +231,23 @@ def describe(outcome: Outcome) -> str:
     """Return one line for people: how it ended, and why."""
     match outcome:
         case Failed(error):
-            return f"{type(error).__name__}: {text_of(error)}".removesuffix(": ")
+            return f"{kind_of(error)[1]}: {text_of(error)}".removesuffix(": ")
         case Rejected(reason) | Invalid(reason):
             return text_of(reason)
         case TimedOut(limit):
             return f"the run passed its limit of {limit:g} s"
         case Expired(at):
-            return f"the message expired at {at:.3f}"
+            return (
+                f"the message expired at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}"
+            )
         case Filtered(key):
-            return f"an equal message has run before: {key}"
+            return f"an equal message has run before: {text_of(key)}"
         case Unknown(task):
-            return f"no task named {task!r} is declared on this queue"
-        case Lost(deliveries):
+            return f"no task named {text_of(task, repr)} is declared on this queue"
+        case Lost(deliveries, None):
             return f"its lease was lost {deliveries} times: its runs kill their worker"
+        case Lost(times, code):
+            return f"its child process died {times} times, the last with exit code {code}"
     return type(outcome).__name__.lower()
 
 
@@ -222,6 +271,18 @@ def verdict_for(outcome: Outcome, now: float, state: State | None = None) -> Ver
             return DeadLetter(describe(outcome), trace_of(outcome))
     kind = type(outcome).__name__.lower()
     return DeadLetter(f"{kind}: {describe(outcome)}")
+
+
+def state_of(text: Any) -> State | None:
+    """Return what a Release has left; None where another program has written something else."""
+    try:
+        state = orjson.loads(text)
+    except (TypeError, ValueError):
+        return None
+    counts = (
+        [state.get(name, 0) for name in ("attempt", "crashes")] if type(state) is dict else [-1]
+    )
+    return state if all(type(n) is int and 0 <= n < 1 << 31 for n in counts) else None
 
 
 def crashes(state: State | None) -> int:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from .contracts import Broker, Pool, ResultStore
-from .errors import ConfigurationError
+from .errors import ConfigurationError, NotYetSupported
 from .spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -103,14 +103,16 @@ class Registry(Generic[T]):
         """Return the one name of what a name (in any case), number or enum member stands for.
 
         Raises:
-            ConfigurationError: there is no such plug-in, or this version does not have it.
+            ConfigurationError: there is no such plug-in.
+            NotYetSupported: this version does not have it.
         """
         member = self._member(key)
         if member is not None:
             if member not in self._names:
-                raise ConfigurationError(
+                raise NotYetSupported(
                     f"{self.kind} {member.name} is not in this version; there are "
                     + ", ".join(self.names())
+                    + "; it comes with a later one"
                 )
             return self._names[member]
         if isinstance(key, str):

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from . import codec
 from .core.replies import Replies
 from .errors import ResultError, ResultTimeout, TaskFailed
 from .outcomes import rebuilt
 
-__all__ = ["AsyncResult"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    V = TypeVar("V", default=Any)
+else:
+    from typing import TypeVar
+
+    V = TypeVar("V")
+
+__all__ = ["AsyncResult", "Results"]
 
 
-class AsyncResult:
+class AsyncResult(Generic[V]):
     """A message that was pushed. `get` and `await` need a task with results on.
 
-    Nothing is asked of any server before `get`, `status` or `ready` is.
+    V is what the run returns. Nothing is asked of any server before `get`, `status` or `ready` is.
     """
 
-    __slots__ = ("_queue", "_replies", "_told", "task_id")
+    __slots__ = ("_queue", "_replies", "_returned", "_told", "task_id")
 
-    def __init__(self, task_id: str, replies: Replies | None, queue: str = "") -> None:
+    def __init__(
+        self,
+        task_id: str,
+        replies: Replies | None,
+        queue: str = "",
+        returned: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """`returned` makes of a value that was JSON what the function returned."""
         self.task_id, self._replies, self._queue = task_id, replies, queue
+        self._returned = returned
         self._told: dict[str, Any] | None = None
 
-    def get(self, timeout: float | None = 120.0) -> Any:
+    def get(self, timeout: float | None = 120.0) -> V:
         """Block until the task has ended, and return its value. `timeout` in seconds, None: ever.
 
         Raises:
@@ -39,12 +56,15 @@ class AsyncResult:
             self._took(self._source().wait(self.task_id, timeout, self._queue), timeout)
         return self._value()
 
-    result = property(get, doc="As `get()`, with its default timeout.")
+    @property
+    def result(self) -> V:
+        """As `get()`, with its default timeout."""
+        return self.get()
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, V]:
         return self.aget().__await__()
 
-    async def aget(self, timeout: float | None = None) -> Any:
+    async def aget(self, timeout: float | None = None) -> V:
         """As `get`, without blocking the loop."""
         if self._told is None:
             self._took(await self._source().await_(self.task_id, timeout, self._queue), timeout)
@@ -90,10 +110,11 @@ class AsyncResult:
             raise ResultError(f"the engine was closed while message {self.task_id} was waited for")
         self._told = codec.loads(body)
 
-    def _value(self) -> Any:
+    def _value(self) -> V:
         told = self._told or {}
         if told.get("status") == "succeeded":
-            return told.get("result")
+            value = told.get("result")
+            return self._returned(value) if self._returned else value  # type: ignore[return-value]
         error = told.get("error") or {}
         kind = f"{error.get('module', '')}.{error.get('type', '')}".strip(".")
         status = str(told.get("status"))
@@ -116,3 +137,43 @@ class AsyncResult:
 
     def __hash__(self) -> int:
         return hash(self.task_id)
+
+
+class Results(Sequence[AsyncResult[V]]):
+    """The results of many messages, in order; each is made when it is asked for."""
+
+    __slots__ = ("_found", "_rest")
+
+    def __init__(self, ids: Iterable[str], *rest: Any) -> None:
+        """`rest` is what each result is made with."""
+        self._found: list[str | AsyncResult[V]] = list(ids)
+        self._rest = rest
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @overload
+    def __getitem__(self, place: int) -> AsyncResult[V]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[AsyncResult[V]]: ...
+    def __getitem__(self, place: int | slice) -> AsyncResult[V] | list[AsyncResult[V]]:
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(len(self)))]
+        found = self._found[place]
+        if isinstance(found, str):
+            self._found[place] = found = AsyncResult(found, *self._rest)
+        return found
+
+    def __add__(self, other: Iterable[AsyncResult[V]]) -> list[AsyncResult[V]]:
+        return [*self, *other]
+
+    def __radd__(self, other: Iterable[AsyncResult[V]]) -> list[AsyncResult[V]]:
+        return [*other, *self]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (list, Results)) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))

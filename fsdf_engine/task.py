@@ -2,70 +2,66 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+from itertools import islice
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-import orjson
-
-from .contracts import Broker, DeadMessage, Outgoing, Part, Plan, QueueSize
-from .core.binding import Binding, Unnamed
-from .core.context import current_job
+from .call import Control, arguments_of, check_times
+from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
+from .core.binding import Unnamed
 from .core.ending import result_sink
 from .core.publisher import Publisher, place_of
 from .core.replies import Replies
 from .core.run import Watch, compile_plan, is_coroutine
 from .core.worker import ConsumerHandle
+from .core.writer import Writer, moment, writer, written
+from .declaration import Form, binding_of, declaring, form_of, home_of, owner_of, title
 from .errors import ArgumentError, ConfigurationError
-from .message import Extra, derived_id, encode, new_id
+from .message import Extra, replayed
 from .options import TaskOptions
-from .result import AsyncResult
+from .result import AsyncResult, Results
+from .transparent import Doc, Transparent
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
+    from typing_extensions import TypeVar as DefaultingTypeVar
 
     from .core.supervisor import Supervisor
+    from .declaration import Home
     from .engine import Engine
+    from .historic.control import PriorityConsumingControlConfig
+
+    V = DefaultingTypeVar("V", default=R)  # the result: of an `async def` what it is awaited to
 
     class _Proxy:
-        """What the type checker sees of wrapt's proxy."""
+        """What the type checker sees: no attribute but those that are written here."""
 
         def __init__(self, wrapped: object) -> None: ...
 else:
-    from wrapt import ObjectProxy as _Proxy
+    _Proxy = Transparent
+    V = TypeVar("V")
 
 __all__ = ["Task"]
-P = ParamSpec("P")
-R = TypeVar("R")
 GROUP = 500  # messages a flush of push_many takes
-_NO_NAMES: Mapping[str, Any] = {}
 _PARTS = {part.name.lower(): part for part in Part if part.name}
 
 
-class Control(TypedDict, total=False):
-    """What may be decided for one call.
+class Task(_Proxy, Generic[P, R, V]):
+    """A function with a queue: call it to run it here, push it to run it elsewhere.
 
-    `countdown` seconds from now, or `eta` (Unix seconds), the run may start; `expires` (Unix
-    seconds) it may no more. `priority` is 0 to 9, 9 first.
+    Otherwise it is as transparent as `wrapt` makes it: attributes that it does not have itself are
+    the function's.
     """
 
-    task_id: str | None
-    countdown: float
-    eta: float
-    expires: float
-    priority: int | None
-    headers: Mapping[str, Any] | None
-
-
-class Task(_Proxy, Generic[P, R]):
-    """A function with a queue; otherwise as transparent as `wrapt` makes it.
-
-    The proxy keeps attributes called `_self_...` to itself and passes all others on.
-    """
+    __doc__ = Doc(__doc__)
 
     def __init__(
         self,
@@ -73,31 +69,55 @@ class Task(_Proxy, Generic[P, R]):
         queue: str,
         options: TaskOptions,
         engine: Engine,
-        binding: Binding | Unnamed | None = None,
+        binding: Unnamed | None = None,
     ) -> None:
-        if not callable(fn):
-            raise ConfigurationError(f"{fn!r} is no function; decorate one")
-        super().__init__(fn)
-        self._self_fn, self._self_queue, self._self_options = fn, queue, options
-        self._self_engine, self._self_binding = engine, binding or Binding(fn)
-        self._self_epoch: object = None  # of the engine, when its services were looked up
-        self._self_services: tuple[Publisher, Replies | None]
+        function, form = form_of(fn)
+        super().__init__(function)
+        if not (binding or options.is_consuming_function_use_multi_params):
+            from .historic.body import WholeBody
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            binding = WholeBody(function)
+        self._self_fn, self._self_queue, self._self_options = function, queue, options
+        self._self_engine, self._self_binding = engine, binding or binding_of(function, form)
+        self._self_returned = self._self_binding.returned
+        self._self_form, self._self_home = form, home_of(function)
+        self._self_owner: type | None = None  # of a classmethod, as of the last access
+        self._self_epoch: object = None  # of the engine, when its services were looked up
+        self._self_services: tuple[Publisher, Replies | None, Writer]
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Any: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """A task in a class is called as a method; push it through the class."""
-        return self if instance is None else self.fn.__get__(instance, owner)
+        """A task in a class is called as its function would be; its methods are the task's."""
+        if self._self_form is Form.CLASS:
+            cls = instance if isinstance(instance, type) else owner or type(instance)
+            self._self_owner = declaring(self.fn, cls)
+            return MethodType(self, cls)
+        if instance is None or self._self_form is Form.STATIC:
+            return self
+        return MethodType(self, instance)
 
     def __reduce__(self) -> str:
-        return str(self.fn.__qualname__)
+        return title(self.fn)
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return self.__reduce__()
 
+    if not TYPE_CHECKING:  # what is misspelt is an error there
+
+        def __getattr__(self, name: str) -> Any:
+            """What is not ours is the function's, or what tasks had in the old framework."""
+            from .historic.attributes import attribute
+
+            return attribute(self, name, super().__getattr__)
+
     def __repr__(self) -> str:
-        return f"<task {self.fn.__qualname__} on queue {self.queue!r}>"
+        return f"<task {title(self.fn)} on queue {self.queue!r}>"
 
     @property
     def fn(self) -> Callable[..., Any]:
@@ -115,9 +135,19 @@ class Task(_Proxy, Generic[P, R]):
         return self._self_options
 
     @property
+    def home(self) -> Home:
+        """Where it is declared, for processes that need it, too."""
+        return self._self_home
+
+    @property
     def is_coroutine(self) -> bool:
         """Say whether the function is `async def`."""
         return is_coroutine(self.fn)
+
+    @property
+    def is_shared(self) -> bool:
+        """Say whether other processes see its queue."""
+        return Capability.SHARED in self._broker().capabilities
 
     def mode(self) -> int | str:
         """Return its concurrent mode: as declared, else asyncio for `async def`, else threads."""
@@ -129,6 +159,7 @@ class Task(_Proxy, Generic[P, R]):
     def plan(self, watch: Watch | None = None) -> Plan:
         """Compile how a message of this task is run; `watch` as for `compile_plan`."""
         o, engine = self.options, self._self_engine
+        self._self_binding.prepare()
         expires = o.result_expires or engine.config.number("RESULT_EXPIRES")
         plan = Plan(
             o.name,
@@ -146,26 +177,35 @@ class Task(_Proxy, Generic[P, R]):
             o.ack == "early",
             o.priority,
         )
-        return compile_plan(plan, self.fn, watch)
+        return compile_plan(plan, self._runnable(), watch)
+
+    def _runnable(self) -> Callable[..., Any]:
+        if self._self_form is not Form.CLASS:
+            return self.fn
+        return MethodType(self.fn, self._self_owner or owner_of(self.fn))
 
     def _broker(self) -> Broker:
         return self._self_engine.broker_of(self.options)
 
-    def _services(self) -> tuple[Publisher, Replies | None]:
-        """Return where messages go, and where results arrive (None: they are off).
+    def _services(self) -> tuple[Publisher, Replies | None, Writer]:
+        """Return where messages go, where results arrive (None: they are off), and the writer.
 
         Found once: a look-up reads the configuration.
         """
         engine = self._self_engine
         if self._self_epoch is not (epoch := engine.epoch):
             replies = engine.replies(self.options) if self.options.is_using_rpc_mode else None
-            self._self_services = engine.publisher(self._broker()), replies
+            publisher = engine.publisher(self._broker())
+            address = replies.address if replies else ""
+            name, options = self._self_binding.name, self._self_options
+            write = writer(name, self._self_queue, options.name, options.priority, address)
+            self._self_services = publisher, replies, write
             self._self_epoch = epoch
         return self._self_services
 
     # ---------------------------------------------------------------- publishing
 
-    def push(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult:
+    def push(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
         """Publish a call; returns once the broker has the message.
 
         Raises:
@@ -173,28 +213,38 @@ class Task(_Proxy, Generic[P, R]):
             PublishError: the broker did not, or perhaps not, store it.
             Unavailable: the broker cannot be reached; nothing was sent.
         """
-        publisher, replies = self._services()
-        outgoing = self._message(replies, args, kwargs)
+        publisher, replies, write = self._services()
+        outgoing = write(args, kwargs, now := moment())
+        if replies:
+            replies.expect((outgoing.id,), now)
         publisher.publish((outgoing,))
-        return AsyncResult(outgoing.id, replies, self._self_queue)
+        return AsyncResult(outgoing.id, replies, self._self_queue, self._self_returned)
 
     delay = push
 
-    async def apush(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult:
+    async def apush(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
         """As `push`, without blocking the loop."""
-        publisher, replies = self._services()
-        outgoing = self._message(replies, args, kwargs)
+        publisher, replies, write = self._services()
+        outgoing = write(args, kwargs, now := moment())
+        if replies:
+            replies.expect((outgoing.id,), now)
         await publisher.apublish((outgoing,))
-        return AsyncResult(outgoing.id, replies, self._self_queue)
+        return AsyncResult(outgoing.id, replies, self._self_queue, self._self_returned)
 
     def publish(
-        self, message: Mapping[str, Any] | str | bytes, **control: Unpack[Control]
-    ) -> AsyncResult:
+        self,
+        message: Mapping[str, Any] | str | bytes,
+        *,
+        priority_control_config: PriorityConsumingControlConfig | None = None,
+        **control: Unpack[Control],
+    ) -> AsyncResult[V]:
         """Publish named arguments, given as a mapping or as JSON text, with control over one call.
 
-        What may be given is in `Control`. Raises as `push` does.
+        What may be given is in `Control`, or in an object of old code. Raises as `push` does.
         """
-        return self.send((), _object(message), **control)
+        if priority_control_config:
+            control = {**priority_control_config.control(), **control}
+        return self.send((), arguments_of(message), **control)
 
     pub = publish
 
@@ -209,9 +259,9 @@ class Task(_Proxy, Generic[P, R]):
         expires: float = 0.0,
         priority: int | None = None,
         headers: Mapping[str, Any] | None = None,
-    ) -> AsyncResult:
+    ) -> AsyncResult[V]:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
-        _check_times(countdown=countdown, eta=eta, expires=expires)
+        check_times(countdown=countdown, eta=eta, expires=expires)
         if task_id is not None and not (isinstance(task_id, str) and task_id):
             raise ArgumentError(f"task_id={task_id!r} is no text")
         if priority not in (None, *range(10)):
@@ -219,60 +269,32 @@ class Task(_Proxy, Generic[P, R]):
         extra: Extra = {"headers": dict(headers)} if headers else {}
         if expires:
             extra["expires"] = expires
-        publisher, replies = self._services()
-        outgoing = self._message(replies, args, kwargs, extra, task_id)
+        publisher, replies, write = self._services()
+        outgoing = write(args, kwargs, now := moment(), extra, task_id or "")
+        if replies:
+            replies.expect((outgoing.id,), now)
         outgoing.delay, outgoing.not_before = countdown, eta
         if priority is not None:
             outgoing.priority = priority
         publisher.publish((outgoing,))
-        return AsyncResult(outgoing.id, replies, self._self_queue)
+        return AsyncResult(outgoing.id, replies, self._self_queue, self._self_returned)
 
-    def push_many(self, calls: Iterable[Sequence[Any] | Mapping[str, Any]]) -> list[AsyncResult]:
+    def push_many(
+        self, calls: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]]
+    ) -> Results[V]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.
 
         They are sent 500 at a time; on an error the groups before it are stored.
         """
-        publisher, replies = self._services()
-        results: list[AsyncResult] = []
-        batch: list[Outgoing] = []
-        for call in calls:
-            if isinstance(call, (tuple, list)):
-                outgoing = self._message(replies, call, _NO_NAMES)
-            elif isinstance(call, Mapping):
-                outgoing = self._message(replies, (), call)
-            else:
-                raise ArgumentError(f"push_many got {call!r}; give tuples or mappings of arguments")
-            batch.append(outgoing)
-            results.append(AsyncResult(outgoing.id, replies, self._self_queue))
-            if len(batch) == GROUP:
-                publisher.publish(batch)
-                batch = []
-        if batch:
+        publisher, replies, write = self._services()
+        ids: list[str] = []
+        some = iter(calls)
+        while batch := written(write, islice(some, GROUP), now := moment()):
+            if replies:
+                replies.expect([outgoing.id for outgoing in batch], now)
             publisher.publish(batch)
-        return results
-
-    def _message(
-        self,
-        replies: Replies | None,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        extra: Extra | None = None,
-        task_id: str | None = None,
-    ) -> Outgoing:
-        """Bind and encode one call."""
-        data, leading = self._self_binding.name(args, kwargs)
-        id, options = task_id or _id(), self._self_options
-        control: Extra = {"task_id": id, "publish_time": round(time.time(), 4)}
-        if options.name:
-            control["task"] = options.name
-        if leading:
-            control["args"] = leading
-        if replies:
-            control["reply"] = replies.address
-            replies.expect((id,))
-        if extra:
-            control.update(extra)
-        return Outgoing(self._self_queue, id, encode(data, control), priority=options.priority)
+            ids += [outgoing.id for outgoing in batch]
+        return Results(ids, replies, self._self_queue, self._self_returned)
 
     # ---------------------------------------------------------------- consuming
 
@@ -280,9 +302,13 @@ class Task(_Proxy, Generic[P, R]):
         """Start consuming the task's queue in the background.
 
         Does not block, and several tasks may be started one after the other. A script that ends
-        here stays until its consumers are stopped; `consume().join()` says so in code.
+        here stays until its consumers are stopped; `consume().join()` says so in code. With
+        `schedule_tasks_on_main_thread` it blocks until the consumer is stopped.
         """
-        return self._self_engine.consume(self)
+        handle = self._self_engine.consume(self)
+        if self._self_options.schedule_tasks_on_main_thread:
+            handle.join()
+        return handle
 
     start = start_consuming_message = consume
 
@@ -325,7 +351,7 @@ class Task(_Proxy, Generic[P, R]):
     def replay(self, ids: Iterable[str] | None = None) -> int:
         """Put dead letters (all, without ids) back in line; return how many."""
         broker = self._broker()
-        return broker.replay(self.queue, None if ids is None else list(ids))
+        return broker.replay(self.queue, None if ids is None else list(ids), replayed)
 
     def join(self, timeout: float | None = None) -> bool:
         """Block until nothing waits, is delayed or runs, anywhere; False after `timeout` seconds.
@@ -342,30 +368,3 @@ class Task(_Proxy, Generic[P, R]):
             never.wait(pause)
             pause = min(0.05, pause * 1.5)
         return True
-
-
-def _id() -> str:
-    """A run's pushes have ids that a repeat of the run gives again."""
-    job = current_job.get(None)
-    if job is None:
-        return new_id()
-    job.pushes += 1
-    return derived_id(job.id, job.attempt, job.pushes)
-
-
-def _check_times(**times: float) -> None:
-    for name, value in times.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise ArgumentError(f"{name}={value!r} is no number of seconds of 0 or more")
-
-
-def _object(message: Mapping[str, Any] | str | bytes) -> Mapping[str, Any]:
-    if isinstance(message, (str, bytes)):
-        try:
-            message = orjson.loads(message)
-        except ValueError as error:
-            raise ArgumentError(f"the message is not JSON: {error}") from None
-    if not isinstance(message, Mapping):
-        raise ArgumentError(f"the message {message!r} is no object of named arguments")
-    return message

@@ -26,6 +26,11 @@ def run(n):
     note("run", n)
 
 
+@task_deco("e2e_fresh", max_tasks_per_child=1, **OPTIONS)
+def fresh(n):
+    note("fresh", n)
+
+
 @task_deco("e2e_rpc", is_using_rpc_mode=True, max_retry_times=0, **OPTIONS)
 def rpc(n):
     if n == 13:
@@ -40,6 +45,14 @@ def retry(n):
     note("retry", n, current.attempt)
     if current.attempt < n:
         raise Retry(delay=1.01 if n == 1 else 0.0)
+
+
+@task_deco("e2e_change", max_retry_times=2, **OPTIONS)
+def change(items, options):
+    note("change", len(items), len(options))
+    items.append("sent")
+    options.pop("token")
+    raise Retry(delay=1.01 if current.attempt == 1 else 0.0)
 
 
 @task_deco("e2e_requeue", **OPTIONS)

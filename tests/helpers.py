@@ -126,3 +126,13 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def insist(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal again until the process ends: the same one within 0.1 s is an echo."""
+
+    def gone() -> bool:
+        process.send_signal(number)
+        return process.poll() is not None
+
+    until(gone)

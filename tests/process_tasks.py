@@ -15,6 +15,7 @@ from typing import Any
 from fsdf_engine.contracts import Outgoing, Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.context import current, current_job
+from fsdf_engine.core.pushes import answers, pushed_id
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.core.run import compile_plan
 from fsdf_engine.errors import PublishError, Retry
@@ -35,6 +36,10 @@ def noop() -> None:
     pass
 
 
+def planned_slowly() -> int:
+    return 1
+
+
 def add(a: int, b: int) -> int:
     return a + b
 
@@ -51,6 +56,11 @@ def spin(seconds: float) -> None:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
+
+
+def terminate() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def sleep(seconds: float) -> int:
@@ -132,8 +142,10 @@ def leak(text: str) -> str:
     return before
 
 
-def sigint_ignored() -> bool:
-    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+def outlive_sigint() -> int:
+    """Return how a program ends that is started by one who outlives what ends it."""
+    signal.raise_signal(signal.SIGINT)
+    return subprocess.run(["sh", "-c", "kill -INT $$"], check=False).returncode
 
 
 def context() -> list[Any]:
@@ -150,6 +162,16 @@ def push_caught(number: int) -> list[str]:
     except PublishError as error:
         return [outgoing.id for outgoing in error.rejected]
     return []
+
+
+def push_and_retry() -> None:
+    job = current_job.get()
+    outgoing = Outgoing("next", pushed_id(job), b"{}")
+    try:
+        with answers(job, [outgoing]):
+            job.owner.commit(job, [outgoing])
+    except PublishError as error:
+        raise Retry("later", delay=7.0) from error
 
 
 def log_and_die_at_7(path: str, number: int) -> None:
@@ -188,8 +210,10 @@ def resolve(queue: str, name: str, timeout: float = 0.0) -> Plan:
     """Return the plan of a function of this module; few have a second attempt."""
     if name == "missing":
         raise LookupError("no such task")
+    if name == "planned_slowly":
+        spin(0.8)
     fn = globals()[name]
-    policy = RetryPolicy(max_retries=1 if name in ("flaky", "retry") else 0)
+    policy = RetryPolicy(max_retries={"flaky": 1, "retry": 1, "push_and_retry": 9}.get(name, 0))
     bind = Binding(fn).bind
     plan = Plan(name, queue, None, None, bind, policy=policy, timeout=timeout)
     return compile_plan(plan, fn)

@@ -15,7 +15,7 @@ import redis
 from helpers import BOUND, until
 
 from fsdf_engine.contracts import Broker, Delivery, Outgoing, Part, Subscription
-from fsdf_engine.errors import PublishError, ServerRefused, Unavailable
+from fsdf_engine.errors import ConfigurationError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.testing.brokers import MB, fetch_some, outgoing
 
@@ -23,6 +23,34 @@ BODY = b'{"a":3,"b":6}'
 EVERYTHING = Part.WAITING | Part.DELAYED | Part.LEASED | Part.DEAD
 Q = "q"
 Make = Callable[[str], Broker]
+
+
+def spoil_lists(url: str, queue: str) -> int:
+    """Write by hand into the keys of a list broker's queue; return how many messages that makes."""
+    with redis.Redis.from_url(url) as client:
+        side = f"{{{queue}}}:"
+        client.lpush(queue, b"", b"\xff\xfe", b"123", b"[1]")
+        entries = (
+            b'{"x":1}', b"\xff", b":0:9:", b"a b:0:3:\n{}", b":99999999999:3:\n{}",
+            b"\xff:0:3:\n{}", b":0:77:\n{}", b"~x:0:3:\n{}", b'a-1:0:3:junk\n{"s":1}',
+            b'a-2:0:3:[1]\n{"s":2}', b'a-3:0:3:{"attempt":"x"}\n{"s":3}', b'a-4:0:3:\xff\n{"s":4}',
+        )  # fmt: skip
+        for line in ("p:3", "again"):
+            client.lpush(side + line, *[entry.replace(b"}", line.encode()) for entry in entries])
+        due = (b'{"z":1}', b"~", b"~~:0:0:\n{}", b"~x:0:x:\n{}", b'b-1:0:0:junk\n{"s":5}', b"\xff")
+        client.zadd(side + "delayed", dict.fromkeys(due, 1.0))
+        for leases in ("leases", "claims"):
+            others = (
+                b"junk",
+                b"\xff",
+                queue,
+                *[side + key for key in ("again", "b:", "o:", "o:1")],
+            )
+            client.zadd(side + leases, dict.fromkeys(others, time.time() - 0.1))
+        client.set(side + "o:1", "x")
+        client.set(side + "b:1", "x")
+        client.sadd(side + "waiters", "nobody", b"\xff", "99999999999999999999")
+    return 4 + 2 * len(entries) + len(due)
 
 
 def take(sub: Subscription, count: int) -> list[Delivery]:
@@ -255,6 +283,32 @@ class RedisLeases:
             assert broker.size(name) == (0, 0, 0, 0)
             sub.close()
 
+    def test_keys_of_another_queue_cannot_be_a_queue(self, broker, sub):
+        for key in {*sub._keys[1:], "{q}:b:1", "{q}:o:1", "{q}:bell:1", "{q}:claims", "fsdf:x"}:
+            with pytest.raises(ConfigurationError, match="choose another name"):
+                broker.valid_queue(key)
+
+    def test_dead_letters_of_others_are_listed_and_replayed(self, broker, client):
+        values = {"a": "no newline", "b": b'["r"]\n\xff', "c": b"\xff\n:0:0:\n{}", b"\xff": ""}
+        client.hset("{q}:letters", mapping=values)
+        client.zadd("{q}:dead", {"gone": 1, **dict.fromkeys(values, 2)})
+        letters = broker.dead_letters(Q)
+        assert len(letters) == 5
+        assert all(type(x.reason) is type(x.trace) is str for x in letters)
+        assert broker.replay(Q, ["a"]) == 1
+        assert broker.replay(Q) == 3
+        assert broker.size(Q) == (4, 0, 0, 0)
+        assert not broker.dead_letters(Q)
+
+    def test_equal_ids_of_others_are_two_dead_letters(self, broker, sub, client):
+        broker.publish([outgoing(n, Q) for n in range(2)])
+        found = take(sub, 2)
+        client.hset("{q}:letters", found[0].id, '["older", ""]\n:0:0:\n{}')
+        client.zadd("{q}:dead", {found[0].id: 1})
+        sub.settle([(d.lease, DeadLetter("bad")) for d in found])
+        assert {x.reason for x in broker.dead_letters(Q)} == {"older", "bad"}
+        assert broker.size(Q).dead == 3
+
     def test_key_of_another_type_rejects_its_messages_only(self, broker, client):
         client.set("taken", "x")
         with pytest.raises(PublishError) as caught:
@@ -376,7 +430,7 @@ class RedisLeases:
     def test_subscription_cut_off_longer_than_the_lease_holds_its_reaping(
         self, make, own_redis, monkeypatch
     ):
-        for module in ("redis_line", "redis_route"):
+        for module in ("redis_connection", "redis_route"):
             monkeypatch.setattr(f"fsdf_engine.brokers.{module}.TIMEOUT", 0.2)
         server = own_redis()
         with redis.Redis.from_url(server.url) as admin:  # else it would count as just restarted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlsplit
 
-from fsdf_engine import Options
+from fsdf_engine import Options, masked
 
 from ..exceptions import ImproperlyConfigured, NotYetSupported
 
@@ -29,7 +29,7 @@ def broker_options(url: object) -> Options:
     if scheme == "memory":
         return {"broker_kind": "memory"}
     raise NotYetSupported(
-        f"broker_url {scheme}:// is not in this version; there are redis://, rediss://,"
+        f"broker_url {masked(f'{scheme}://')} is not in this version; there are redis://, rediss://,"
         " redis+socket://, sqlite:/// and memory://"
     )
 
@@ -50,7 +50,7 @@ def result_options(url: object) -> Options | None:
     if scheme in ("memory", "cache+memory"):
         return {"result_store": "memory"}
     raise NotYetSupported(
-        f"result_backend {scheme}:// is not in this version; there are redis://, rediss://,"
+        f"result_backend {masked(f'{scheme}://')} is not in this version; there are redis://, rediss://,"
         " redis+socket://, db+sqlite:/// and cache+memory://"
     )
 
@@ -59,7 +59,8 @@ def _split(url: object, key: str) -> tuple[str, str]:
     if url is None:
         return "", ""
     if not isinstance(url, str):
-        raise NotYetSupported(f"{key}={url!r}: give one URL as text; several are not supported yet")
+        kind = type(url).__name__  # the URLs themselves may hold passwords
+        raise NotYetSupported(f"{key} is a {kind}: give one URL as text; several are not supported")
     if ";" in url:
         raise NotYetSupported(f"{key}: several URLs are not supported yet; give one")
     scheme = url.partition(":")[0].lower()

@@ -62,7 +62,7 @@ class Task:
                 f"{cls.__qualname__}.{made[0]}: a task's {made[0]} is not called in this version"
             )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, here and now."""
         return self.run(*args, **kwargs)
 
@@ -76,7 +76,7 @@ class Task:
 
     # ---------------------------------------------------------------- sending
 
-    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult:
+    def delay(self, /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Send a call; returns once the broker has it. `apply_async` with nothing but arguments."""
         if self.expires is not None:
             return self.apply_async(args, kwargs)
@@ -116,7 +116,7 @@ class Task:
         """Return the result of a call that anybody sent."""
         return self.app.AsyncResult(task_id)
 
-    def s(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def s(self, /, *args: Any, **kwargs: Any) -> NoReturn:
         """Not in this version."""
         raise NotYetSupported("signatures and the canvas are not implemented in this version")
 

@@ -60,6 +60,7 @@ class Worker:
         queues = list(self.queues) or [self.app.conf.task_default_queue]
         self._greet(mode, size, queues)
         self._report()
+        self.app.engine.reports = False  # they are told as Celery tells them
         self.app.engine.listeners.add("run_ended", _tell)
         pool = self._make_pool(mode, size)
         try:
@@ -112,11 +113,11 @@ class Worker:
         """Warm shutdown at the first signal, cold at the second, or at once at SIGQUIT. Blocks."""
         number = signals.next()
         if number != getattr(signal, "SIGQUIT", None):
-            log.warning("Warm shutdown: waiting for running tasks; a second signal ends at once")
             threading.Thread(target=self._drain, args=(signals,), daemon=True).start()
+            _say("Warm shutdown: waiting for running tasks; a second signal ends at once")
             if not (number := signals.next()):
                 return 0
-        log.warning("Cold shutdown: what runs goes back to its queue")
+        _say("Cold shutdown: what runs goes back to its queue")
         end_fast(handles, 128 + number)
         return 128 + number
 
@@ -175,6 +176,11 @@ def _tell(job: Job, outcome: outcomes.Outcome) -> None:
     else:
         state = OF_OUTCOME.get(kind.__name__.lower(), kind.__name__.upper())
         log.warning("Task %s[%s] %s: %s", job.plan.name, job.id, state, outcomes.describe(outcome))
+
+
+def _say(text: str) -> None:
+    """Log in a thread: who has stopped reading the log keeps no signal from being followed."""
+    threading.Thread(target=log.warning, args=(text,), daemon=True).start()
 
 
 def resolve_plan(wire_queue: str, name: str) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from ..contracts import (
+    Again,
     Broker,
     Capability,
     DeadMessage,
@@ -17,7 +18,7 @@ from ..contracts import (
     Settlement,
     Subscription,
 )
-from ..green import offload
+from ..offload import Offload
 
 __all__ = ["GreenBroker"]
 
@@ -37,7 +38,11 @@ class GreenBroker(Broker):
         super().__init__(broker.url)
         self.broker = broker
         self.capabilities = broker.capabilities | Capability.GREEN_SAFE
-        self._call = offload()
+        self._call = Offload()
+
+    @property
+    def address(self) -> str:
+        return self.broker.address
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         self._call(self.broker.publish, batch)
@@ -48,14 +53,17 @@ class GreenBroker(Broker):
     def size(self, queue: str) -> QueueSize:
         return self._call(self.broker.size, queue)
 
+    def queues(self) -> Sequence[str]:
+        return self._call(self.broker.queues)
+
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         return self._call(self.broker.purge, queue, parts)
 
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         return self._call(self.broker.dead_letters, queue, limit, offset)
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
-        return self._call(self.broker.replay, queue, ids)
+    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+        return self._call(self.broker.replay, queue, ids, again)
 
     def check(self) -> None:
         self._call(self.broker.check)
@@ -72,6 +80,10 @@ class _GreenSubscription(Subscription):
 
     def wait(self, timeout: float) -> None:
         self._call(self._subscription.wait, timeout)
+
+    @property
+    def emptied(self) -> bool:  # type: ignore[override]
+        return self._subscription.emptied
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         return self._call(self._subscription.fetch, limit, max_bytes)  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import ClassVar
 
 from ..contracts import (
+    Again,
     Broker,
     Capability,
     DeadMessage,
@@ -111,6 +112,10 @@ class MemoryBroker(Broker):
         super().__init__(url)
         self._queues: dict[str, _Queue] = {}
 
+    @property
+    def address(self) -> str:
+        return "of this process"
+
     def _queue(self, name: str) -> _Queue:
         return self._queues.get(name) or self._queues.setdefault(name, _Queue())
 
@@ -135,6 +140,9 @@ class MemoryBroker(Broker):
             leased = sum(len(batch.left) for batch in q.batches.values())
             return QueueSize(sum(map(len, q.ready.values())), len(q.delayed), leased, len(q.dead))
 
+    def queues(self) -> Sequence[str]:
+        return sorted(name for name in list(self._queues) if any(self.size(name)))
+
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         q, count = self._queue(queue), 0
         with q.changed:
@@ -158,12 +166,13 @@ class MemoryBroker(Broker):
             letters = [letter for _, letter in reversed(q.dead.values())]
         return letters[offset : offset + limit]
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
         q = self._queue(queue)
         with q.changed:
             wanted: Iterable[str] = list(q.dead) if ids is None else ids
             entries = [found[0] for id in wanted if (found := q.dead.pop(id, None))]
             for entry in entries:
+                entry.id, entry.body = f"{next(q.ids)}", again(entry.body)
                 entry.deliveries, entry.state = 0, None
                 q.add(entry)
             q.changed.notify_all()

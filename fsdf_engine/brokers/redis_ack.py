@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
@@ -10,8 +9,8 @@ from typing import Any, ClassVar
 from ..contracts import Capability, Delivery, LeaseId, Settlement, Subscription
 from ..outcomes import Ack
 from .redis_ack_scripts import ACK, BATCH, EXTEND, RETURN
-from .redis_line import Command
-from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments
+from .redis_connection import Command
+from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments, opened
 
 __all__ = ["RedisAckBroker"]
 
@@ -42,13 +41,9 @@ class _AckSubscription(RedisQueueSubscription):
             token = batch[len(self._batch) :]
             if entries:
                 for n in range(entries):
-                    head, _, body = items[n].partition(b"\n")
-                    id, lost, _, state = head.decode().split(":", 3)
+                    id, lost, _, state, body = opened(items[n])
                     lease = (batch, bytes([129 + n]))
-                    known = json.loads(state) if state else None
-                    found.append(
-                        Delivery(lease, body, id or token + _SUFFIXES[n], int(lost), known)
-                    )
+                    found.append(Delivery(lease, body, id or token + _SUFFIXES[n], lost, state))
                 del items[:entries]
             # map() leaves the loop to C: this is the hot path
             end = entries + len(items)
@@ -88,7 +83,7 @@ class _AckSubscription(RedisQueueSubscription):
         others: list[tuple[LeaseId, tuple[Any, ...]]],
     ) -> Collection[LeaseId]:
         """Send; return the leases that were not ours."""
-        replies = self._lines.line(self._queue).call(*commands)
+        replies = self._connections.to(self._queue).call(*commands)
         lost: list[LeaseId] = []
         if acks and (gone := replies[0]):
             owners = list(acks)
@@ -103,6 +98,6 @@ class _AckSubscription(RedisQueueSubscription):
         owners = list(dict.fromkeys([owner for owner, _ in leases]))
         if not owners:
             return ()
-        [ours] = self._lines.line(self._queue).call(EXTEND(self._keys, self._lease, *owners))
+        [ours] = self._connections.to(self._queue).call(EXTEND(self._keys, self._lease, *owners))
         held = {owner for owner, kept in zip(owners, ours) if kept}
         return [lease for lease in leases if lease[0] in held]

@@ -19,11 +19,11 @@ A place is one byte: 1..120 of a bare body, 129..248 of an entry.
 
 from __future__ import annotations
 
-from .redis_line import ALWAYS, Script
+from .redis_connection import ALWAYS, Script
 
 __all__ = [
-    "ACK", "BATCH", "CLAIM", "DELAY", "EXTEND", "FORGET", "GIVE_BACK", "LETTERS", "LOOK", "PURGE",
-    "REPLAY", "RETURN", "SCRIPTS", "SIZE", "keys_of",
+    "ACK", "BATCH", "CLAIM", "DELAY", "ENTRY", "EXTEND", "FORGET", "GIVE_BACK", "LETTERS", "LOOK",
+    "PURGE", "REPLAY", "RETURN", "SCRIPTS", "SIZE", "keys_of",
 ]  # fmt: skip
 
 BATCH = 120  # messages under one lease: what one HSET and one Lua unpack take well
@@ -32,8 +32,8 @@ BATCH = 120  # messages under one lease: what one HSET and one Lua unpack take w
 def keys_of(queue: str) -> tuple[str, ...]:
     """Return the keys of a queue, in the order that every script expects."""
     side = ("again", "delayed", "leases", "waiters", "dead", "letters")
-    lines = (f"p:{priority}" for priority in range(1, 10))
-    return (queue, *[f"{{{queue}}}:{name}" for name in (*side, *lines)])
+    connections = (f"p:{priority}" for priority in range(1, 10))
+    return (queue, *[f"{{{queue}}}:{name}" for name in (*side, *connections)])
 
 
 _NOW = """
@@ -41,18 +41,59 @@ local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
 """
 
-_ENTRY = """
-local function parts(batch, place, value)
-  local derived = string.match(batch, '[^:]*$') .. '-' .. string.byte(place) % 128
-  if string.byte(place) < 128 then return derived, 0, 0, '', value end
-  local id, lost, priority, state, start = string.match(value, '^([^:]*):(%d+):(%d):([^\\n]*)\\n()')
-  return id == '' and derived or id, tonumber(lost), tonumber(priority), state,
-    string.sub(value, start)
+# What is not of this form is a body that another program has put where entries are. `join` puts a
+# delayed message in line, `return_ended` what an ended lease held; where that fails, because the
+# lease is none of ours, it is tried again in a minute and keeps nobody waiting.
+ENTRY = """
+local function head(value)
+  local id, lost, priority, state, start =
+    string.match(value, '^([%w/_-]*):(%d+):(%d):([^\\n]*)\\n()')
+  if id and #lost < 10 then
+    return id, tonumber(lost), tonumber(priority), state, string.sub(value, start)
+  end
 end
 local function entry(id, lost, priority, state, body)
   return id .. ':' .. lost .. ':' .. priority .. ':' .. state .. '\\n' .. body
 end
 local function line_of(priority) return KEYS[priority > 0 and 7 + priority or 2] end
+local function join(value)
+  local fresh = string.byte(value) == 126
+  local id, _, priority, _, body = head(fresh and string.sub(value, 2) or value)
+  if not id then redis.call('RPUSH', KEYS[1], value)
+  elseif not fresh then redis.call('RPUSH', line_of(priority), value)
+  elseif priority == 0 then redis.call('RPUSH', KEYS[1], body)
+  else redis.call('RPUSH', line_of(priority), entry('', 0, priority, '', body)) end
+end
+local function ours(held, kind)
+  local start = string.sub(KEYS[2], 1, -6) .. kind -- {q}:again
+  return string.sub(held, 1, #start) == start
+end
+local function return_ended(kind, from, now, bring_back)
+  for _, held in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], from, now, 'LIMIT', 0, 8)) do
+    if not ours(held, kind) then redis.call('ZREM', KEYS[4], held)
+    elseif not pcall(bring_back, held, 1) then redis.call('ZADD', KEYS[4], now + 60, held) end
+  end
+end
+local function bury(dead, letters, now, id, told, n, priority, body)
+  while redis.call('HEXISTS', letters, id) == 1 do id = id .. '_' end -- ids of others may be equal
+  redis.call('ZADD', dead, now, id)
+  redis.call('HSET', letters, id, told .. '\\n' .. entry(id, n, priority, '', body))
+end
+local function letter(value)
+  return string.sub(value, string.match(value, '^%[[^\\n]*%]\\n()') or 1)
+end
+"""
+
+_ENTRY = (
+    ENTRY
+    + """
+local function parts(batch, place, value)
+  local derived = string.match(batch, '[^:]*$') .. '-' .. string.byte(place) % 128
+  local id, lost, priority, state, body
+  if string.byte(place) > 128 then id, lost, priority, state, body = head(value) end
+  if not id then return derived, 0, 0, '', value end
+  return id == '' and derived or id, lost, priority, state, body
+end
 local function bring_back(batch, more)
   local left, places, all = {}, {}, redis.call('HGETALL', batch)
   for i = 1, #all, 2 do
@@ -66,6 +107,7 @@ local function bring_back(batch, more)
   redis.call('UNLINK', batch); redis.call('ZREM', KEYS[4], batch)
 end
 """
+)
 
 # ARGV 1 new batch, 2 limit, 3 max bytes, 4 lease ('': lease nothing), 5 age: seconds since the
 # server started ('': all expired leases are reaped, '-': none), 6 how many to pop at first,
@@ -83,18 +125,10 @@ if ARGV[7] ~= '' then redis.call('SREM', KEYS[5], ARGV[7]) end
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, limit)
 if #due > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[3], 0, #due - 1)
-  for i = #due, 1, -1 do
-    local _, _, priority, _, body = parts('', '\\129', due[i])
-    if string.byte(due[i]) ~= 126 then redis.call('RPUSH', line_of(priority), due[i])
-    elseif priority == 0 then redis.call('RPUSH', KEYS[1], body)
-    else redis.call('RPUSH', line_of(priority), entry('', 0, priority, '', body)) end
-  end
+  for i = #due, 1, -1 do join(due[i]) end
 end
 if ARGV[5] ~= '-' and now < tonumber(ARGV[8]) then
-  local from = ARGV[5] == '' and '-inf' or now - ARGV[5]
-  for _, batch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], from, now, 'LIMIT', 0, 8)) do
-    bring_back(batch, 1)
-  end
+  return_ended('b:', ARGV[5] == '' and '-inf' or now - ARGV[5], now, bring_back)
 end
 local items, bytes = {}, 0
 local function take(list)
@@ -206,9 +240,7 @@ for i = 1, #ARGV, 5 do
   else
     local id, n, priority, state, body = parts(batch, place, value)
     if ARGV[i + 2] == 'dead' then
-      redis.call('ZADD', KEYS[6], now, id)
-      local kept = entry(id, n, priority, '', body)
-      redis.call('HSET', KEYS[7], id, ARGV[i + 4] .. '\\n' .. kept)
+      bury(KEYS[6], KEYS[7], now, id, ARGV[i + 4], n, priority, body)
     else
       local back = entry(id, n, priority, ARGV[i + 4], body)
       if delay > 0 then redis.call('ZADD', KEYS[3], now + delay, back)
@@ -254,11 +286,12 @@ return ours
 # Reply: waiting, delayed, leased, dead. What is due waits. O(batches + log n).
 SIZE = Script(
     _NOW
+    + ENTRY
     + """
 local waiting, leased = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]), 0
 for i = 8, 16 do waiting = waiting + redis.call('LLEN', KEYS[i]) end
 for _, b in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-  leased = leased + redis.call('HLEN', b)
+  leased = leased + (ours(b, 'b:') and tonumber(redis.pcall('HLEN', b)) or 0)
 end
 local due = redis.call('ZCOUNT', KEYS[3], '-inf', now)
 return {waiting + due, redis.call('ZCARD', KEYS[3]) - due, leased, redis.call('HLEN', KEYS[7])}
@@ -268,6 +301,7 @@ return {waiting + due, redis.call('ZCARD', KEYS[3]) - due, leased, redis.call('H
 # ARGV the parts: waiting, delayed, leased, dead. Reply: how many messages went. O(batches + due).
 PURGE = Script(
     _NOW
+    + ENTRY
     + """
 local count = 0
 for _, part in ipairs(ARGV) do
@@ -280,7 +314,8 @@ for _, part in ipairs(ARGV) do
     count = count + redis.call('ZCARD', KEYS[3]); redis.call('UNLINK', KEYS[3])
   elseif part == 'leased' then
     for _, b in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-      count = count + redis.call('HLEN', b); redis.call('UNLINK', b)
+      local held = ours(b, 'b:') and tonumber(redis.pcall('HLEN', b))
+      if held then count = count + held; redis.call('UNLINK', b) end
     end
     redis.call('UNLINK', KEYS[4])
   else
@@ -304,25 +339,25 @@ return found
 """
 )
 
-# ARGV ids; none: the oldest 500. Puts them at the end of the line as new messages.
-# Reply: how many, a waiter to poke. O(ids * log n).
+# ARGV per dead letter: id, body. Puts them at the end of the line as new messages.
+# Reply: how many there were, a waiter to poke. O(ids * log n).
 REPLAY = Script(
     _ENTRY
     + """
-local count, poke, ids = 0, false, ARGV
-if #ids == 0 then ids = redis.call('ZRANGE', KEYS[6], 0, 499) end
-for _, id in ipairs(ids) do
+local count, poke = 0, false
+for n = 1, #ARGV, 2 do
+  local id, body = ARGV[n], ARGV[n + 1]
   local value = redis.call('HGET', KEYS[7], id)
   if value then
-    local old = string.sub(value, string.find(value, '\\n', 1, true) + 1)
-    local _, _, priority, _, body = parts('', '\\129', old)
+    local _, _, priority = parts('', '\\129', letter(value))
     if priority == 0 then redis.call('LPUSH', KEYS[1], body)
     else
       redis.call('LPUSH', line_of(priority), entry('', 0, priority, '', body)); poke = true
     end
-    redis.call('HDEL', KEYS[7], id); redis.call('ZREM', KEYS[6], id)
+    redis.call('HDEL', KEYS[7], id)
     count = count + 1
   end
+  redis.call('ZREM', KEYS[6], id)
 end
 return {count, poke and redis.call('SRANDMEMBER', KEYS[5])}
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Sequence
 from itertools import repeat
@@ -13,7 +12,6 @@ from ..contracts import (
     Delivery,
     LeaseId,
     Part,
-    QueueSize,
     Settlement,
     Subscription,
 )  # fmt: skip
@@ -22,8 +20,8 @@ from ..outcomes import Ack
 from .redis_ack_scripts import BATCH, EXTEND
 from .redis_ack_scripts import SCRIPTS as LIST_SCRIPTS
 from .redis_brpoplpush_scripts import ACK, CLAIM, PURGE, RETURN, SCRIPTS, SIZE, keys_of
-from .redis_line import Command, Line, Lines, Unanswered
-from .redis_queue import PARTS, RedisQueueBroker, RedisQueueSubscription, arguments
+from .redis_connection import Command, Connection, Connections, Unanswered
+from .redis_queue import PARTS, RedisQueueBroker, RedisQueueSubscription, arguments, opened
 
 __all__ = ["RedisBrpopLpushBroker"]
 
@@ -41,13 +39,13 @@ class RedisBrpopLpushBroker(RedisQueueBroker):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._lines = Lines(url, (*LIST_SCRIPTS, SIZE, PURGE))
+        self._connections = Connections(url, (*LIST_SCRIPTS, SIZE, PURGE))
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
         return _OwnerSubscription(self.url, queue, lease)
 
-    def size(self, queue: str) -> QueueSize:
-        return QueueSize(*self._call(queue, SIZE(keys_of(queue))))
+    def _size(self, queue: str) -> Command:
+        return SIZE(keys_of(queue))
 
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         names = [name for part, name in PARTS.items() if part in parts]
@@ -62,8 +60,8 @@ class _OwnerSubscription(RedisQueueSubscription):
     def __init__(self, url: str, queue: str, lease: float) -> None:
         super().__init__(url, queue, lease)
         self._keys = keys_of(queue)
-        self._fetching = Line(url, (*SCRIPTS, *LIST_SCRIPTS), queue)
-        self._lines = Lines(url, (*SCRIPTS, *LIST_SCRIPTS))
+        self._fetching = Connection(url, (*SCRIPTS, *LIST_SCRIPTS), queue)
+        self._connections = Connections(url, (*SCRIPTS, *LIST_SCRIPTS))
         self._skew = 0.0  # the server's clock minus our monotonic one, once known
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
@@ -114,7 +112,7 @@ class _OwnerSubscription(RedisQueueSubscription):
         if others:
             groups = [value for lease, kind in others for value in (*lease, *arguments(kind))]
             commands.append(RETURN(self._keys, *groups))
-        replies = self._lines.line(self._queue).call(*commands)
+        replies = self._connections.to(self._queue).call(*commands)
         lost: list[LeaseId] = []
         if acks and (gone := replies[0]):
             flat = [(owner, place) for owner, places in acks.items() for place in places]
@@ -129,14 +127,12 @@ class _OwnerSubscription(RedisQueueSubscription):
         owners = list(dict.fromkeys([owner for owner, _ in leases]))
         if not owners:
             return ()
-        [ours] = self._lines.line(self._queue).call(EXTEND(self._keys, self._lease, *owners))
+        [ours] = self._connections.to(self._queue).call(EXTEND(self._keys, self._lease, *owners))
         held = {owner for owner, kept in zip(owners, ours) if kept}
         return [lease for lease in leases if lease[0] in held]
 
 
 def _returned(lease: LeaseId, entry: bytes, token: str) -> Delivery:
     """Return the delivery of an entry: what has been leased before, or has a priority."""
-    head, _, body = entry.partition(b"\n")
-    id, lost, _, state = head.decode().split(":", 3)
-    known = json.loads(state) if state else None
-    return Delivery(lease, body, id or f"{token}-{lease[1]}", int(lost), known)
+    id, lost, _, state, body = opened(entry)
+    return Delivery(lease, body, id or f"{token}-{lease[1]}", lost, state)

@@ -12,8 +12,9 @@ equal items are never mistaken for each other.
 
 from __future__ import annotations
 
+from .redis_ack_scripts import ENTRY
 from .redis_ack_scripts import keys_of as keys_of_lists
-from .redis_line import ALWAYS, Script
+from .redis_connection import ALWAYS, Script
 
 __all__ = ["ACK", "CLAIM", "PURGE", "RETURN", "SCRIPTS", "SIZE", "keys_of"]
 
@@ -24,20 +25,18 @@ def keys_of(queue: str) -> tuple[str, ...]:
     return (*keys[:3], f"{{{queue}}}:claims", *keys[4:])
 
 
-_COMMON = """
+_COMMON = (
+    ENTRY
+    + """
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
 local function parts(owner, place, mark, item)
   local derived = string.match(owner, '[^:]*$') .. '-' .. place
-  if mark == 'b' then return derived, 0, 0, '', item end
-  local id, lost, priority, state, start = string.match(item, '^([^:]*):(%d+):(%d):([^\\n]*)\\n()')
-  return id == '' and derived or id, tonumber(lost), tonumber(priority), state,
-    string.sub(item, start)
+  local id, lost, priority, state, body
+  if mark ~= 'b' then id, lost, priority, state, body = head(item) end
+  if not id then return derived, 0, 0, '', item end
+  return id == '' and derived or id, lost, priority, state, body
 end
-local function entry(id, lost, priority, state, body)
-  return id .. ':' .. lost .. ':' .. priority .. ':' .. state .. '\\n' .. body
-end
-local function line_of(priority) return KEYS[priority > 0 and 7 + priority or 2] end
 local function sides() return redis.call('EXISTS', KEYS[2], unpack(KEYS, 8, 16)) > 0 end
 local function settle(owner, marks, places)
   local left = table.concat(marks)
@@ -66,6 +65,7 @@ local function bring_back(owner, counted)
   redis.call('UNLINK', owner); redis.call('ZREM', KEYS[4], owner)
 end
 """
+)
 
 # ARGV as for CLAIM of `redis_ack_scripts`, but 6: when the caller sent this by our clock ('':
 # unknown); 8+: lists that were leased but never received. What is due, what was not received and
@@ -80,18 +80,12 @@ if ARGV[7] ~= '' then redis.call('SREM', KEYS[5], ARGV[7]) end
 local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, limit)
 for i = #due, 1, -1 do
   redis.call('ZREM', KEYS[3], due[i])
-  local _, _, priority, _, body = parts('', 0, 'e', due[i])
-  if string.byte(due[i]) ~= 126 then redis.call('RPUSH', line_of(priority), due[i])
-  elseif priority == 0 then redis.call('RPUSH', KEYS[1], body)
-  else redis.call('RPUSH', line_of(priority), entry('', 0, priority, '', body)) end
+  join(due[i])
 end
 for i = #ARGV, 8, -1 do bring_back(ARGV[i], 0) end
 local late = ARGV[6] == '' or now - ARGV[6] > math.max(ARGV[4] / 3, 0.25)
 if ARGV[5] ~= '-' and not late then
-  local from = ARGV[5] == '' and '-inf' or now - ARGV[5]
-  for _, lost in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], from, now, 'LIMIT', 0, 8)) do
-    bring_back(lost, 1)
-  end
+  return_ended('o:', ARGV[5] == '' and '-inf' or now - ARGV[5], now, bring_back)
 end
 local items, bytes = {}, 0
 local function take(list)
@@ -157,8 +151,7 @@ for i = 1, #ARGV, 5 do
     marks[place] = '-'
     settle(owner, marks, {place})
     if ARGV[i + 2] == 'dead' then
-      redis.call('ZADD', KEYS[6], now, id)
-      redis.call('HSET', KEYS[7], id, ARGV[i + 4] .. '\\n' .. entry(id, n, priority, '', body))
+      bury(KEYS[6], KEYS[7], now, id, ARGV[i + 4], n, priority, body)
     else
       local back = entry(id, n, priority, ARGV[i + 4], body)
       if delay > 0 then redis.call('ZADD', KEYS[3], now + delay, back)
@@ -173,8 +166,9 @@ return {poke and redis.call('SRANDMEMBER', KEYS[5]), lost}
 
 _LEASED = """
 local function leased(owner)
-  local _, settled = string.gsub(redis.call('LINDEX', owner, 0) or '', '[be]', '')
-  return settled
+  local marks = ours(owner, 'o:') and redis.pcall('LINDEX', owner, 0)
+  local _, held = string.gsub(type(marks) == 'string' and marks or '', '[be]', '')
+  return held
 end
 """
 
@@ -210,7 +204,8 @@ if parts.delayed then
 end
 if parts.leased then
   for _, owner in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-    count = count + leased(owner); redis.call('UNLINK', owner)
+    local held = leased(owner)
+    if held > 0 then count = count + held; redis.call('UNLINK', owner) end
   end
   redis.call('UNLINK', KEYS[4])
 end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from ..contracts import Delivery, LeaseId, Settlement, Subscription
 from ..outcomes import Ack
 from .redis_ack_scripts import RETURN
-from .redis_line import Unanswered
-from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments
+from .redis_connection import Unanswered
+from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments, opened
 
 __all__ = ["RedisBroker"]
 
@@ -44,10 +43,8 @@ class _ListSubscription(RedisQueueSubscription):
                 id, lost, rest, body = f"{token}-{n + 1}", 0, ":0:0:", item
                 state = None
                 if n < entries:
-                    head, _, body = item.partition(b"\n")
-                    known, count, priority, text = head.decode().split(":", 3)
-                    id, lost, rest = known or id, int(count), f":{count}:{priority}:"
-                    state = json.loads(text) if text else None
+                    known, lost, priority, state, body = opened(item)
+                    id, rest = known or id, f":{lost}:{priority}:"
                 found.append(Delivery(((token, n, id + rest), body), body, id, lost, state))
         return found
 
@@ -60,7 +57,7 @@ class _ListSubscription(RedisQueueSubscription):
             told += (head.encode() + b"\n" + body, "", *arguments(verdict))
         if told:
             try:
-                [(waiter, _)] = self._lines.line(self._queue).call(RETURN(self._keys, *told))
+                [(waiter, _)] = self._connections.to(self._queue).call(RETURN(self._keys, *told))
                 self._poke(waiter)
             except Unanswered:  # perhaps they are stored: a repeat could make two of each
                 _log.warning("%d messages of %s are perhaps lost", len(kept), self._queue)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from ..contracts import (
+    Again,
     Broker,
     Capability,
     DeadMessage,
@@ -22,8 +24,8 @@ from ..contracts import (
     QueueSize,
     Subscription,
 )  # fmt: skip
-from ..errors import BrokerError, PublishError, ServerRefused, Unavailable
-from ..outcomes import DeadLetter, Release, Verdict
+from ..errors import BrokerError, ConfigurationError, PublishError, ServerRefused, Unavailable
+from ..outcomes import DeadLetter, Release, State, Verdict, state_of
 from .redis_ack_scripts import (
     BATCH,
     CLAIM,
@@ -38,12 +40,22 @@ from .redis_ack_scripts import (
     SIZE,
     keys_of,
 )  # fmt: skip
-from .redis_line import Command, Line, Lines, Unanswered, failure
+from .redis_connection import Command, Connection, Connections, Unanswered, failure
+from .redis_names import holding
 
-__all__ = ["RedisQueueBroker", "RedisQueueSubscription", "arguments"]
+__all__ = ["RedisQueueBroker", "RedisQueueSubscription", "arguments", "opened"]
 
 CHUNK = 1000  # bodies per LPUSH: bounds how long one command holds the server
 PARTS = {Part.WAITING: "waiting", Part.DELAYED: "delayed", Part.LEASED: "leased", Part.DEAD: "dead"}
+PAGE = 100  # dead letters per replay: each may be large
+# Of all Redis brokers: they may share a server.
+_SIDE_KEY = re.compile(
+    r"\{(.*)\}:(?:again|bell|claims|dead|delayed|leases|letters|owners|states|waiters"
+    r"|[ps]:\d|(?:b|o|bell):.*)",
+    re.DOTALL,
+)
+_OURS = "fsdf:"
+_HEAD = re.compile(rb"([\w/-]*):(\d{1,9}):(\d):([^\n]*)\n")
 LONGEST = 300.0  # seconds of one wait; waiters are forgotten after an hour
 
 
@@ -57,6 +69,29 @@ def arguments(verdict: Verdict) -> tuple[Any, ...]:
     return ()
 
 
+def opened(entry: bytes) -> tuple[str, int, int, State | None, bytes]:
+    """Return the id, the leases lost, the priority, the state and the body of an entry.
+
+    What is no entry, because another program has written it, is a body.
+    """
+    if (found := _HEAD.match(entry)) is None:
+        return "", 0, 0, None, entry
+    id, lost, priority, state = found.groups()
+    known = state_of(state) if state else None
+    return id.decode(), int(lost), int(priority), known, entry[found.end() :]
+
+
+def letter(id: bytes, died_at: bytes, value: bytes | None) -> DeadMessage:
+    """Return a dead letter as it is stored, whoever has stored it."""
+    told, _, entry = (value or b"").partition(b"\n")
+    try:
+        reason, trace = json.loads(told)
+    except (TypeError, ValueError):
+        reason, trace, entry = "another program has put it here", "", value or b""
+    name = id.decode(errors="backslashreplace")
+    return DeadMessage(name, opened(entry)[4], str(reason), str(trace), float(died_at))
+
+
 class _Parcel(NamedTuple):
     """A command, and the messages that it stores; other than LPUSH it answers a waiter to poke."""
 
@@ -65,21 +100,22 @@ class _Parcel(NamedTuple):
     items: list[Outgoing]
 
 
-def poke(line: Line, queue: str, id: Any) -> None:
+def poke(connection: Connection, queue: str, id: Any) -> None:
     """Unblock one waiter; forget those that wait no longer. Sends."""
     # what it tells of is stored already, and a waiter looks again by itself after its lease
     with contextlib.suppress(BrokerError, ServerRefused):
         while id:
-            [reply] = line.exchange([("CLIENT", "UNBLOCK", int(id))])
+            [reply] = connection.exchange([("CLIENT", "UNBLOCK", id)])
             if reply == 1:
                 return
-            [id] = line.call(FORGET(keys_of(queue), id))
+            [id] = connection.call(FORGET(keys_of(queue), id))
 
 
 class RedisQueueBroker(Broker):
     """The sending half, and what is counted, listed and purged."""
 
     setting: ClassVar[str] = "REDIS_URL"
+    kind: ClassVar[str] = "list"  # the type of a queue's own key
     capabilities: ClassVar[Capability] = (
         Capability.DELAY | Capability.PRIORITY | Capability.DEAD_LETTER | Capability.SIZE
         | Capability.SHARED | Capability.ORDERED | Capability.GREEN_SAFE
@@ -87,21 +123,34 @@ class RedisQueueBroker(Broker):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._lines = Lines(url, SCRIPTS)
+        self._connections = Connections(url, SCRIPTS)
+
+    @classmethod
+    def valid_queue(cls, name: str) -> None:
+        super().valid_queue(name)
+        if found := _SIDE_KEY.fullmatch(name):
+            raise ConfigurationError(
+                f"the queue's name {name!r} is a key in which Redis brokers keep the state of queue"
+                f" {found[1]!r}; choose another name"
+            )
+        if name.startswith(_OURS):
+            raise ConfigurationError(
+                f"the queue's name {name!r} begins as the keys of results do; choose another name"
+            )
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         queues: dict[str, list[Outgoing]] = {}
         for item in batch:
             queues.setdefault(item.queue, []).append(item)
-        by_line: dict[Line, list[_Parcel]] = {}
+        by_connection: dict[Connection, list[_Parcel]] = {}
         for queue, items in queues.items():
-            by_line.setdefault(self._lines.line(queue), []).extend(_parcels(queue, items))
+            by_connection.setdefault(self._connections.to(queue), []).extend(_parcels(queue, items))
         rejected: list[Outgoing] = []
         unknown: list[Outgoing] = []
         reason: Exception | None = None
-        for line, parcels in by_line.items():
+        for connection, parcels in by_connection.items():
             try:
-                replies = line.exchange([parcel.command for parcel in parcels])
+                replies = connection.exchange([parcel.command for parcel in parcels])
             except (Unavailable, ServerRefused) as error:
                 reason = error
                 stored = unknown if isinstance(error, Unanswered) else rejected
@@ -112,14 +161,20 @@ class RedisQueueBroker(Broker):
                     reason = refused
                     rejected += parcel.items
                 elif parcel.command[0] != "LPUSH":
-                    poke(line, parcel.queue, reply)
+                    poke(connection, parcel.queue, reply)
         if reason:
             if len(rejected) == len(batch) and isinstance(reason, (Unavailable, ServerRefused)):
                 raise reason
             raise PublishError(rejected, unknown) from reason
 
     def size(self, queue: str) -> QueueSize:
-        return QueueSize(*self._call(queue, SIZE(keys_of(queue))))
+        return QueueSize(*self._call(queue, self._size(queue)))
+
+    def queues(self) -> Sequence[str]:
+        return holding(self._connections, self.kind, self._size)
+
+    def _size(self, queue: str) -> Command:
+        return SIZE(keys_of(queue))
 
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         names = [name for part, name in PARTS.items() if part in parts]
@@ -127,33 +182,37 @@ class RedisQueueBroker(Broker):
 
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         flat = self._call(queue, LETTERS(keys_of(queue), offset, limit))
-        found = []
-        for id, died_at, value in zip(flat[::3], flat[1::3], flat[2::3]):
-            told, _, body = value.split(b"\n", 2)
-            reason, trace = json.loads(told)
-            found.append(DeadMessage(id.decode(), body, reason, trace, float(died_at)))
-        return found
+        return [letter(*facts) for facts in zip(flat[::3], flat[1::3], flat[2::3])]
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
-        wanted, total = None if ids is None else list(ids), 0
-        while wanted is None or wanted:
-            some = wanted[:500] if wanted else []
-            count, waiter = self._call(queue, REPLAY(keys_of(queue), *some))
-            poke(self._lines.line(queue), queue, waiter)
-            total += count
-            if wanted is None and count < 500:
-                break
-            wanted = wanted and wanted[500:]
+    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+        connection, total = self._connections.to(queue), 0
+        # All: those that there are now, for what runs meanwhile may bury others.
+        [(seconds, micros)] = connection.call(("TIME",))
+        now = f"{int(seconds)}.{int(micros):06}"
+        oldest = ("ZRANGE", f"{{{queue}}}:dead", "-inf", now, "BYSCORE", "LIMIT", 0, PAGE)
+        wanted: Any = None if ids is None else list(ids)
+        while some := connection.call(oldest)[0] if wanted is None else wanted[:PAGE]:
+            [found] = connection.call(("HMGET", f"{{{queue}}}:letters", *some))
+            told = [(id, again(letter(b"", b"0", value).body) if value else b"")
+                    for id, value in zip(some, found)]  # fmt: skip
+            total += self._send_again(connection, queue, [part for pair in told for part in pair])
+            wanted = wanted and wanted[PAGE:]
         return total
 
+    def _send_again(self, connection: Connection, queue: str, told: Sequence[Any]) -> int:
+        """Put letters (id, body, id, body, ...) back in line; return how many there were."""
+        [(count, waiter)] = connection.call(REPLAY(keys_of(queue), *told))
+        poke(connection, queue, waiter)
+        return int(count)
+
     def check(self) -> None:
-        self._lines.line().open()
+        self._connections.to().open()
 
     def close(self) -> None:
-        self._lines.close()
+        self._connections.close()
 
     def _call(self, queue: str, command: Command) -> Any:
-        return self._lines.line(queue).call(command)[0]
+        return self._connections.to(queue).call(command)[0]
 
 
 def _parcels(queue: str, items: list[Outgoing]) -> list[_Parcel]:
@@ -201,8 +260,10 @@ class RedisQueueSubscription(Subscription):
     def __init__(self, url: str, queue: str, lease: float) -> None:
         self._queue, self._lease, self._keys = queue, lease, keys_of(queue)
         self._batch = f"{{{queue}}}:b:"
-        self._fetching = Line(url, SCRIPTS, queue)  # blocks in wait()
-        self._lines = Lines(url, SCRIPTS)  # everything else: the outbox's, the keeper's, wake()
+        self._fetching = Connection(url, SCRIPTS, queue)  # blocks in wait()
+        self._connections = Connections(
+            url, SCRIPTS
+        )  # everything else: the outbox's, the keeper's, wake()
         self._fetches = 0  # counts tokens
         self._chunk = 8  # how many to pop at first, from the size of the last bodies
         self._waiting = self._woken = False
@@ -249,7 +310,7 @@ class RedisQueueSubscription(Subscription):
                 self._unblock()
 
     def _unblock(self) -> None:
-        self._lines.line(self._queue).exchange([("CLIENT", "UNBLOCK", self._fetching.id)])
+        self._connections.to(self._queue).exchange([("CLIENT", "UNBLOCK", self._fetching.id)])
 
     def _grace(self) -> float:
         """Return for how long after an outage owners may extend before anything is reaped."""
@@ -303,9 +364,10 @@ class RedisQueueSubscription(Subscription):
         self._waiter = ""
         self._missed.clear()
         found = []
-        for batch, (entries, waiter, items, clock) in zip(batches, replies):
+        for batch, part, (entries, waiter, items, clock) in zip(batches, parts, replies):
             self._fetching.clock = float(clock) - time.monotonic()  # it may have been set
             self._poke(waiter)
+            self.emptied = len(items) < part and sum(map(len, items)) < room
             if items:
                 found.append((batch, entries, items))
                 typical = sum(map(len, items)) // len(items) + 1
@@ -314,8 +376,8 @@ class RedisQueueSubscription(Subscription):
 
     def _poke(self, waiter: Any) -> None:
         if waiter:
-            poke(self._lines.line(self._queue), self._queue, waiter)
+            poke(self._connections.to(self._queue), self._queue, waiter)
 
     def close(self) -> None:
         self._fetching.close()
-        self._lines.close()
+        self._connections.close()

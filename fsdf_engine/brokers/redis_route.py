@@ -7,6 +7,8 @@ URLs: `redis://[[user]:password@]host:port/db`, `rediss://` (TLS), `unix:///path
 
 from __future__ import annotations
 
+import re
+import socket
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -24,7 +26,21 @@ except ImportError as error:
 
 __all__ = ["TIMEOUT", "Route"]
 
+_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 TIMEOUT = 5.0  # seconds to connect, and for each answer
+_ASKED = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds idle, between, tries
+_KEEPALIVE = {getattr(socket, k): n for k, n in _ASKED.items() if hasattr(socket, k)}
+
+
+class _Wrong(ValueError):
+    """What is wrong with a URL, in words of ours that quote nothing of it."""
+
+
+def _sound(scheme: str, rest: str) -> bool:
+    """Say whether the credentials end where a parser sees their end, so that no part of a password
+    is taken for a host, a path or an option."""
+    host, path = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    return "@" in host or not host if scheme == "unix" else "@" not in path
 
 
 class Route:
@@ -36,21 +52,26 @@ class Route:
         self._scheme, plus, self.kind = scheme.partition("+")
         try:
             if self._scheme not in ("redis", "rediss", "unix") or (plus and not self._finds()):
-                raise ValueError("use redis://, rediss://, unix://, redis+sentinel:// or +cluster")
+                raise _Wrong("use redis://, rediss://, unix://, redis+sentinel:// or +cluster")
+            if not _sound(self._scheme, rest):
+                raise _Wrong("write / ? # and @ in a password or an option as %2F %3F %23 %40")
             if self.kind == "sentinel":
                 rest = self._sentinels(rest)
             pool = redis.ConnectionPool.from_url(f"{self._scheme}://{rest}")
         except (ValueError, TypeError) as error:
-            reason = "" if "@" in rest else f" ({error})"  # it may quote a part of the password
-            raise ConfigurationError(f"wrong Redis URL {self.masked!r}{reason}") from None
+            place = url.partition("?")[0]
+            quotes = masked(place) != place and not isinstance(error, _Wrong)  # the password, too
+            reason = "compare with redis://:password@host:6379/0" if quotes else error
+            raise ConfigurationError(f"wrong Redis URL {self.masked!r}: {reason}") from None
         self._class = pool.connection_class
         self._options: dict[str, Any] = {
             "socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
             **pool.connection_kwargs, "protocol": 2, "decode_responses": False,
             "health_check_interval": 0, "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         }  # fmt: skip
         if self._scheme == "unix":
-            del self._options["socket_keepalive"]
+            del self._options["socket_keepalive"], self._options["socket_keepalive_options"]
         try:
             self._class(**self._options)  # not connected: a wrong option is an error now
         except (redis.RedisError, TypeError) as error:
@@ -67,7 +88,7 @@ class Route:
         self._hosts = [(h, int(p)) if colon else (p, 26379) for h, colon, p in pairs]
         self._service, _, db = parts.path.strip("/").partition("/")
         if not self._service:
-            raise ValueError("name the service: redis+sentinel://host:port/service/db")
+            raise _Wrong("name the service: redis+sentinel://host:port/service/db")
         query = dict(parse_qsl(parts.query))
         self._secret = unquote(query.pop("sentinel_password", "")) or None
         options = "&".join(f"{k}={v}" for k, v in query.items())
@@ -82,7 +103,7 @@ class Route:
             host, port = ask.discover_master(self._service)
             options = {**options, "host": host, "port": port}
         elif self.kind == "cluster":
-            names = ("host", "port", "username", "password")
+            names = ("host", "port", "username", "password", "retry", *_TIMEOUTS)
             known = {k: v for k, v in options.items() if k in names or k.startswith("ssl_")}
             tls = self._scheme == "rediss"
             cluster: Any = redis.cluster.RedisCluster(**known, ssl=tls, protocol=2)

@@ -8,7 +8,6 @@ blocking read that leases would choose one of them.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -23,14 +22,13 @@ from ..contracts import (
     LeaseId,
     Outgoing,
     Part,
-    QueueSize,
     Settlement,
     Subscription,
 )  # fmt: skip
 from ..errors import PublishError, ServerRefused, Unavailable
-from ..outcomes import Ack
+from ..outcomes import Ack, state_of
 from .redis_ack_scripts import LETTERS
-from .redis_line import Command, Line, Lines, Unanswered, failure
+from .redis_connection import Command, Connection, Connections, Unanswered, failure
 from .redis_queue import PARTS, RedisQueueBroker, arguments
 from .redis_stream_counts import PURGE, REPLAY, SIZE
 from .redis_stream_scripts import (
@@ -54,25 +52,26 @@ _TOKENS = [(priority, 1) for priority in range(10)]  # of what is handed out for
 class RedisStreamBroker(RedisQueueBroker):
     """A stream per priority; dead letters and delayed messages are kept as for the list brokers."""
 
+    kind: ClassVar[str] = "stream"
     capabilities: ClassVar[Capability] = RedisQueueBroker.capabilities | Capability.LEASE
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._lines = Lines(url, (DELAY, SIZE, PURGE, LETTERS, REPLAY))
+        self._connections = Connections(url, (DELAY, SIZE, PURGE, LETTERS, REPLAY))
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         queues: dict[str, list[Outgoing]] = {}
         for item in batch:
             queues.setdefault(item.queue, []).append(item)
-        by_line: dict[Line, list[_Parcel]] = {}
+        by_connection: dict[Connection, list[_Parcel]] = {}
         for queue, items in queues.items():
-            by_line.setdefault(self._lines.line(queue), []).extend(_parcels(queue, items))
+            by_connection.setdefault(self._connections.to(queue), []).extend(_parcels(queue, items))
         rejected: list[Outgoing] = []
         unknown: list[Outgoing] = []
         reason: Exception | None = None
-        for line, parcels in by_line.items():
+        for connection, parcels in by_connection.items():
             try:
-                replies = line.exchange([command for command, _ in parcels])
+                replies = connection.exchange([command for command, _ in parcels])
             except (Unavailable, ServerRefused) as error:
                 reason = error
                 lost = unknown if isinstance(error, Unanswered) else rejected
@@ -90,23 +89,15 @@ class RedisStreamBroker(RedisQueueBroker):
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
         return _StreamSubscription(self.url, queue, lease)
 
-    def size(self, queue: str) -> QueueSize:
-        return QueueSize(*self._call(queue, SIZE(keys_of(queue))))
+    def _size(self, queue: str) -> Command:
+        return SIZE(keys_of(queue))
 
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         names = [name for part, name in PARTS.items() if part in parts]
         return int(self._call(queue, PURGE(keys_of(queue), *names)))
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
-        keys, total = keys_of(queue), 0
-        if ids is not None:
-            wanted = list(ids)
-            for start in range(0, len(wanted), CHUNK):
-                total += int(self._call(queue, REPLAY(keys, *wanted[start : start + CHUNK])))
-            return total
-        while count := int(self._call(queue, REPLAY(keys))):
-            total += count
-        return total
+    def _send_again(self, connection: Connection, queue: str, told: Sequence[Any]) -> int:
+        return int(connection.call(REPLAY(keys_of(queue), *told))[0])
 
 
 def _parcels(queue: str, items: Sequence[Outgoing]) -> Iterator[_Parcel]:
@@ -137,19 +128,21 @@ class _StreamSubscription(Subscription):
     def __init__(self, url: str, queue: str, lease: float) -> None:
         self._queue, self._lease, self._keys = queue, lease, keys_of(queue)
         self._name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(6).hex()}/{lease:.3f}"
-        self._fetching = Line(url, SCRIPTS, queue)  # blocks in wait()
-        self._lines = Lines(url, SCRIPTS)  # everything else: the outbox's, the keeper's, wake()
+        self._fetching = Connection(url, SCRIPTS, queue)  # blocks in wait()
+        self._connections = Connections(
+            url, SCRIPTS
+        )  # everything else: the outbox's, the keeper's, wake()
         self._look = 0.0  # seconds until something is due, as of the last empty fetch
-        self._seen: list[Any] = ["0-0"] * 11  # the last entries of the streams and the bell
+        self._seen: list[Any] = ["0-0"] * 11  # the last entries of the streams and of `bell`
         self._changing = threading.Lock()  # guards the next three
         self._waiting = self._woken = False
-        self._waits = 0  # every wait has a bell of its own, so that none takes another's ring
+        self._waits = 0  # each has a stream of its own: none takes the wake-up of another
         self._down: float | None = None  # since when the server does not answer
         self._hold_until = 0.0  # nothing is reaped before
         self._skew = 0.0  # the server's clock minus our monotonic one, once known
 
     @property
-    def _bell(self) -> str:
+    def _wakeup(self) -> str:
         return f"{self._keys[13]}:{self._name}:{self._waits}"
 
     def wait(self, timeout: float) -> None:
@@ -160,7 +153,7 @@ class _StreamSubscription(Subscription):
             self._waiting = True
             self._waits += 1
         seconds = max(0.001, min(timeout, self._look))
-        keys = (*self._keys[:10], self._keys[13], self._bell)
+        keys = (*self._keys[:10], self._keys[13], self._wakeup)
         block = int(seconds * 1000) + 1000  # the server looks at it ten times a second: ours counts
         peek = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", *keys, *self._seen, "0-0")
         try:
@@ -175,18 +168,18 @@ class _StreamSubscription(Subscription):
             if not self._waiting:
                 self._woken = True
                 return
-            bell = self._bell
-        ring = ("XADD", bell, "MAXLEN", 1, "*", "r", "1")
+            wakeup = self._wakeup
+        ring = ("XADD", wakeup, "MAXLEN", 1, "*", "r", "1")
         try:
-            self._line().call(ring, ("EXPIRE", bell, 60))
+            self._connection().call(ring, ("EXPIRE", wakeup, 60))
         except (Unavailable, ServerRefused):
             self._woken = True  # the wait ends by the same outage; the next one must not begin
 
     def _unblock(self) -> None:
-        self._line().call(("CLIENT", "UNBLOCK", self._fetching.id))
+        self._connection().call(("CLIENT", "UNBLOCK", self._fetching.id))
 
-    def _line(self) -> Line:
-        return self._lines.line(self._queue)
+    def _connection(self) -> Connection:
+        return self._connections.to(self._queue)
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         if limit < 1:
@@ -220,7 +213,7 @@ class _StreamSubscription(Subscription):
         """Return what was handed out before."""
         id, times, lost, origin, state = told.split(b" ", 4)
         lease = ((priority, int(times)), id)
-        kept = json.loads(state) if state else None
+        kept = state_of(state) if state else None
         return Delivery(lease, body, f"{self._queue}:{origin.decode()}", int(lost), kept)
 
     @contextlib.contextmanager
@@ -273,7 +266,7 @@ class _StreamSubscription(Subscription):
     def _lost(self, commands: list[Command], leases: list[list[LeaseId]]) -> list[LeaseId]:
         if not commands:
             return []
-        replies = self._line().call(*commands)
+        replies = self._connection().call(*commands)
         return [some[n] for some, reply in zip(leases, replies) for n in reply]
 
     def close(self) -> None:
@@ -281,7 +274,7 @@ class _StreamSubscription(Subscription):
         with contextlib.suppress(Unavailable, ServerRefused):
             self._fetching.call(CLOSE(self._keys, self._name))
         self._fetching.close()
-        self._lines.close()
+        self._connections.close()
 
 
 def _grouped(leases: Sequence[LeaseId]) -> Iterator[tuple[Any, list[bytes]]]:

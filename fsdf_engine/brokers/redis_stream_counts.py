@@ -92,19 +92,20 @@ return gone
 """
 )
 
-# ARGV ids; none: the oldest 500. Puts them at the end of the line as new messages. Reply: how many.
-# O(ids * log n).
+# ARGV per dead letter: id, body. Puts them at the end of the line as new messages. Reply: how many
+# there were. O(ids * log n).
 REPLAY = script("""
-local count, ids = 0, ARGV
-if #ids == 0 then ids = redis.call('ZRANGE', DEAD, 0, 499) end
-for _, id in ipairs(ids) do
+local count = 0
+for n = 1, #ARGV, 2 do
+  local id = ARGV[n]
   local value = redis.call('HGET', LETTERS, id)
   if value then
-    local s, rest = string.match(value, '^[^\\n]*\\n[^:]*:%d+:(%d):[^\\n]*\\n()')
-    redis.call('XADD', KEYS[s + 1], '*', 'body', string.sub(value, rest))
-    redis.call('HDEL', LETTERS, id); redis.call('ZREM', DEAD, id)
+    local _, _, s = head(letter(value))
+    redis.call('XADD', KEYS[(s or 0) + 1], '*', 'body', ARGV[n + 1])
+    redis.call('HDEL', LETTERS, id)
     count = count + 1
   end
+  redis.call('ZREM', DEAD, id)
 end
 return count
 """)

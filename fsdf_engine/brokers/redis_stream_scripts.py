@@ -20,7 +20,8 @@ whether it still holds. What is released or orphaned is pending for the consumer
 
 from __future__ import annotations
 
-from .redis_line import ALWAYS, Script
+from .redis_ack_scripts import ENTRY
+from .redis_connection import ALWAYS, Script
 
 __all__ = [
     "ACK", "CLAIM", "CLOSE", "DELAY", "EXTEND", "RETURN", "SCRIPTS", "keys_of", "script",
@@ -30,11 +31,13 @@ __all__ = [
 def keys_of(queue: str) -> tuple[str, ...]:
     """Return the keys of a queue, in the order that every script expects."""
     side = ("delayed", "owners", "states", "bell", "dead", "letters")
-    lines = (f"s:{priority}" for priority in range(1, 10))
-    return (queue, *[f"{{{queue}}}:{name}" for name in (*lines, *side)])
+    connections = (f"s:{priority}" for priority in range(1, 10))
+    return (queue, *[f"{{{queue}}}:{name}" for name in (*connections, *side)])
 
 
-_COMMON = """
+_COMMON = (
+    ENTRY
+    + """
 local GROUP, PARKED = 'fsdf', 'released'
 local DELAYED, OWNERS, STATES, BELL, DEAD, LETTERS =
   KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
@@ -76,11 +79,12 @@ local function parts(fields)
   return body or cjson.encode(fields), meta
 end
 local function history(s, id, times, meta)
-  local origin, lost, state, releases = (s - 1) .. '/' .. id, 0, '', 0
-  if meta then origin, lost, state = string.match(meta, '^([^:]*):(%d+):%d:(.*)$') end
-  local kept = redis.call('HGET', STATES, (s - 1) .. '/' .. id)
-  if kept and string.byte(kept) ~= 48 then releases, state = string.match(kept, '^(%d+) (.*)$') end
-  return origin, lost + times - 1 - releases, state, tonumber(releases)
+  local origin, lost, _, state = head((meta or '') .. '\\n')
+  if (origin or '') == '' then origin, lost, state = (s - 1) .. '/' .. id, 0, '' end
+  local kept, releases = redis.call('HGET', STATES, (s - 1) .. '/' .. id), 0
+  local count, text = string.match(kept or '', '^(%d+) ([^\\n]*)$')
+  if count and tonumber(count) > 0 then releases, state = tonumber(count), text end
+  return origin, math.max(0, lost + times - 1 - releases), state, releases
 end
 local function holds_nothing(consumer)
   for s = 1, 10 do
@@ -99,7 +103,7 @@ end
 -- Goes through all that a consumer holds: parks what its lease has ended on, if told to, and notes
 -- when the next one may end. What was leased before the server started gets time to be extended.
 local function review(consumer, reap)
-  local lease = string.match(consumer, '([%d.]+)$') * 1000
+  local lease = (tonumber(string.match(consumer, '[%d.]+$')) or 0) * 1000
   local nearest, up = nil, nil
   for s = 1, 10 do
     local from = '-'
@@ -150,6 +154,7 @@ local function each(n, consumer, visit)
   return lost
 end
 """
+)
 
 
 def script(text: str) -> Script:
@@ -163,7 +168,7 @@ def script(text: str) -> Script:
 # consumers; no orphans if the call comes late, for then owners' calls do, too).
 # Reply: the time, '0', then per priority {priority, id, body, id, body..}; the id of one that was
 # handed out before is "id times lost origin state". Of an empty queue: the time, seconds until
-# something is due, the last ids of the streams 1..10 and of the bell.
+# something is due, the last ids of the streams 1..10 and of `bell`.
 # O(messages); what a consumer holds is gone through when a lease of it may have ended.
 CLAIM = script(
     ALWAYS
@@ -171,9 +176,10 @@ CLAIM = script(
 local me, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 for _, e in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, limit)) do
   redis.call('ZREM', DELAYED, e)
-  local head, s, rest = string.match(e, '^([^:]*:%d+:(%d):[^\\n]*)\\n()')
-  local line = {'XADD', KEYS[s + 1], '*', 'body', string.sub(e, rest)}
-  if string.byte(head) ~= 126 then line[6] = 'fsdf'; line[7] = head end
+  local fresh = string.byte(e) == 126
+  local id, _, s, _, body = head(fresh and string.sub(e, 2) or e)
+  local line = {'XADD', KEYS[(s or 0) + 1], '*', 'body', body or e}
+  if id and not fresh then line[6] = 'fsdf'; line[7] = string.sub(e, 1, -2 - #body) end
   redis.call(unpack(line))
 end
 local late = ARGV[6] == '' or now - ARGV[6] > math.max(ARGV[4] / 3, 0.25)
@@ -238,10 +244,10 @@ if count > 0 then
 end
 if holds_nothing(me) then forget(me) end
 local look = now + 3600
-local head = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
-if head[2] then look = math.min(look, head[2]) end
-head = redis.call('ZRANGE', OWNERS, 0, 0, 'WITHSCORES')
-if head[2] then look = math.min(look, math.max(head[2], now + ARGV[5])) end
+local first = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+if first[2] then look = math.min(look, first[2]) end
+first = redis.call('ZRANGE', OWNERS, 0, 0, 'WITHSCORES')
+if first[2] then look = math.min(look, math.max(first[2], now + ARGV[5])) end
 reply[2] = tostring(look - now)
 for s = 1, 10 do
   reply[s + 2] = '0-0'
@@ -252,8 +258,8 @@ for s = 1, 10 do
     if facts.name == GROUP then reply[s + 2] = facts['last-delivered-id'] end
   end
 end
-head = redis.call('XREVRANGE', BELL, '+', '-', 'COUNT', 1)
-reply[13] = head[1] and head[1][1] or '0-0'
+first = redis.call('XREVRANGE', BELL, '+', '-', 'COUNT', 1)
+reply[13] = first[1] and first[1][1] or '0-0'
 return reply
 """
 )
@@ -326,20 +332,16 @@ RETURN = script(
 local function back(s, id, times, kind, delay, text)
   local e = pending(KEYS[s], id, id, 1, ARGV[1])[1]
   if not e or e[4] ~= times then return false end
-  local entry = redis.call('XRANGE', KEYS[s], id, id)[1]
-  if not entry then remove(s, {id}) return false end -- somebody has deleted the entry itself
-  local body, meta = parts(entry[2])
+  local found = redis.call('XRANGE', KEYS[s], id, id)[1]
+  if not found then remove(s, {id}) return false end -- somebody has deleted the entry itself
+  local body, meta = parts(found[2])
   local origin, lost, _, releases = history(s, id, times, meta)
-  local function kept(state)
-    return table.concat({origin, lost, s - 1, state}, ':') .. '\\n' .. body
-  end
   if kind == 'dead' then
     remove(s, {id})
-    redis.call('ZADD', DEAD, now, origin)
-    redis.call('HSET', LETTERS, origin, text .. '\\n' .. kept(''))
+    bury(DEAD, LETTERS, now, origin, text, lost, s - 1, body)
   elseif delay > 0 then
     remove(s, {id})
-    redis.call('ZADD', DELAYED, now + delay, kept(text))
+    redis.call('ZADD', DELAYED, now + delay, entry(origin, lost, s - 1, text, body))
   else
     redis.call('HSET', STATES, (s - 1) .. '/' .. id, (releases + 1) .. ' ' .. text)
     redis.call('XCLAIM', KEYS[s], GROUP, PARKED, 0, id, 'JUSTID')

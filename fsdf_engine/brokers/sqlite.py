@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import orjson
 
 from ..contracts import (
+    Again,
     Broker,
     Capability,
     DeadMessage,
@@ -31,68 +32,18 @@ from ..contracts import (
     Settlement,
     Subscription,
 )  # fmt: skip
-from ..errors import FsdfError, PublishError
+from ..errors import BrokerError, FsdfError, PublishError
 from ..outcomes import Ack, DeadLetter, Release
-from .bell import Waiter
+from . import sqlite_statements as statement
 from .sqlite_file import PATIENCE, SqliteFile, span
+from .sqlite_grace import Grace
+from .sqlite_rows import MEND, READABLE, delivery
+from .wakeup import Waiter
 
 __all__ = ["SqliteBroker"]
 
 LOOK = 5.0  # seconds; a process killed between its ring and its fetch delays others so long
 _PROMOTED = 2000  # delayed messages that one fetch makes ready
-
-# Statements take the named values their callers give; each says what it costs.
-_INSERT = """
-INSERT INTO message (queue, id, body, priority, due, headers, published)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-"""  # O(log n)
-_EARLIER = "SELECT 1 FROM message WHERE queue = ? AND due > 0 AND due <= ? LIMIT 1"  # O(log n)
-_PROMOTE = """
-UPDATE message SET due = 0 WHERE seq IN (
-    SELECT seq FROM message WHERE queue = ? AND due > 0 AND due <= ? ORDER BY due LIMIT ?)
-"""  # O(moved log n)
-_ENDED = "SELECT token, seqs FROM lease WHERE queue = ? AND ends <= ?"  # O(found)
-_RETURN = """
-UPDATE message SET due = 0, lease = NULL, deliveries = deliveries + 1
-WHERE lease = ? AND seq IN (SELECT value FROM json_each(?))
-"""  # O(batch log n)
-_WAITING = """
-SELECT seq, id, body, deliveries, state, headers, published FROM message
-WHERE queue = ? AND due = 0 ORDER BY priority DESC, seq LIMIT ?
-"""  # O(limit)
-_LEASE = "INSERT INTO lease (token, ends, queue, count, seqs) VALUES (?, ?, ?, ?, ?)"
-_RELEASE = "UPDATE message SET due = ?, state = ?, lease = NULL WHERE lease = ? AND seq = ?"
-_BURY = """
-INSERT INTO dead (queue, id, priority, published, headers, body, at, reason, trace)
-SELECT queue, id, priority, published, headers, body, ?, ?, ? FROM message
-WHERE lease = ? AND seq = ?
-"""  # O(log n)
-_NEXT = """
-SELECT (SELECT 0 FROM message WHERE queue = :queue AND due = 0 LIMIT 1),
-    (SELECT min(due) FROM message WHERE queue = :queue AND due > 0),
-    (SELECT min(ends) FROM lease WHERE queue = :queue)
-"""  # O(log n)
-# What is due, or whose lease has ended, waits, whether a fetch has noticed or not.
-_SIZE = """
-SELECT (SELECT count(*) FROM message WHERE queue = :queue AND due = 0)
-    + (SELECT count(*) FROM message WHERE queue = :queue AND due > 0 AND due <= :now)
-    + (SELECT coalesce(sum(count), 0) FROM lease WHERE queue = :queue AND ends <= :now),
-    (SELECT count(*) FROM message WHERE queue = :queue AND due > 0 AND due > :now),
-    (SELECT coalesce(sum(count), 0) FROM lease WHERE queue = :queue AND ends > :now),
-    (SELECT count(*) FROM dead WHERE queue = :queue)
-"""  # O(n) over index pages only
-_PURGE_LEASED = """
-DELETE FROM message WHERE lease IN (SELECT token FROM lease WHERE queue = :queue) AND seq IN (
-    SELECT value FROM lease, json_each(lease.seqs) WHERE lease.queue = :queue)
-"""  # O(leased log n)
-_REPLAY = """
-INSERT INTO message (queue, id, body, priority, headers, published)
-SELECT queue, id, body, priority, headers, published FROM dead
-WHERE queue = ? AND (? IS NULL OR seq IN (SELECT value FROM json_each(?))) ORDER BY seq
-"""  # O(dead of the queue)
-_REPLAYED = """
-DELETE FROM dead WHERE queue = ? AND (? IS NULL OR seq IN (SELECT value FROM json_each(?)))
-"""
 
 
 class SqliteBroker(Broker):
@@ -109,6 +60,10 @@ class SqliteBroker(Broker):
         super().__init__(url)
         self.file = SqliteFile.shared(url, patience)
 
+    @property
+    def address(self) -> str:
+        return self.file.path
+
     def publish(self, batch: Sequence[Outgoing]) -> None:
         now = time.time()
         rows = [_row(item, now) for item in batch]
@@ -120,34 +75,49 @@ class SqliteBroker(Broker):
                         rung[item.queue] = rung.get(item.queue, 0) + 1
                     elif item.queue not in rung and _is_earliest(db, item.queue, due):
                         rung[item.queue] = 1
-                db.executemany(_INSERT, rows)
-        except FsdfError:
-            raise
-        except (sqlite3.Error, OverflowError, ValueError) as error:  # a value has no place here
+                db.executemany(statement.INSERT, rows)
+        except BrokerError as error:
+            if type(error) is not BrokerError:
+                raise
+            raise PublishError(batch) from error  # a value has no place here
+        except (OverflowError, ValueError) as error:
+            if isinstance(error, FsdfError):
+                raise
             raise PublishError(batch) from error
         self.ring(rung)
 
     def ring(self, counts: dict[str, int]) -> None:
         """Wake up to so many waiters of each queue."""
         for queue, count in counts.items():
-            self.file.bell.ring(queue, count)
+            self.file.wakeups.ring(queue, count)
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
         return _SqliteSubscription(self, queue, lease)
 
     def size(self, queue: str) -> QueueSize:
         with self.file.read() as db:
-            return QueueSize(*db.execute(_SIZE, {"queue": queue, "now": time.time()}).fetchone())
+            return QueueSize(
+                *db.execute(statement.SIZE, {"queue": queue, "now": time.time()}).fetchone()
+            )
+
+    def queues(self) -> Sequence[str]:
+        with self.file.read() as db:
+            names = [
+                name.decode(errors="replace") for (name,) in db.execute(statement.QUEUES).fetchall()
+            ]
+        return sorted(name for name in names if "\ufffd" not in name)
 
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         statements = {
             Part.WAITING: "DELETE FROM message WHERE queue = :queue AND due = 0",
             Part.DELAYED: "DELETE FROM message WHERE queue = :queue AND due > 0",
-            Part.LEASED: _PURGE_LEASED,
+            Part.LEASED: statement.PURGE_LEASED,
             Part.DEAD: "DELETE FROM dead WHERE queue = :queue",
         }
         with self.file.write() as db:
-            _return_ended(db, queue, time.time(), -1)
+            now = time.time()
+            _return_ended(db, queue, now, -1, now)
+            db.execute(MEND, {"queue": queue})
             chosen = [sql for part, sql in statements.items() if part in parts]
             count = sum(db.execute(sql, {"queue": queue}).rowcount for sql in chosen)
             if Part.LEASED in parts:
@@ -157,19 +127,22 @@ class SqliteBroker(Broker):
         return count
 
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
-        sql = """SELECT seq, body, reason, trace, at FROM dead WHERE queue = ?
-            ORDER BY seq DESC LIMIT ? OFFSET ?"""
+        sql = """SELECT seq, CAST(coalesce(body, '') AS BLOB), CAST(coalesce(reason, '') AS TEXT),
+            CAST(coalesce(trace, '') AS TEXT), CAST(coalesce(at, 0) AS REAL) FROM dead
+            WHERE queue = ? ORDER BY seq DESC LIMIT ? OFFSET ?"""
         with self.file.read() as db:
             rows = db.execute(sql, (queue, limit, offset)).fetchall()
-        return [DeadMessage(str(seq), _bytes(body), *rest) for seq, body, *rest in rows]
+        return [DeadMessage(str(seq), *rest) for seq, *rest in rows]
 
-    def replay(self, queue: str, ids: Collection[str] | None = None) -> int:
+    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
         chosen = None
         if ids is not None:
-            chosen = orjson.dumps([int(id) for id in ids if id.isdecimal()]).decode()
+            numbers = [int(id) for id in ids if id.isdecimal() and len(id) < 19]
+            chosen = orjson.dumps(numbers).decode()
         with self.file.write() as db:
-            count = db.execute(_REPLAY, (queue, chosen, chosen)).rowcount
-            db.execute(_REPLAYED, (queue, chosen, chosen))
+            db.create_function("again", 1, again)
+            count = db.execute(statement.REPLAY, (queue, chosen, chosen)).rowcount
+            db.execute(statement.REPLAYED, (queue, chosen, chosen))
         self.ring({queue: count})
         return count
 
@@ -197,24 +170,29 @@ class _SqliteSubscription(Subscription):
         self._queue, self._lease = queue, lease
         self._waiter: Waiter | None = None
         self._woken = False
+        self._mend_at = time.time() + LOOK  # when odd rows join the line at the latest
+        self._grace = Grace(broker.file, lease)
 
-    def _bell(self) -> Waiter:
+    def _wakeups(self) -> Waiter:
         """This process's place to be rung at."""
-        if self._waiter is None or self._waiter.inherited:
-            bell = self._file.bell
+        wakeups = self._file.wakeups
+        if self._waiter is None or not self._waiter.rings(wakeups):
+            self.close()
             with self._file.translating():
-                self._waiter = Waiter(bell, self._queue)
+                self._waiter = Waiter(wakeups, self._queue)
         return self._waiter
 
     def wait(self, timeout: float) -> None:
-        waiter, end = self._bell(), time.time() + min(timeout, LOOK)
+        waiter, end = self._wakeups(), time.time() + min(timeout, LOOK)
         waiter.arm()
         waiter.block(0.0)  # rings for what the last fetches found
         try:
             while not self._woken:
                 with self._file.read() as db:
-                    times = db.execute(_NEXT, {"queue": self._queue}).fetchone()
+                    *times, ends = db.execute(statement.NEXT, {"queue": self._queue}).fetchone()
                 now = time.time()
+                if ends is not None:
+                    times += (max(ends, now + self._grace.left()), now + self._grace.doubt())
                 due = min([end, *(t for t in times if t is not None)])
                 if due <= now:
                     break
@@ -230,10 +208,16 @@ class _SqliteSubscription(Subscription):
             waiter.wake()
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
-        now, token = time.time(), int.from_bytes(os.urandom(8), "big") >> 1
+        token = int.from_bytes(os.urandom(8), "big") >> 1
         with self._file.write() as db:
-            _return_ended(db, self._queue, now, _PROMOTED)
+            now = time.time()  # it may have taken long to get there
+            _return_ended(db, self._queue, now, _PROMOTED, self._grace.reapable(now))
             rows, more = self._take(db, limit, max_bytes)
+            if not rows or now > self._mend_at:
+                self._mend_at = now + LOOK
+                if db.execute(MEND, {"queue": self._queue}).rowcount and not rows:
+                    rows, more = self._take(db, limit, max_bytes)
+            self.emptied = not more
             if not rows:
                 return ()
             seqs = [row[0] for row in rows]
@@ -241,15 +225,24 @@ class _SqliteSubscription(Subscription):
             update = f"UPDATE message SET due = NULL, lease = ? WHERE {condition}"
             db.execute(update, (token, *values))
             held = orjson.dumps(seqs).decode()
-            db.execute(_LEASE, (token, now + self._lease, self._queue, len(seqs), held))
+            db.execute(statement.LEASE, (token, now + self._lease, self._queue, len(seqs), held))
         if more:  # whoever was rung for several messages wakes the next one
-            self._file.bell.ring(self._queue)
-        return [_delivery(token, row) for row in rows]
+            self._file.wakeups.ring(self._queue)
+        return [delivery(token, row) for row in rows]
 
     def _take(self, db: sqlite3.Connection, limit: int, room: int) -> tuple[list[Any], bool]:
         """Read the first in line; say whether there may be more."""
+        try:
+            return self._read(db, limit, room)
+        except sqlite3.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+        db.text_factory = READABLE  # from now on: it costs a little
+        return self._read(db, limit, room)
+
+    def _read(self, db: sqlite3.Connection, limit: int, room: int) -> tuple[list[Any], bool]:
         rows: list[Any] = []
-        cursor = db.execute(_WAITING, (self._queue, max(0, limit) + 1))
+        cursor = db.execute(statement.WAITING, (self._queue, max(0, limit) + 1))
         try:
             for row in cursor:
                 if len(rows) >= limit or room <= 0:
@@ -289,7 +282,7 @@ class _SqliteSubscription(Subscription):
                 db.execute("UPDATE lease SET count = count - ? WHERE token = ?", (count, token))
                 db.execute("DELETE FROM lease WHERE token = ? AND count <= 0", (token,))
         if returned:
-            self._file.bell.ring(self._queue, returned)
+            self._file.wakeups.ring(self._queue, returned)
         return lost
 
     def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:
@@ -314,33 +307,17 @@ class _SqliteSubscription(Subscription):
 
 def _is_earliest(db: sqlite3.Connection, queue: str, due: float) -> bool:
     """Say whether a new instant precedes what is delayed: some waiter must set its clock anew."""
-    return db.execute(_EARLIER, (queue, due)).fetchone() is None
+    return db.execute(statement.EARLIER, (queue, due)).fetchone() is None
 
 
-def _return_ended(db: sqlite3.Connection, queue: str, now: float, limit: int) -> None:
-    """Put in line what is due (at most `limit`) and what ended leases held."""
-    db.execute(_PROMOTE, (queue, now, limit))
-    for token, seqs in db.execute(_ENDED, (queue, now)).fetchall():
-        db.execute(_RETURN, (token, seqs))
+def _return_ended(
+    db: sqlite3.Connection, queue: str, now: float, limit: int, before: float
+) -> None:
+    """Put in line what is due (at most `limit`) and what leases held that ended before then."""
+    db.execute(statement.PROMOTE, (queue, now, limit))
+    for token, seqs in db.execute(statement.ENDED, (queue, before)).fetchall():
+        db.execute(statement.RETURN, (token, seqs))
         db.execute("DELETE FROM lease WHERE token = ?", (token,))
-
-
-def _bytes(body: bytes | str) -> bytes:
-    """Return a body: it is text if SQL by hand has put it there."""
-    return body if isinstance(body, bytes) else body.encode()
-
-
-def _delivery(token: int, row: tuple[Any, ...]) -> Delivery:
-    seq, id, body, deliveries, state, headers, published = row
-    return Delivery(
-        (token, seq),
-        _bytes(body),
-        id,
-        deliveries,
-        json.loads(state) if state else None,
-        json.loads(headers) if headers else None,
-        published,
-    )
 
 
 def _delete(db: sqlite3.Connection, token: int, seqs: Sequence[int]) -> set[int]:
@@ -357,7 +334,7 @@ def _end(db: sqlite3.Connection, lease: LeaseId, verdict: object) -> bool:
         case Release(delay, state):
             due = time.time() + delay if delay > 0 else 0.0
             kept = json.dumps(dict(state)) if state else None
-            return db.execute(_RELEASE, (due, kept, token, seq)).rowcount > 0
+            return db.execute(statement.RELEASE, (due, kept, token, seq)).rowcount > 0
         case DeadLetter(reason, trace):
-            db.execute(_BURY, (time.time(), reason, trace, token, seq))
+            db.execute(statement.BURY, (time.time(), reason, trace, token, seq))
     return bool(_delete(db, token, [seq]))

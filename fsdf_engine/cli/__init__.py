@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 
 from ..errors import FsdfError
 
 __all__ = ["main", "parser"]
+
+_EPILOG = """\
+examples:
+  fsdf run tasks.py             a worker for every task that tasks.py declares
+  fsdf size --watch             what every queue holds, again and again
+  fsdf dead list                what could not be handled, and why
+  fsdf COMMAND -h               the options of a command
+
+exit codes:
+  0  done            1  there is no such thing, or the answer was no
+  2  an error, told on stderr       130  Ctrl-C; 128 + n: a second signal n ended `run`
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,11 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["celery"]:  # its options are its own
         return _celery(given[1:])
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     options = parser().parse_args(given)
     try:
         return int(options.run(options))
     except FsdfError as error:
-        print(f"fsdf: {error}", file=sys.stderr)
+        from .failures import show
+
+        show(error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -33,15 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser; each parsed command has its function as `run`."""
-    from . import queues, settings, work
+    from . import dead, queues, settings, work
+    from .arguments import Parser
 
-    top = argparse.ArgumentParser(prog="fsdf", description="Any function as a distributed task.")
+    top = Parser(
+        prog="fsdf",
+        description="Any function as a distributed task.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    settings.add_to(commands)
-    queues.add_to(commands)
     work.add_to(commands)
+    queues.add_to(commands)
+    dead.add_to(commands)
+    settings.add_to(commands)
     commands.add_parser("celery", help="the commands of Celery, run by fsdf", add_help=False)
     return top
+
+
+def _version() -> str:
+    try:
+        version = metadata.version("fsdf")
+    except metadata.PackageNotFoundError:  # a checkout on the path
+        version = "of a checkout"
+    return f"fsdf {version} (Python {platform.python_version()}, {sys.platform})"
 
 
 def _celery(arguments: Sequence[str]) -> int:

@@ -10,24 +10,36 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from ..errors import ConfigurationError
+from .arguments import Parser
 
-__all__ = ["Commands", "agreed", "plain", "show_rows"]
+__all__ = ["Commands", "agreed", "plain", "show_json", "show_rows", "table"]
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def show_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
     """Print rows that all have the same keys; nothing but JSON with `as_json`."""
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        show_json(rows)
         return
+    for line in table(rows):
+        print(line)
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return lines with aligned columns, the first with their names; no wider than a terminal."""
     if not rows:
-        return
-    table = [list(rows[0]), *([plain(value, "") for value in row.values()] for row in rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+        return []
+    cells = [list(rows[0]), *([plain(value, "") for value in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()[:limit])
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells)
+    return [line.rstrip()[:limit] for line in lines]
+
+
+def show_json(value: object) -> None:
+    """Print one value for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def agreed(question: str, yes: bool) -> bool:

@@ -1,49 +1,45 @@
-"""`fsdf size`, `fsdf purge` and `fsdf dead`: what a queue holds, without its functions."""
+"""`fsdf size` and `fsdf purge`: what queues hold, without their functions."""
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from ..contracts import Broker, DeadMessage, Part
+from ..contracts import Broker
 from ..engine import default_engine
-from .output import Commands, agreed, plain, show_rows
+from ..errors import ConfigurationError, Unavailable
+from ..spelling import did_you_mean
+from .output import Commands, agreed, plain, show_rows, table
+from .progress import progress
 
-__all__ = ["add_to"]
-
-_PAGE = 100
+__all__ = ["add_command", "add_to", "broker_of", "hint"]
+_EVERY, LEAST = 2.0, 0.1  # seconds
 
 
 def add_to(commands: Commands) -> None:
     """Add the commands."""
-    size = _add(commands, "size", _size, "count the messages of queues", queues="+")
-    size.add_argument("--json", action="store_true")
-    purge = _add(commands, "purge", _purge, "delete what waits in a queue, delayed messages too")
-    purge.add_argument("--yes", action="store_true", help="do not ask")
-
-    dead = commands.add_parser("dead", help="messages that could not be handled")
-    deads = dead.add_subparsers(metavar="COMMAND", required=True)
-    listed = _add(deads, "list", _list, "list the newest dead letters of a queue")
-    listed.add_argument("--limit", type=int, default=20, metavar="N")
-    listed.add_argument("--offset", type=int, default=0, metavar="N")
-    listed.add_argument("--json", action="store_true")
-    shown = _add(deads, "show", _show, "show dead letters whole, with their tracebacks")
-    shown.add_argument("ids", nargs="+", metavar="ID")
-    shown.add_argument("--json", action="store_true")
-    replay = _add(deads, "replay", _replay, "put dead letters back in line; all without ids")
-    replay.add_argument("ids", nargs="*", metavar="ID")
-    delete = _add(deads, "purge", _purge_dead, "delete the dead letters of a queue")
-    delete.add_argument("--yes", action="store_true", help="do not ask")
+    size = add_command(commands, "size", _size, "count the messages of queues", queues="*")
+    size.add_argument("--json", action="store_true", help="for programs")
+    size.add_argument(
+        "--watch", nargs="?", const=f"{_EVERY:g}", metavar="SECONDS",
+        help=f"again and again (default: every {_EVERY:g} s), until Ctrl-C",
+    )  # fmt: skip
+    text = "delete what waits in a queue, delayed messages too"
+    purge = add_command(commands, "purge", _purge, text)
+    purge.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
 
-def _add(
+def add_command(
     commands: Commands, name: str, run: Callable[[Namespace], int], help: str, queues: str = ""
 ) -> ArgumentParser:
+    """Add a command on one queue, or with `queues` on as many as that says; none means all."""
     command = commands.add_parser(name, help=help, description=help)
     if queues:
-        command.add_argument("queues", nargs=queues, metavar="QUEUE")
+        command.add_argument("queues", nargs=queues, metavar="QUEUE", help="default: every queue")
     else:
         command.add_argument("queue", metavar="QUEUE")
     command.add_argument("--broker", metavar="KIND", help="default: BROKER_KIND")
@@ -52,95 +48,117 @@ def _add(
     return command
 
 
-def _broker(options: Namespace) -> Broker:
+def broker_of(options: Namespace) -> Broker:
+    """Return the broker that a command is about."""
     return default_engine().broker(options.broker, options.url)
 
 
+def hint(broker: Broker, queue: str) -> None:
+    """Say which queue may have been meant by one that holds nothing."""
+    if queue in (known := broker.queues()):
+        return
+    suggestion = did_you_mean(queue, known)
+    if suggestion.startswith("; did"):
+        print(f"fsdf: queue {plain(queue)!r} holds nothing{suggestion}", file=sys.stderr)
+
+
 def _size(options: Namespace) -> int:
-    broker = _broker(options)
-    rows = []
-    for queue in options.queues:
-        size = broker.size(queue)
-        rows.append({"queue": queue, **size._asdict()})
+    seconds = _seconds(options)
+    broker = broker_of(options)
+    if seconds:
+        return _watch(broker, options, seconds)
+    rows = _sizes(broker, options.queues)
+    if not rows and not options.json:
+        print(f"no queue holds anything ({broker.address})")
+        return 0
     show_rows(rows, as_json=options.json)
+    for row in rows:  # a program that polls has its names right, and a search has its price
+        if not options.json and not any(value for name, value in row.items() if name != "queue"):
+            hint(broker, str(row["queue"]))
     return 0
+
+
+def _seconds(options: Namespace) -> float:
+    """Return how often to look; what follows --watch and is no number is the name of a queue."""
+    if options.watch is None:
+        return 0.0
+    try:
+        seconds = float(options.watch)
+    except ValueError:
+        options.queues.insert(0, options.watch)
+        return _EVERY
+    if not LEAST <= seconds <= threading.TIMEOUT_MAX:
+        raise ConfigurationError(f"--watch {options.watch}: give at least {LEAST:g} seconds")
+    return seconds
+
+
+def _sizes(broker: Broker, queues: Sequence[str]) -> list[dict[str, object]]:
+    return [{"queue": q, **broker.size(q)._asdict()} for q in queues or broker.queues()]
+
+
+def _watch(broker: Broker, options: Namespace, seconds: float) -> int:
+    """Show the sizes until Ctrl-C: in place on a terminal, else a line for each."""
+    pause = threading.Event()
+    draw = _drawing() if sys.stdout.isatty() and not options.json else _append(options.json)
+    try:
+        while True:
+            rows, trouble = [], ""
+            try:
+                rows = _sizes(broker, options.queues)
+            except Unavailable as error:  # it may come back
+                trouble = str(error)
+            draw(rows, trouble or ("" if rows else f"no queue holds anything ({broker.address})"))
+            pause.wait(seconds)  # without end: whoever watches ends it
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        draw([], None)
+
+
+_Draw = Callable[[Sequence["dict[str, object]"], "str | None"], None]
+
+
+def _drawing() -> _Draw:
+    from rich.live import Live
+    from rich.text import Text
+
+    live = Live(auto_refresh=False)
+    live.start()
+
+    def draw(rows: Sequence[dict[str, object]], message: str | None) -> None:
+        if message is None:
+            live.stop()
+            return
+        now = f"{datetime.now():%H:%M:%S}"
+        live.update(Text("\n".join([*table(rows), f"{now}  {message}".rstrip()])), refresh=True)
+
+    return draw
+
+
+def _append(as_json: bool) -> _Draw:
+    def draw(rows: Sequence[dict[str, object]], message: str | None) -> None:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        if as_json and message is not None:
+            print(json.dumps({"at": now, "queues": rows}, ensure_ascii=False), flush=True)
+            return
+        for row in rows:
+            counts = (f"{name} {count}" for name, count in row.items() if name != "queue")
+            print(now, plain(row["queue"], ""), *counts, sep="  ", flush=True)
+        if message:
+            print(now, message, sep="  ", flush=True)
+
+    return draw
 
 
 def _purge(options: Namespace) -> int:
-    broker = _broker(options)
+    broker = broker_of(options)
     size = broker.size(options.queue)
     count = max(size.waiting, 0) + max(size.delayed, 0)
+    if not count:
+        hint(broker, options.queue)
     if not agreed(f"delete what waits in queue {options.queue!r} ({count})?", options.yes):
         return 1
-    print(f"deleted {broker.purge(options.queue)}")
+    with progress(f"deleting {count} messages"):
+        deleted = broker.purge(options.queue)
+    print(f"deleted {deleted}")
     return 0
-
-
-def _list(options: Namespace) -> int:
-    broker = _broker(options)
-    letters = broker.dead_letters(options.queue, options.limit, options.offset)
-    if options.json:
-        show_rows([_row(letter) for letter in letters], as_json=True)
-        return 0
-    columns = ("id", "died_at", "reason", "body")
-    show_rows([{k: _row(letter)[k] for k in columns} for letter in letters], as_json=False)
-    if (total := broker.size(options.queue).dead) > len(letters):
-        print(f"({len(letters)} of {total})")
-    return 0
-
-
-def _show(options: Namespace) -> int:
-    wanted, found = set(options.ids), []
-    for letter in _letters(_broker(options), options.queue):
-        if letter.id in wanted:
-            wanted.remove(letter.id)
-            found.append(_row(letter))
-        if not wanted:
-            break
-    if options.json:
-        show_rows(found, as_json=True)
-    else:
-        for row in found:
-            print("\n".join(f"{key}: {plain(value)}" for key, value in row.items()))
-    return _missing(wanted, options.queue)
-
-
-def _replay(options: Namespace) -> int:
-    broker = _broker(options)
-    count = broker.replay(options.queue, options.ids or None)
-    print(f"replayed {count}")
-    return 1 if count < len(set(options.ids)) else 0
-
-
-def _purge_dead(options: Namespace) -> int:
-    broker = _broker(options)
-    count = broker.size(options.queue).dead
-    if not agreed(f"delete the dead letters of queue {options.queue!r} ({count})?", options.yes):
-        return 1
-    print(f"deleted {broker.purge(options.queue, Part.DEAD)}")
-    return 0
-
-
-def _letters(broker: Broker, queue: str) -> Iterator[DeadMessage]:
-    offset = 0
-    while page := broker.dead_letters(queue, _PAGE, offset):
-        yield from page
-        offset += len(page)
-
-
-def _row(letter: DeadMessage) -> dict[str, object]:
-    died = datetime.fromtimestamp(letter.died_at).astimezone().isoformat(timespec="seconds")
-    body = letter.body.decode(errors="backslashreplace")
-    return {
-        "id": letter.id,
-        "died_at": died,
-        "reason": letter.reason,
-        "body": body,
-        "trace": letter.trace,
-    }
-
-
-def _missing(ids: set[str], queue: str) -> int:
-    for id in sorted(ids):
-        print(f"fsdf: queue {queue!r} has no dead letter {id!r}", file=sys.stderr)
-    return 1 if ids else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +13,11 @@ from ..config import KEYS, Config, Key
 from ..engine import default_engine
 from ..errors import ConfigurationError
 from ..spelling import masked
-from .output import Commands, show_rows
+from .output import Commands, show_json, show_rows
 
-__all__ = ["add_to", "explain", "text", "write"]
+__all__ = ["add_to", "explain", "places", "text", "write"]
+
+_WRONG = "(wrong)"
 
 
 def add_to(commands: Commands) -> None:
@@ -31,28 +34,50 @@ def _init(options: Namespace) -> int:
     here = Path.cwd()
     path = write(options.folder or frame_file.project_root(here) or here, KEYS.values())
     print(f"wrote {path}")
+    if doubt := frame_file.doubt_of(path):
+        print(f"fsdf: it counts beside a start script only: {doubt}", file=sys.stderr)
     return 0
 
 
 def _config(options: Namespace) -> int:
-    show_rows(explain(default_engine().config), as_json=options.json)
-    return 0
+    config = default_engine().config
+    rows, files = explain(config), places(config)
+    if options.json:
+        show_json({"keys": rows, "files": files})
+    else:
+        show_rows(rows, as_json=False)
+        print()
+        show_rows(files, as_json=False)
+    return 2 if any(row["value"] == _WRONG for row in rows) else 0
 
 
 def explain(config: Config) -> list[dict[str, str]]:
     """Return every key with its value, fit to be shown, and its source.
 
-    The names in the configuration files that are not in use follow.
+    The names in files and variables that are no keys follow.
     """
     rows = []
     for key in KEYS.values():
-        found = config.find(key.name)
+        try:
+            found = config.find(key.name)
+        except frame_file.BrokenFile:
+            raise
+        except ConfigurationError as error:  # the others are to be seen all the same
+            rows.append({"key": key.name, "value": _WRONG, "source": str(error)})
+            continue
         shown = "***" if key.secret and found.value else masked(str(found.value))
         rows.append({"key": key.name, "value": shown, "source": found.source})
-    for file in config.files():
-        source = f"{file.path} (not a key)"
-        rows += [{"key": name, "value": "", "source": source} for name in file.unknown(KEYS)]
+    for name, source in config.unknown():
+        rows.append({"key": name, "value": "", "source": f"{source} (not a key)"})
     return rows
+
+
+def places(config: Config) -> list[dict[str, str]]:
+    """Return where configuration files were looked for, the strongest first."""
+    return [
+        {"file": str(file.path), "because it is in": file.why, "state": file.state}
+        for file in config.files()
+    ]
 
 
 def text(keys: Iterable[Key]) -> str:
@@ -60,6 +85,7 @@ def text(keys: Iterable[Key]) -> str:
     lines = [
         '"""Configuration of fsdf. Remove the # before what you change.',
         "",
+        "`fsdf config` shows what is in use, and which files are looked for.",
         "Stronger than this file: environment variables named FSDF_<KEY>, patch_frame_config().",
         '"""',
     ]
@@ -77,7 +103,8 @@ def write(folder: Path, keys: Iterable[Key]) -> Path:
     path, draft = folder / frame_file.NAME, folder / f".{frame_file.NAME}.{os.getpid()}"
     try:
         try:
-            draft.write_text(text(keys), encoding="utf-8")
+            with open(draft, "x", encoding="utf-8", opener=_private) as file:
+                file.write(text(keys))
             os.link(draft, path)  # unlike a rename, this fails if the name is taken
         finally:
             draft.unlink(missing_ok=True)
@@ -86,3 +113,8 @@ def write(folder: Path, keys: Iterable[Key]) -> Path:
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _private(path: str, flags: int) -> int:
+    """Nobody else may write it, whatever the mask: it is executed."""
+    return os.open(path, flags, 0o644)

@@ -12,16 +12,21 @@ import threading
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_shared
+from ..core.signals import StopSignals
 from ..core.worker import GRACE, end_fast, tune
 from ..engine import Engine, default_engine
 from ..errors import ConfigurationError, FsdfError, MissingExtra
 from ..frame_file import START_FOLDER
 from ..green import active_hub
+from ..log.setup import FORMATS, install_as_configured
 from ..spelling import did_you_mean
+from .arguments import number
+from .failures import BrokenModule
 from .output import Commands
-from .signals import StopSignals
 
 if TYPE_CHECKING:
     from ..core.supervisor import Supervisor
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "load"]
 log = logging.getLogger("fsdf.cli")
+FAST = 15.0  # seconds that children have to end at a second signal
 _PATCHED = {
     "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
     "eventlet": "import eventlet; eventlet.monkey_patch()",
@@ -52,10 +58,11 @@ def add_to(commands: Commands) -> None:
         "--green", choices=("gevent", "eventlet"), help="patch the standard library at the start"
     )
     run.add_argument(
-        "--grace", type=float, default=GRACE, metavar="SECONDS",
+        "--grace", type=number(0, "seconds"), default=GRACE, metavar="SECONDS",
         help="how long runs may take to end (default: %(default)g)",
     )  # fmt: skip
     run.add_argument("--log-level", metavar="LEVEL", help="default: LOG_LEVEL")
+    run.add_argument("--log-format", choices=FORMATS, help="default: LOG_FORMAT")
     run.set_defaults(run=_run)
 
 
@@ -74,21 +81,38 @@ def load(place: str) -> str:
     elif path.is_file():
         name, folder = _name_of(path.absolute())
     else:
-        raise ConfigurationError(f"there is no file {place}")
+        raise ConfigurationError(f"there is no file {place}{_like(path)}")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise
-        raise ConfigurationError(
-            f"there is no module {name!r} in {folder}; give a module's name or a .py file"
-        ) from None
+    module = _imported(name, place, folder)
     found = getattr(module, "__file__", None)
     if is_file and not (found and path.samefile(found)):
         raise ConfigurationError(f"{place} has the name of a module, {found}; rename the file")
     return name
+
+
+def _imported(name: str, place: str, folder: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and (name == missing or name.startswith(f"{missing}.")):
+            near = _like(folder.joinpath(*name.split(".")))
+            raise ConfigurationError(
+                f"there is no module {name!r} in {folder}"
+                + (near or "; give a module's name or a .py file")
+            ) from None
+        reason = f"{type(error).__name__}: {error}"
+        raise BrokenModule(f"{place} cannot be imported; {reason}") from error
+
+
+def _like(path: Path) -> str:
+    """Return what ends an error about a file that is not there: one beside it that is alike."""
+    if path.parent.is_dir():
+        beside = [file.name for file in path.parent.iterdir() if file.suffix == ".py"]
+        hint = did_you_mean(path.with_suffix(".py").name, beside)
+        return hint if hint.startswith("; did") else ""
+    return ""
 
 
 def _name_of(path: Path) -> tuple[str, Path]:
@@ -117,23 +141,29 @@ def _run(options: Namespace) -> int:
         os.environ[START_FOLDER] = str(first.absolute().parent)
     if options.log_level:
         os.environ["FSDF_LOG_LEVEL"] = options.log_level
+    if options.log_format:
+        os.environ["FSDF_LOG_FORMAT"] = options.log_format
     signals = StopSignals()  # before the modules: one may start its consumer itself
     modules = [load(place) for place in options.modules]
     if (hub := active_hub()) != before:  # too late: the engine's modules have their locks
         raise ConfigurationError(f"the modules patch with {hub}; say fsdf run --green {hub}")
     signals.await_greenly()
     engine = default_engine()  # after the modules: they may patch what its locks are made of
-    _log_to_stderr(engine)
+    install_as_configured(engine.config)
     tasks = _chosen(engine, options.queue)
     if options.processes == 1:
         return _work(engine, tasks, signals, options.grace)
     from ..core.supervisor import Supervisor
 
+    for task in tasks:
+        check_shared(task)
     supervisor = Supervisor(
         options.processes,
         targets=[(task.queue, task.options.name) for task in tasks],
         modules=modules,
     )
+    for queue in sorted({task.queue for task in tasks}):
+        log.info("consuming queue %s in %d processes", queue, options.processes)
     return _supervise(supervisor, signals, options.grace)
 
 
@@ -142,13 +172,6 @@ def _start_again(first: str) -> None:
     code = f"{first}; import sys; from fsdf_engine.cli import main; sys.exit(main())"
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-c", code, *sys.argv[1:]])
-
-
-def _log_to_stderr(engine: Engine) -> None:
-    logging.basicConfig(
-        level=engine.config.text("LOG_LEVEL"),
-        format="%(asctime)s %(levelname)s %(name)s %(process)d %(message)s",
-    )
 
 
 def _chosen(engine: Engine, queues: Sequence[str]) -> list[Task[..., Any]]:
@@ -167,13 +190,11 @@ def _chosen(engine: Engine, queues: Sequence[str]) -> list[Task[..., Any]]:
 
 def _work(engine: Engine, tasks: list[Task[..., Any]], signals: StopSignals, grace: float) -> int:
     engine.consume_all(tasks)
-    for queue in sorted({task.queue for task in tasks}):
-        log.info("consuming queue %s", queue)
     tune()
     threading.Thread(target=_tell_end, args=(engine, signals), daemon=True).start()
     if signals.next():
-        log.warning("draining for up to %g s; a second signal ends at once", grace)
         threading.Thread(target=engine.stop, args=(True, grace), daemon=True).start()
+        _tell_drain(grace)
         if number := signals.next():
             end_fast(engine.handles(), 128 + number)
     engine.close()
@@ -185,13 +206,22 @@ def _supervise(supervisor: Supervisor, signals: StopSignals, grace: float) -> in
     signals.take()  # the supervisor has set its own handlers
     threading.Thread(target=_tell_end, args=(supervisor, signals), daemon=True).start()
     if signals.next():
-        log.warning("draining for up to %g s; a second signal ends at once", grace)
         supervisor.ask_stop(True, grace)
+        _tell_drain(grace)
         if number := signals.next():
-            supervisor.stop(False)
+            supervisor.ask_stop(False)
+            with contextlib.suppress(FsdfError):
+                if not supervisor.join(FAST):  # it hangs, in a handler of its log perhaps
+                    end_fast((), 128 + number)
             return 128 + number
     supervisor.join()
     return 0
+
+
+def _tell_drain(grace: float) -> None:
+    """Log in a thread: who has stopped reading the log keeps no signal from being followed."""
+    text = "draining for up to %g s; a second signal ends at once"
+    threading.Thread(target=log.warning, args=(text, grace), daemon=True).start()
 
 
 def _tell_end(work: Engine | Supervisor, signals: StopSignals) -> None:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from ..contracts import Broker, Delivery, Gate, Job, Plan, Pool, ResultStore, Valve
+from ..contracts import Broker, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve
 from ..errors import Unavailable
-from ..message import decode, new_id
+from ..message import Undecodable, decode, new_id
 from ..outcomes import Invalid, Lost, Outcome, Requeue, Unknown, text_of
 from .ending import POISON
 from .isolation import ORDINARY, Isolation
@@ -26,6 +26,7 @@ IDLE = 5.0  # the longest wait; only a safety net
 STALL = 0.2  # no slot has ended for so long: waiting jobs are given back
 MAX_BYTES = 1 << 20
 MOST = 1000  # messages a fetch may ask for
+FEW = 8  # after fewer that were all there was, another fetch would most often find nothing
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -55,6 +56,7 @@ class Consumer:
         listeners: Listeners | None = None,
     ) -> None:
         self.queue, self.pool = queue, pool
+        self.report: Report | None = None
         self._plans: dict[str, Plan] = {}
         self._only: Plan | None = None
         self._any = Plan("", queue, None, None, _unbound)  # of messages without a known task
@@ -77,6 +79,7 @@ class Consumer:
 
     def add(self, plan: Plan) -> None:
         """Serve one more task; also while running."""
+        plan = self.report.watch(plan) if self.report else plan
         self._plans[plan.name] = plan
         self._only = plan if len(self._plans) == 1 and not plan.name else None
         sinks = tuple(dict.fromkeys(s for p in self._plans.values() for s in p.sinks))
@@ -115,6 +118,14 @@ class Consumer:
             self._thread.join()
         self._withdraw()
 
+    def disown(self) -> None:
+        """Pause for good: in a forked child what we hold is the parent's.
+
+        There is no thread of ours, but under a hub there are copies of our greenlets.
+        """
+        self._resumed = threading.Event()  # a new one: the lock of the other may be held
+        self.outbox.disown()
+
     def hurry(self) -> None:
         """Cut a patient `drained` short, now or later."""
         self._hurried = True
@@ -138,7 +149,7 @@ class Consumer:
             self.subscription.wake()
 
     def _loop(self) -> None:
-        empty = False  # the last fetch found nothing
+        empty = False  # the last fetch found nothing, or the last few
         while not self._stopping.is_set():
             try:
                 if not self._resumed.is_set():
@@ -149,7 +160,7 @@ class Consumer:
                     self.subscription.wait(STALL if self.pool.waiting() else IDLE)
                     self._withdraw_stalled()
                 elif limit := self._permits():
-                    empty = not self._fetch(limit)
+                    empty = self._fetch(limit)
                 if self._failures and not empty:
                     log.warning("queue %s: the broker answers again", self.queue)
                     self._failures = 0
@@ -157,14 +168,14 @@ class Consumer:
                 self._failed(error)
 
     def _fetch(self, limit: int) -> bool:
-        """Take up to `limit` messages; say whether there were any."""
+        """Take up to `limit` messages; say whether to wait for the next ones."""
         self._fetching = True
         try:
             if deliveries := self.subscription.fetch(limit, MAX_BYTES):
                 self._admit(deliveries)
         finally:
             self._fetching = False
-        return bool(deliveries)
+        return not deliveries or (len(deliveries) < FEW and self.subscription.emptied)
 
     def _failed(self, error: Exception) -> None:
         """Log once per outage, and wait a little longer each time."""
@@ -260,6 +271,8 @@ class Consumer:
         in_pool = self.fetched - self.outbox.last_ended()
         self.fetched += len(deliveries)
         self.most_held = max(self.most_held, self.held())
+        if self.report:
+            self.report.fetched(jobs)
         try:
             for gate in self._gates:
                 outcomes = gate.judge(jobs, time.time())
@@ -283,7 +296,7 @@ class Consumer:
     def _read(self, job: Job, delivery: Delivery) -> Outcome | None:
         """Decode and bind into `job`; an outcome when it must not run."""
         job.plan, job.extra, job.claims = self._any, {}, None
-        job.published_at, job.acked, job.pushes, job.attempt = delivery.published_at, False, 0, 0
+        job.published_at, job.acked, job.pushes, job.attempt = delivery.published_at, False, None, 0
         job.id = f"{self.queue}:{delivery.id}" if delivery.id else new_id()
         try:
             job.data, extra = data, _ = decode(delivery.body)
@@ -291,10 +304,12 @@ class Consumer:
                 job.extra = extra
                 job.id = str(extra.get("task_id") or job.id)
                 job.published_at = float(extra.get("publish_time", job.published_at))
+                if job.published_at - job.published_at != 0.0:  # not finite: no age to judge
+                    raise ValueError(f"extra.publish_time is {job.published_at}")
                 if not 0 <= (attempt := int(extra.get("attempt", 0))) < 1 << 31:
                     raise ValueError(f"extra.attempt is {attempt}")
                 job.attempt = attempt
-            plan = self._only or self._plans.get(extra.get("task", ""))
+            plan = self._plans.get(extra["task"]) if "task" in extra else self._only
             if plan is None:
                 return Unknown(str(extra.get("task", "")))
             job.plan = plan
@@ -302,6 +317,8 @@ class Consumer:
                 job.claims = [None]
             job.args, job.kwargs = plan.bind(data, extra.get("args", ()))
         except BaseException as error:  # also what conversions of the user's raise
+            if isinstance(error, Undecodable):  # who waits for it shall learn of it
+                job.extra, job.id = error.extra, str(error.extra.get("task_id") or job.id)
             return Invalid(f"{type(error).__name__}: {text_of(error)}")
         if delivery.state:
             job.attempt = delivery.state.get("attempt", job.attempt)

@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from ..contracts import Job
-from ..errors import FsdfError
+from ..contracts import Effect, Job
+from ..errors import FsdfError, LeaseLost
+from .pushes import Pushes
 
-__all__ = ["current", "current_job"]
+__all__ = ["Forked", "current", "current_job", "is_forked"]
 
 current_job: ContextVar[Job] = ContextVar("fsdf_job")
+
+
+class Forked(SystemExit):
+    """The copy of a run in a forked child has come back to us: it ends there."""
+
+
+class _Nobody:
+    """Owns the copy of a run in a forked child: the message is the parent's."""
+
+    place = ("", "")
+
+    def put(self, job: Job, /) -> None:
+        """End the thread or greenlet, and what it alone keeps alive: the child."""
+        error = getattr(job.outcome, "error", None)
+        if error is None or isinstance(error, SystemExit):
+            raise Forked(getattr(error, "code", 0))
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise Forked(1)
+
+    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+        """Store nothing."""
+        raise LeaseLost(f"this is a forked child; the message {job.id} is its parent's")
+
+    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+        """Store nothing."""
+        self.commit(job, effects)
+
+
+def is_forked(job: Job) -> bool:
+    """Say whether we are in a forked child, and the run of this job is the parent's."""
+    return type(getattr(job, "owner", None)) is _Nobody  # one that is unknown has none
+
+
+def _disown() -> None:
+    """In a forked child: the run that forked is the parent's, and what it pushes now is not."""
+    if job := current_job.get(None):
+        job.owner = _Nobody()
+        if job.claims is not None:
+            job.claims = [None]
+        job.pushes = Pushes(random.SystemRandom().getrandbits(62))  # other ids than the parent's
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
 
 
 class _Current:

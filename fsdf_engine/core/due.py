@@ -79,7 +79,6 @@ class Deadlines:
         """Give the outcome first: the code may not end for long."""
         try:
             if finish(job, TimedOut(job.plan.timeout)):
-                log.warning("task %s passed its limit of %g s", job.id, job.plan.timeout)
                 self._pool.interrupt(job, Deadline())
         except Exception:  # a loop's edge: the other deadlines must be kept
             log.exception("cannot end a run at its deadline")

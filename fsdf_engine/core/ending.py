@@ -9,10 +9,24 @@ from typing import Any
 from .. import codec, outcomes
 from ..contracts import Effect, Job, Outgoing, Record, Sink
 from ..errors import ArgumentError
-from ..message import decode, encode
-from ..outcomes import ACK, DeadLetter, Failed, Outcome, Retry, State, Succeeded, text_of
+from ..message import decode, encode, sends_of
+from ..outcomes import (
+    ACK,
+    DeadLetter,
+    Failed,
+    Outcome,
+    Retry,
+    State,
+    Succeeded,
+    args_of,
+    cut,
+    kind_of,
+    text_of,
+)  # fmt: skip
+from .pushes import open_push
 
-__all__ = ["POISON", "give_effects", "give_verdict", "result_sink"]
+__all__ = ["POISON", "give_effects", "give_up", "give_verdict", "result_sink"]
+MOST = 20  # arguments of an exception that are told
 POISON = 5  # workers or children lost with a message before it is given up
 
 
@@ -20,50 +34,70 @@ def give_verdict(job: Job, now: float) -> None:
     """Set `job.verdict`; a message that keeps killing its workers becomes Lost."""
     state = _state(job)
     if type(job.outcome) is outcomes.Crashed and outcomes.crashes(state) >= POISON:
-        job.outcome = outcomes.Lost(outcomes.crashes(state) + 1)
+        job.outcome = outcomes.Lost(outcomes.crashes(state) + 1, job.outcome.exitcode)
     try:
         job.verdict = outcomes.verdict_for(job.outcome, now, state)
         if not job.plan.keep_failed and type(job.outcome) in (Failed, outcomes.TimedOut):
             job.verdict = ACK if type(job.verdict) is DeadLetter else job.verdict
     except Exception as error:  # a user's exception whose str() fails
-        job.verdict = DeadLetter(f"{type(job.outcome).__name__}: {type(error).__name__}")
+        job.verdict = DeadLetter(f"{type(job.outcome).__name__}: {kind_of(error)[1]}")
 
 
 def _state(job: Job) -> State | None:
     """What comes back with a message that is released: attempts made in place count, too."""
     state = job.delivery.state
     if job.attempt and (not state or state.get("attempt") != job.attempt):
-        return {**(state or {}), "attempt": job.attempt}
+        state = {**(state or {}), "attempt": job.attempt}
+    if type(job.outcome) is not Succeeded and (kept := open_push(job)):
+        attempt = job.outcome.attempt if type(job.outcome) is Retry else job.attempt
+        state = {**(state or {}), "pushes": [attempt, *kept]}
     return state
 
 
 def give_effects(job: Job, now: float) -> None:
-    """Set `job.effects`; a value without a JSON form makes the run a failed one."""
-    try:
-        job.effects = _effects(job)
-    except BaseException as error:  # of a user's class, or a sink's own
-        if type(job.outcome) is Succeeded:
-            job.outcome = Failed(ArgumentError(f"the result cannot be stored: {text_of(error)}"))
-            give_verdict(job, now)
+    """Set `job.effects`; a value without a JSON form makes the run a failed one.
+
+    A sink that fails makes a dead letter, and keeps no other from telling how the run ended.
+    """
+    effects, error = _effects(job)
+    if error is not None and type(job.outcome) is Succeeded:
+        job.outcome = Failed(ArgumentError(f"the result cannot be stored: {text_of(error)}"))
+        give_verdict(job, now)
+        effects, error = _effects(job)
+    if error is not None:
+        job.verdict = DeadLetter(f"a sink failed: {text_of(error, repr)}")
+    job.effects = effects
+
+
+def give_up(job: Job, why: str, error: Exception) -> None:
+    """The job's effects cannot be stored: its message becomes a dead letter, its result says so."""
+    told = f"{why}: {text_of(error, repr)}"
+    job.outcome, job.verdict = Failed(ArgumentError(told)), DeadLetter(told)
+    job.effects = [effect for effect in _effects(job)[0] if type(effect) is Record]
+
+
+def _effects(job: Job) -> tuple[Sequence[Effect], BaseException | None]:
+    """Return what the sinks make of the outcome, and the error of one that failed."""
+    effects: list[Effect] = []
+    failure: BaseException | None = None
+    for sink in (*job.plan.sinks, _again) if job.acked else job.plan.sinks:
         try:
-            job.effects = _effects(job)
-        except BaseException as again:
-            job.effects, job.verdict = (), DeadLetter(f"a sink failed: {text_of(again, repr)}")
+            effects += sink(job, job.outcome)
+        except BaseException as error:  # of a user's class, or a sink's own
+            failure = error
+    return effects, failure
 
 
-def _effects(job: Job) -> Sequence[Effect]:
-    effects = [e for sink in job.plan.sinks for e in sink(job, job.outcome)]
-    return [*effects, *_again(job)] if job.acked else effects
-
-
-def _again(job: Job) -> Sequence[Effect]:
+def _again(job: Job, outcome: Outcome) -> Sequence[Effect]:
     """A message that was acknowledged before its run goes back as a new one."""
-    verdict, back = job.verdict, type(job.outcome) in (Retry, outcomes.Requeue)
+    verdict, back = job.verdict, type(outcome) in (Retry, outcomes.Requeue)
     if not back or not isinstance(verdict, outcomes.Release):
         return ()
     data, extra = decode(job.delivery.body)
-    attempt = (verdict.state or {}).get("attempt", 0)
-    control: dict[str, Any] = {**extra, "task_id": job.id, "attempt": attempt}
+    state = verdict.state or {}
+    control: dict[str, Any] = {**extra, "task_id": job.id, "attempt": state.get("attempt", 0)}
+    if "pushes" in state:
+        control["pushes"] = state["pushes"]
     if not control.get("args"):
         control.pop("args", None)
     body = encode(data, control)
@@ -80,15 +114,30 @@ def result_sink(expires: float) -> Sink:
         body = codec.dumps(_told(job, outcome))
         reply = job.extra.get("reply", "")
         reply = reply if type(reply) is str else ""
-        return [Record(job.id, body, job.delivery.deliveries, final, expires, reply)]
+        lives = job.delivery.deliveries, final, expires, reply, sends_of(job.extra)
+        return [Record(job.id, body, *lives, _origin(job))]
 
     return sink
 
 
+def _origin(job: Job) -> str:
+    """Return what tells the message from any other of its id: redelivered, retried or replayed it
+    has the same, and nobody can guess it who has not seen the message."""
+    import hashlib  # slow to import, and only results need it
+
+    name, extra = job.plan.queue, job.extra
+    if extra:  # a bare message cannot claim an id
+        name = f"{name}:{extra.get('publish_time')!r}:{extra.get('reply')!r}"
+    digest = hashlib.blake2b(name.encode(errors="backslashreplace"), digest_size=8)
+    return digest.hexdigest()
+
+
 def _told(job: Job, outcome: Outcome) -> Mapping[str, Any]:
     """What a waiter learns. `status` is the outcome's name in lower case."""
+    published = job.extra.get("publish_time")
     told: dict[str, Any] = {
-        "task_id": job.id,
+        "task_id": job.id,  # these two first: waiters look for them there
+        "publish_time": published if type(published) in (float, int) else None,
         "status": type(outcome).__name__.lower(),
         "queue": job.plan.queue,
         "task": job.plan.name,
@@ -98,23 +147,35 @@ def _told(job: Job, outcome: Outcome) -> Mapping[str, Any]:
     if type(outcome) is Succeeded:
         told["result"] = codec.plain(outcome.value)
         return told
-    told["reason"] = outcomes.describe(outcome)
-    if isinstance(outcome, (Failed, Retry)):
-        error = outcome.error
-        told["error"] = {
-            "type": type(error).__name__,
-            "module": type(error).__module__,
-            "args": [_argument(a) for a in error.args],
-        }
-        told["traceback"] = outcomes.trace_of(outcome if type(outcome) is Failed else Failed(error))
+    try:
+        told.update(_why(outcome))
+    except BaseException as error:  # of a user's class; that it ended is told in any case
+        told["reason"] = f"no reason can be told: {kind_of(error)[1]}"
     return told
+
+
+def _why(outcome: Outcome) -> Mapping[str, Any]:
+    why: dict[str, Any] = {"reason": outcomes.describe(outcome)}
+    if isinstance(outcome, (Failed, Retry)):
+        module, name = kind_of(outcome.error)
+        why["error"] = {"type": name, "module": module, "args": _arguments(outcome.error)}
+        failed = outcome if type(outcome) is Failed else Failed(outcome.error)
+        why["traceback"] = outcomes.trace_of(failed)
+    return why
+
+
+def _arguments(error: BaseException) -> list[Any] | None:
+    """Return what an exception was made with, None where that is a lot."""
+    args = args_of(error)
+    return [_argument(value) for value in args] if len(args) <= MOST else None
 
 
 def _argument(value: Any) -> Any:
     """Return an exception's argument as it is, where JSON has it; else its text."""
-    if isinstance(value, (str, int, float)):
-        try:
-            return codec.loads(codec.dumps(codec.plain(value)))
-        except (TypeError, ValueError):
-            pass
+    try:
+        if isinstance(value, (str, int, float)):
+            plain = codec.loads(codec.dumps(codec.plain(value)))
+            return cut(plain, outcomes.REASON) if type(plain) is str else plain
+    except Exception:  # no form of it is JSON
+        pass
     return text_of(value, repr)

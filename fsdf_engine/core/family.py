@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,9 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..log import relay
+from .inheritance import inherited
+from .signals import held_back, let_through
 
 try:
     import fcntl
@@ -27,9 +29,10 @@ except ImportError:  # Windows
 
 __all__ = [
     "Child", "enter", "importing_main", "inheritance", "keep_main_file", "load",
-    "mask_interrupt", "starting",
+    "starting",
 ]  # fmt: skip
 _IMPORTING = "_fsdf_importing"
+LAST_LINES = 0.2  # seconds to handle what a dead child has logged; longer only if others write, too
 _SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has one way to end a process
 
 
@@ -61,33 +64,9 @@ def keep_main_file() -> None:
         main.__class__ = type("MainModule", (ModuleType,), {"__file__": path})
 
 
-def mask_interrupt(blocked: bool) -> None:
-    """Keep Ctrl-C from the calling thread and the processes that it starts, or let it pass."""
-    if hasattr(signal, "pthread_sigmask"):
-        how = signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK
-        signal.pthread_sigmask(how, {signal.SIGINT})
-
-
 def inheritance() -> dict[str, Any]:
-    """Return how this process logs and what it has configured, for `load` in its children."""
-    from ..engine import default_engine
-
-    return {"log": _log_settings(), "patches": dict(default_engine().config.patches())}
-
-
-def _log_settings() -> dict[str, Any] | None:
-    root = logging.getLogger()
-    for handler in root.handlers:
-        if type(handler) in (logging.StreamHandler, logging.FileHandler):
-            shape = handler.formatter or logging.Formatter()
-            plain = type(shape._style) is logging.PercentStyle
-            return {
-                "level": root.level,
-                "format": shape._fmt if plain else None,
-                "datefmt": shape.datefmt,
-                "filename": getattr(handler, "baseFilename", None),
-            }
-    return None
+    """Return what this process has configured, for `load` in its children; they log through it."""
+    return {name: give() for name, (give, _) in inherited.items()}
 
 
 class Child:
@@ -98,23 +77,29 @@ class Child:
     ) -> None:
         """Start `target(*sockets, *args)`. Blocks for about a millisecond.
 
+        What it logs is handled here.
+
         Raises:
             OSError: the system gives no process, socket or memory.
         """
         pairs = [socket.socketpair() for _ in range(sockets)]
         self.ends, theirs = [ours for ours, _ in pairs], [other for _, other in pairs]
+        lines, end = socket.socketpair()
         process: Any = context.Process(  # type: ignore[attr-defined]
-            target=target, args=(*theirs, *args), name=name, daemon=True
-        )
+            target=_begin, args=(target, end, relay.settings(), *theirs, *args), name=name,
+            daemon=True,
+        )  # fmt: skip
         try:
-            process.start()
+            with held_back():
+                process.start()
         except BaseException:
             self._close()
+            lines.close()
             raise
         finally:
-            for end in theirs:
-                end.close()
-        self._process, self.pid = process, int(process.pid)
+            for theirs_end in (*theirs, end):
+                theirs_end.close()
+        self._process, self.pid, self._logs = process, int(process.pid), relay.listen(lines)
         self.sentinel = self._open_sentinel()  # readable when it has ended; None on Windows
 
     def _open_sentinel(self) -> int | None:
@@ -137,6 +122,7 @@ class Child:
     def bury(self) -> int:
         """Free what belongs to the ended process; return its exit code, or the worst."""
         self._process.join(1.0)
+        self._logs.join(LAST_LINES)
         code: int | None = self._process.exitcode
         self._close()
         if self.sentinel is not None and self.sentinel != self._process.sentinel:
@@ -164,18 +150,26 @@ def enter() -> None:
     if hasattr(os, "setpgid"):
         with contextlib.suppress(OSError):  # it leads a session already
             os.setpgid(0, 0)
-    mask_interrupt(False)  # the parent has blocked it until here
+    let_through()  # what the parent has held back until here
     _follow_parent()
     multiprocessing.current_process().daemon = False  # it may start processes of its own
 
 
-def load(modules: Iterable[str], place: str, inherited: dict[str, Any]) -> Any:
-    """Be as the parent is, import modules, and return the function at "module:function"."""
-    from ..engine import default_engine
+def _begin(
+    target: Callable[..., None], lines: socket.socket, log: relay.Settings, *args: Any
+) -> None:
+    """Run `target`, and log through the parent."""
+    relay.follow(lines, log)
+    try:
+        target(*args)
+    finally:
+        relay.flush()
 
-    if log := inherited["log"]:
-        logging.basicConfig(**log)  # which does nothing where the main module has set it up
-    default_engine().config.patch(inherited["patches"])
+
+def load(modules: Iterable[str], place: str, given: dict[str, Any]) -> Any:
+    """Be as the parent is, import modules, and return the function at "module:function"."""
+    for name, (_, take) in inherited.items():
+        take(given[name])
     process = multiprocessing.current_process()
     setattr(process, _IMPORTING, True)
     try:
@@ -184,6 +178,7 @@ def load(modules: Iterable[str], place: str, inherited: dict[str, Any]) -> Any:
         module, _, function = place.partition(":")
         return getattr(import_module(module), function)
     finally:
+        relay.settle()
         delattr(process, _IMPORTING)
 
 

@@ -37,7 +37,7 @@ class Keeper:
         self.lost: set[Job] = set()
         self._confirmed = time.monotonic()  # all held leases were ours then
         self._requests: deque[_Request] = deque()
-        self._bell, self._stopping = Event(), False
+        self._wakeup, self._stopping = Event(), False
         self._thread = native_thread(self._loop, "fsdf-keeper")
 
     def drop(self, jobs: Iterable[Job]) -> None:
@@ -56,7 +56,7 @@ class Keeper:
             return
         request = _Request()
         self._requests.append(request)
-        self._bell.set()
+        self._wakeup.set()
         request.done.wait()
         if request.error:
             raise request.error
@@ -76,13 +76,13 @@ class Keeper:
     def close(self) -> None:
         """Renew no more. When the outbox has ended."""
         self._stopping = True
-        self._bell.set()
+        self._wakeup.set()
         self._thread.join()
 
     def _loop(self) -> None:
         while not self._stopping:
-            asked = self._bell.wait(self._lease / 3)
-            self._bell.clear()
+            asked = self._wakeup.wait(self._lease / 3)
+            self._wakeup.clear()
             requests = [self._requests.popleft() for _ in range(len(self._requests))]
             error: Exception | None = None
             try:

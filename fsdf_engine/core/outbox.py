@@ -14,42 +14,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from ..contracts import Broker, Effect, Job, Outgoing, Record, ResultStore, Settlement, Subscription
-from ..errors import LeaseLost, PublishError, Unavailable
-from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Succeeded
-from .ending import give_effects, give_verdict
+from ..contracts import Broker, Effect, Job, Record, Report, ResultStore, Settlement, Subscription
+from ..errors import LeaseLost, PublishError, Unanswered, Unavailable
+from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Succeeded, text_of
+from .commit import Commit, Item, names_all, nowhere, publishes, records, settlements
+from .ending import give_effects, give_up, give_verdict
 from .lease import Keeper
 from .listeners import Listeners
 
 __all__ = ["Outbox"]
 log = logging.getLogger("fsdf.outbox")
-T = TypeVar("T")
+Pick: TypeAlias = Callable[[Sequence[Any]], list[Any]]  # what a step stores of some items
+Write: TypeAlias = Callable[[Sequence[Any]], object]
 LIMIT = 1000  # items a flush takes
 TRIES = 5
+SILENT = 3  # flushes in a row of which a step was not answered, while the server answers else
 BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Commit:
-    """Effects (or an early acknowledgement) that somebody waits for in the middle of a run."""
-
-    job: Job
-    effects: Sequence[Effect]
-    ack: bool
-    tell: Callable[[], object]
-    error: BaseException | None = None
-    tries: int = 0
-
-    @property
-    def delivery(self) -> Any:
-        """The message, as a job has it."""
-        return self.job.delivery
-
-
-Item: TypeAlias = Job | Commit
 
 
 class Outbox:
@@ -71,12 +53,16 @@ class Outbox:
         self.broker, self._subscription, self.results = broker, subscription, results
         self._keeper, self._flushed = keeper, flushed
         self._listeners = listeners if listeners and listeners.wants("run_ended") else None
+        self.report: Report | None = None
         self._done: deque[Item] = deque()
         self._kept: list[Item] = []  # failed, to be repeated
         self._failures = 0  # flushes in a row that something kept from being stored
+        self._silent: dict[Callable[..., Any], int] = {}  # likewise, without an answer, by step
+        self._suspects: set[Item] = set()  # of `_kept`: not answered alone either; stored apart
+        self._given_up: set[Item] = set()  # of `_kept`: their effects are that they failed
         self._commits = 0  # how many of `_done` are no jobs
         self._counting = threading.Lock()
-        self._parked, self._bell = False, threading.Event()
+        self._parked, self._wakeup = False, threading.Event()
         self._deadline: float | None = None  # set by close
         self._lost: set[object] = set()  # what the last settle has found to be no longer ours
         self._closed = False  # the thread has ended
@@ -89,7 +75,12 @@ class Outbox:
         self._done.append(item)
         if self._parked:
             self._parked = False
-            self._bell.set()
+            self._wakeup.set()
+
+    def disown(self) -> None:
+        """Store nothing: in a forked child all of it is the parent's."""
+        self._done, self._kept = deque(), []
+        setattr(self, "put", lambda item: None)  # noqa: B010  a method that every run calls
 
     def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
         """Block until the effects are stored, in a flush shared with all other slots.
@@ -132,7 +123,7 @@ class Outbox:
     def close(self, timeout: float) -> int:
         """Flush for at most `timeout` seconds; return how many items were left to their leases."""
         self._deadline = time.monotonic() + timeout
-        self._bell.set()
+        self._wakeup.set()
         self._thread.join()
         self._closed = True  # before looking: who commits from now on looks after putting
         for item in (left := [*self._kept, *self._done]):
@@ -153,6 +144,8 @@ class Outbox:
             if self._failures and not self._kept:
                 log.warning("what could not be stored is stored now")
             self._failures = self._failures + 1 if self._kept else 0
+            self._suspects.intersection_update(self._kept)
+            self._given_up.intersection_update(self._kept)
             self.flushes += 1
             self._flushed()
 
@@ -162,8 +155,8 @@ class Outbox:
             pause = BACKOFF[min(self._failures, len(BACKOFF)) - 1]
             if self._deadline is not None:
                 pause = min(pause, 0.05)
-            self._bell.clear()
-            self._bell.wait(pause)  # rung only by close: nobody sees us parked
+            self._wakeup.clear()
+            self._wakeup.wait(pause)  # rung only by close: nobody sees us parked
             if self._deadline and time.monotonic() > self._deadline:
                 return []
         while not self._done and not self._kept:
@@ -171,9 +164,9 @@ class Outbox:
                 return []
             self._parked = True
             if not self._done and self._deadline is None:
-                self._bell.wait()
+                self._wakeup.wait()
             self._parked = False
-            self._bell.clear()
+            self._wakeup.clear()
         take = self._done.popleft
         fresh = [take() for _ in range(min(len(self._done), LIMIT - min(LIMIT, len(self._kept))))]
         self._prepare(fresh)
@@ -208,11 +201,11 @@ class Outbox:
         ready = items
         if waiting:
             ready = [item for item in items if not item.effects]
-            stored = self._store(waiting, _publishes, self.broker.publish)
+            stored = self._step(waiting, publishes, self.broker.publish)
             for item in stored:  # not published again if the next step fails
-                item.effects = _records([item])
-            write = self.results.write if self.results else _nowhere
-            stored = self._store(stored, _records, write)
+                item.effects = records([item])
+            write = self.results.write if self.results else nowhere
+            stored = self._step(stored, records, write)
             for item in stored:
                 item.effects = ()
             ready += stored
@@ -227,7 +220,7 @@ class Outbox:
                 jobs.append(item)
         unsettled = [item for item in jobs if type(item) is not Job or not item.acked]
         self._lost.clear()
-        done = self._store(unsettled, _settlements, self._settle)
+        done = self._step(unsettled, settlements, self._settle)
         for kept in self._kept:
             if type(kept) is Commit and kept.ack:  # a repeat may find lost what this has settled
                 kept.tries = max(1, kept.tries)
@@ -247,7 +240,11 @@ class Outbox:
                 self._tell(item)
         self.settled += count
         for item in done:
-            if type(item) is Job and type(outcome := item.outcome) is not Succeeded:
+            if type(item) is Job and (
+                type(outcome := item.outcome) is not Succeeded or item.verdict is not ACK
+            ):
+                if self.report and item.delivery.lease not in self._lost:
+                    self.report.ended(item, outcome)
                 item.outcome = SUCCEEDED  # an error holds its frames, and they hold the job
                 self._emit(item, outcome)
             elif self._listeners and type(item) is Job:
@@ -257,35 +254,61 @@ class Outbox:
         if self._listeners:
             self._listeners.emit("run_ended", job=job, outcome=outcome)
 
-    def _store(
-        self,
-        items: list[Any],
-        pick: Callable[[Sequence[Any]], list[T]],
-        write: Callable[[Sequence[T]], object],
-    ) -> list[Any]:
-        """Write what `pick` finds in the items; return what got through, halving on errors."""
+    def _step(self, items: list[Any], pick: Pick, write: Write) -> list[Any]:
+        """Write what `pick` finds in the items; return what got through, the rest is kept."""
+        stored = self._store(items, pick, write)
+        if len(stored) == len(items):
+            self._silent.pop(pick, None)
+        return stored
+
+    def _store(self, items: list[Any], pick: Pick, write: Write) -> list[Any]:
+        if self._suspects and len(items) > 1 and not self._suspects.isdisjoint(items):
+            alone = [[item] for item in items if item in self._suspects]
+            rest = [item for item in items if item not in self._suspects]
+            return [item for part in (rest, *alone) for item in self._store(part, pick, write)]
         try:
             if effects := pick(items):
                 write(effects)
             return items
         except Unavailable as error:
+            if isinstance(error, Unanswered) and self._answers_else(items, pick):
+                return self._narrow(items, pick, write, error)
             if not self._failures:  # once per outage
                 log.warning("cannot store %d items, will try again: %s", len(items), error)
             self._kept += items
+            return []
         except Exception as error:
-            if isinstance(error, PublishError) and _names(items, error):
-                return self._sort(items, error)
-            if len(items) > 1:
-                half = len(items) // 2
-                first = self._store(items[:half], pick, write)
-                return first + self._store(items[half:], pick, write)
-            self._blame(items[0], error)
+            if isinstance(error, PublishError) and names_all(items, error):
+                return self._sort(items, pick, write, error)
+            return self._narrow(items, pick, write, error)
+
+    def _narrow(self, items: list[Any], pick: Pick, write: Write, error: Exception) -> list[Any]:
+        """Store the halves apart: what fails alone is at fault."""
+        if half := len(items) // 2:
+            first = self._store(items[:half], pick, write)
+            return first + self._store(items[half:], pick, write)
+        if isinstance(error, (Unanswered, PublishError)) and items[0] not in self._suspects:
+            self._suspects.add(items[0])
+            self._failures = 0  # the server is there: no reason for long pauses
+        self._blame(items[0], error)
         return []
 
-    def _sort(self, items: list[Any], error: PublishError) -> list[Any]:
+    def _answers_else(self, items: Sequence[Item], pick: Pick) -> bool:
+        """Say whether a server that does not answer to these, again and again, is there."""
+        self._silent[pick] = self._silent.get(pick, 0) + 1
+        if self._silent[pick] < SILENT and self._suspects.isdisjoint(items):
+            return False
+        try:
+            self.results.read(("",)) if pick is records and self.results else self.broker.check()
+        except Exception:  # whatever it is, nothing is known of the items
+            return False
+        return True
+
+    def _sort(self, items: list[Any], pick: Pick, write: Write, error: PublishError) -> list[Any]:
         """Return the items of which everything is stored; what is stored is not sent again."""
         rejected, unknown = set(map(id, error.rejected)), set(map(id, error.unknown))
         stored: list[Any] = []
+        unclear: list[Any] = []
         for item in items:
             left = [e for e in item.effects if type(e) is Record or id(e) in rejected | unknown]
             no = [e for e in left if id(e) in rejected]
@@ -295,23 +318,37 @@ class Outbox:
                 continue
             if type(item) is Job:
                 item.effects = left
-            self._blame(item, PublishError(no, perhaps))
+            if no or type(item) is Commit:
+                self._blame(item, PublishError(no, perhaps))
+            else:
+                unclear.append(item)
+        if unclear and self._answers_else(unclear, pick):
+            return stored + self._narrow(unclear, pick, write, error)
+        self._kept += unclear
         return stored
 
     def _blame(self, item: Item, error: Exception) -> None:
         item.tries += 1
         ambiguous = isinstance(error, PublishError) and not error.rejected
-        if item.tries >= TRIES or (type(item) is Commit and ambiguous):
-            log.error("an effect failed %d times: %r", item.tries, error)
-            settling, item.effects = not item.effects, ()
-            if type(item) is not Job:
-                return self._tell(item, error)
-            if type(item.verdict) is DeadLetter and settling:  # not even that: its lease ends it
-                self._keeper.drop([item])
-                self.settled += 1
-                return None
+        if item.tries < TRIES and not (type(item) is Commit and ambiguous):
+            self._kept.append(item)
+            return None
+        log.error("an effect failed %d times: %r", item.tries, error)
+        if type(item) is not Job:
+            item.effects = ()
+            return self._tell(item, error)
+        if not item.effects and type(item.verdict) is DeadLetter:  # its lease ends it
+            self._keeper.drop([item])
+            self.settled += 1
+            return None
+        if item.effects and item not in self._given_up:
+            self._given_up.add(item)
+            item.tries = TRIES - 1  # that small a record fails at once or never
+            give_up(item, f"an effect failed {TRIES} times", error)
+        else:
+            item.effects = ()
             if type(item.verdict) is not DeadLetter:
-                item.verdict = DeadLetter(f"an effect failed {TRIES} times: {error!r}")
+                item.verdict = DeadLetter(f"an effect failed {TRIES} times: {text_of(error, repr)}")
         self._kept.append(item)
         return None
 
@@ -341,26 +378,3 @@ class Outbox:
             item.error = error
             with suppress(RuntimeError):  # its loop has been closed: nobody waits there any more
                 item.tell()
-
-
-def _names(items: Sequence[Item], error: PublishError) -> bool:
-    """Say whether the error tells of these items' own messages what became of them."""
-    ours = {id(e) for item in items for e in item.effects}
-    named = {id(e) for group in (error.rejected, error.unknown) for e in group}
-    return bool(named) and named <= ours
-
-
-def _publishes(items: Sequence[Item]) -> list[Outgoing]:
-    return [e for item in items for e in item.effects if type(e) is Outgoing]
-
-
-def _records(items: Sequence[Item]) -> list[Record]:
-    return [e for item in items for e in item.effects if type(e) is Record]
-
-
-def _settlements(items: Sequence[Item]) -> list[Settlement]:
-    return [(item.delivery.lease, item.verdict if type(item) is Job else ACK) for item in items]
-
-
-def _nowhere(_: object) -> None:
-    """No result store is configured."""

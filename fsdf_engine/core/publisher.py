@@ -5,10 +5,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..contracts import Broker, Capability, Outgoing
-from ..errors import PublishError
+from ..errors import PublishError, Unavailable
 from .context import current_job
+from .pushes import answers
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from concurrent.futures import Executor
 
 __all__ = ["Publisher", "place_of"]
 
@@ -36,7 +43,8 @@ class Publisher:
         self.broker = broker
         self._place = place_of(broker)
         self._waiting: deque[_Ticket] = deque()
-        self._sending = threading.Lock()
+        self._sending, self._sender = threading.Lock(), 0  # the thread that has it; 0: none
+        self._executor: Executor | None = None  # one thread of ours, for loops
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         """Block until the broker has stored the batch.
@@ -50,28 +58,66 @@ class Publisher:
             LeaseLost: the run that publishes has lost its message.
         """
         job = current_job.get(None)
-        if job is not None and getattr(job.owner, "place", None) == self._place:
-            return job.owner.commit(job, batch)
-        return self.send(batch)
+        if job is None:
+            return self.send(batch)
+        with answers(job, batch):
+            if getattr(job.owner, "place", None) == self._place:
+                return job.owner.commit(job, batch)
+            return self.send(batch)
 
     async def apublish(self, batch: Sequence[Outgoing]) -> None:
-        """As `publish`, without blocking the loop."""
+        """As `publish`, without blocking the loop or needing one of its threads."""
         import asyncio
 
-        job = current_job.get(None)
-        if job is not None and getattr(job.owner, "place", None) == self._place:
-            return await job.owner.acommit(job, batch)
-        return await asyncio.get_running_loop().run_in_executor(None, self.send, batch)
+        job, loop = current_job.get(None), asyncio.get_running_loop()
+        if job is None:
+            return await self._asend(batch, loop)
+        with answers(job, batch):
+            if getattr(job.owner, "place", None) == self._place:
+                return await job.owner.acommit(job, batch)
+            return await self._asend(batch, loop)
+
+    async def _asend(self, batch: Sequence[Outgoing], loop: AbstractEventLoop) -> None:
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # asyncio has imported it
+
+            self._executor = ThreadPoolExecutor(1, "fsdf-publish")
+        self._waiting.append(ticket := _Ticket(batch))
+        try:
+            await loop.run_in_executor(self._executor, self._flush, ticket)
+        except BaseException:
+            self._withdraw(ticket)
+            raise
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         """Publish whoever calls."""
-        ticket = _Ticket(batch)
-        self._waiting.append(ticket)
+        if self._sender == threading.get_ident():
+            raise Unavailable(
+                "this push came in the middle of another one of the same thread, from a signal"
+                " handler or a finalizer; nothing was sent: push from a thread there"
+            )
+        self._waiting.append(ticket := _Ticket(batch))
+        try:
+            self._flush(ticket)
+        except BaseException:
+            self._withdraw(ticket)
+            raise
+
+    def _withdraw(self, ticket: _Ticket) -> None:
+        """Whoever waits no longer, by a time-out or an interrupt, leaves nothing to be sent."""
+        with suppress(ValueError, IndexError):  # it has been taken
+            self._waiting.remove(ticket)
+
+    def _flush(self, ticket: _Ticket) -> None:
         with self._sending:
-            if not ticket.sent:
-                self._send([self._waiting.popleft() for _ in range(len(self._waiting))])
+            if not ticket.sent and self._waiting:
+                self._sender = threading.get_ident()
+                try:
+                    self._send([self._waiting.popleft() for _ in range(len(self._waiting))])
+                finally:
+                    self._sender = 0
         if not ticket.sent:  # who took it was interrupted before it could tell
-            raise PublishError((), batch)
+            raise PublishError((), ticket.batch)
         if ticket.error is not None:
             raise ticket.error
 

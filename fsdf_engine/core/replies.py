@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
+import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from ..contracts import Inbox, Job, ResultStore
-from ..errors import ResultDeadlock
+from ..errors import FsdfError, ResultDeadlock
 from .context import current_job
 
+if TYPE_CHECKING:
+    from asyncio import Future
+    from concurrent.futures import Executor
+
 __all__ = ["Replies"]
-KEPT = 10_000  # results that came and that nobody has asked for yet
+KEPT = 10_000  # messages that were pushed, and results that came, that nobody has asked for yet
+KEPT_BYTES = 16 << 20  # of such results
+KEPT_FOR = 60.0  # seconds; what is dropped is read from the store if it is ever asked for
+CHECK = (2.0, 15.0)  # seconds: a waiter's first look into the store, and the longest between two
+_PUBLISHED = re.compile(rb'\{"task_id":"[^"\\]*","publish_time":(\d+(?:\.\d+)?)')
 
 
 class Replies:
@@ -20,11 +32,15 @@ class Replies:
 
     def __init__(self, store: ResultStore) -> None:
         self.store = store
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the next four
         self._waiting: dict[str, list[Callable[[bytes], object]]] = {}
-        # Pushed here; with the body once it came.
-        self._expected: OrderedDict[str, bytes | None] = OrderedDict()
+        self._expected: OrderedDict[str, float] = OrderedDict()  # pushed here, when
+        self._came: OrderedDict[str, tuple[float, bytes]] = OrderedDict()  # of these, when
+        self._bytes = 0
         self._inbox: Inbox | None = None
+        self._looking, self._sought = threading.Lock(), set[str]()
+        self._checked = 0.0
+        self._executor: Executor | None = None
 
     @property
     def address(self) -> str:
@@ -38,17 +54,31 @@ class Replies:
                     self._inbox = self.store.inbox(self._deliver, self._pending)
         return self._inbox
 
-    def expect(self, ids: Sequence[str]) -> None:
-        """Keep the results of these messages, which carry our address, until they are asked for."""
+    def expect(self, ids: Sequence[str], published: float) -> None:
+        """Keep the results of these messages, which carry our address, until they are asked for.
+
+        `published` is their `publish_time`, or that of the first of them.
+        """
         with self._lock:
-            self._expected.update(dict.fromkeys(ids))
-            while len(self._expected) > KEPT:  # read again from the store if ever asked for
+            if self._came:
+                self._expire(ids)
+            self._expected.update(dict.fromkeys(ids, published))
+            while len(self._expected) > KEPT:
                 self._expected.popitem(last=False)
+
+    def _expire(self, ids: Sequence[str]) -> None:
+        """Drop what came long ago, and what came for these ids before. Under the lock."""
+        for id in ids:
+            self._drop(id)
+        old = time.monotonic() - KEPT_FOR
+        while self._came and self._came[id := next(iter(self._came))][0] < old:
+            self._drop(id)
 
     def wait(self, id: str, timeout: float | None, queue: str) -> bytes | None:
         """Block until the result of `id` is there; None after `timeout` seconds, b"" if closed.
 
-        `queue` is where its message was pushed, "" if that is not known.
+        `queue` is where its message was pushed, "" if that is not known. Never None while the store
+        has the result: where it does not answer at once, that takes longer than `timeout`.
         """
         done = threading.Lock()  # the cheapest to wake: a Condition's waiter waits for it, too
         done.acquire()
@@ -59,48 +89,69 @@ class Replies:
             done.release()
 
         try:
-            if not self._register(id, take):
+            if self._enlist(id, take):
+                self._open().watch([id])
+            if not found:
                 with _waiting(queue):
-                    done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+                    self._wait(id, timeout, done)
         finally:
             self._forget(id, take)
         return found[0] if found else None
 
-    async def await_(self, id: str, timeout: float | None, queue: str) -> bytes | None:
-        """As `wait`, without blocking the loop."""
-        import asyncio
-        from concurrent.futures import Future
+    def _wait(self, id: str, timeout: float | None, done: threading.Lock) -> None:
+        for n, pause in enumerate(_pauses(timeout)):
+            if n:
+                self._check()
+            if done.acquire(timeout=pause):
+                return
+        self._look((id,))
 
-        future: Future[bytes] = Future()
+    async def await_(self, id: str, timeout: float | None, queue: str) -> bytes | None:
+        """As `wait`, without blocking the loop, and without its threads: they may all be busy."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
 
         def take(body: bytes) -> None:
-            if future.set_running_or_notify_cancel():  # else its time is over
-                future.set_result(body)
+            with suppress(RuntimeError):  # its loop has been closed: nobody waits there any more
+                loop.call_soon_threadsafe(_give, future, body)
 
         try:
-            register = asyncio.get_running_loop().run_in_executor
-            if await register(None, self._register, id, take):
-                return future.result()
+            if self._enlist(id, take):
+                await loop.run_in_executor(self._threads(), self._watch, id)
             with _waiting(queue):
-                return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
-        except asyncio.TimeoutError:
-            return None
+                for n, pause in enumerate(_pauses(timeout)):
+                    if n and not future.done():
+                        self._threads().submit(self._check)
+                    if (await asyncio.wait([future], timeout=pause))[0]:
+                        break
+                else:
+                    await loop.run_in_executor(self._threads(), self._look, (id,))
+            return future.result() if future.done() else None
         finally:
             self._forget(id, take)
 
-    def _register(self, id: str, take: Callable[[bytes], object]) -> bool:
-        """Call `take` once, when the result comes; True if it has come already."""
-        inbox = self._open()
+    def _threads(self) -> Executor:
+        """Our own few threads, for what blocks where a loop waits."""
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with self._lock:
+                self._executor = self._executor or ThreadPoolExecutor(2, "fsdf-results")
+        return self._executor
+
+    def _watch(self, id: str) -> None:
+        self._open().watch([id])
+
+    def _enlist(self, id: str, take: Callable[[bytes], object]) -> bool:
+        """Call `take` once, when the result comes, or now; True if the inbox must be told of it."""
         with self._lock:
-            pushed_here = id in self._expected
-            body = self._expected.pop(id, None)
-            if body is None:
+            if (body := self._drop(id)) is None:
                 self._waiting.setdefault(id, []).append(take)
-        if body is not None:
-            take(body)
-        elif not pushed_here:
-            inbox.watch([id])
-        return body is not None
+                return id not in self._expected
+        take(body)
+        return False
 
     def _forget(self, id: str, take: Callable[[bytes], object]) -> None:
         with self._lock:
@@ -112,15 +163,57 @@ class Replies:
 
     def _deliver(self, id: str, body: bytes) -> None:
         with self._lock:
+            if pushed_here := (since := self._expected.get(id)) is not None:
+                if _is_older(body, since):  # of an earlier message that had this id
+                    return
+                del self._expected[id]
             takers = self._waiting.pop(id, ())
-            if not takers and id in self._expected:
-                self._expected[id] = body
+            if pushed_here and not takers:
+                self._keep(id, body)
         for take in takers:
             take(body)
 
+    def _keep(self, id: str, body: bytes) -> None:
+        """Keep what nobody has asked for yet, within bounds. Under the lock."""
+        self._came[id] = time.monotonic(), body
+        self._bytes += len(body)
+        while self._bytes > KEPT_BYTES or len(self._came) > KEPT:
+            self._drop(next(iter(self._came)))
+
+    def _drop(self, id: str) -> bytes | None:
+        _, body = self._came.pop(id, (0.0, None))
+        self._bytes -= len(body or b"")
+        return body
+
+    def _check(self) -> None:
+        """Look for all that is waited for; one look for all who ask at about the same time."""
+        if (now := time.monotonic()) >= self._checked + CHECK[0]:
+            self._checked = now
+            with self._lock:
+                ids = list(self._waiting)
+            self._look(ids)
+
+    def _look(self, ids: Sequence[str]) -> None:
+        """Deliver what the store has of these, with one read for all who look meanwhile. Blocks."""
+        with self._lock:
+            self._sought.update(ids)
+        with self._looking:
+            with self._lock:
+                wanted, self._sought = list(self._sought), set()
+            found: Mapping[str, bytes] = {}
+            for _ in range(2 if wanted else 0):  # a connection that died unnoticed fails once
+                with suppress(FsdfError):
+                    found = self.store.read(wanted, final=True)
+                    break
+            unheard = not self._expected.keys().isdisjoint(found)
+            for id, body in found.items():
+                self._deliver(id, body)
+        if unheard:
+            self._open().doubt()
+
     def _pending(self) -> Sequence[str]:
         with self._lock:
-            return [*self._waiting, *(id for id, body in self._expected.items() if body is None)]
+            return [*{**self._waiting, **self._expected}]
 
     def close(self) -> None:
         """End the inbox; who still waits is given an empty body."""
@@ -128,6 +221,30 @@ class Replies:
             self._inbox.close()
         for id in list(self._waiting):
             self._deliver(id, b"")
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
+
+
+def _pauses(timeout: float | None) -> Iterator[float]:
+    """Yield for how long to wait before each look into the store; the last one ends in time."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    pause, longest = CHECK
+    while (left := end - time.monotonic()) > pause:
+        yield pause
+        pause = min(2 * pause, longest)
+    yield max(0.0, left)
+
+
+def _is_older(body: bytes, instant: float) -> bool:
+    """Say whether a result is of a message that was published before."""
+    found = _PUBLISHED.match(body)
+    return found is not None and float(found[1]) < instant
+
+
+def _give(future: Future[bytes], body: bytes) -> None:
+    if not future.done():
+        future.set_result(body)
 
 
 _by_owner: defaultdict[int, set[Job]] = defaultdict(set)

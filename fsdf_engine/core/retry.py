@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .. import errors
 from ..outcomes import Deadline, Failed, Interrupted, Outcome, Rejected, Requeue, Retry, TimedOut
@@ -39,23 +43,47 @@ class RetryPolicy:
         return wait * random.uniform(0.5, 1.0)
 
     def outcome(self, error: BaseException, attempt: int, limit: float = 0.0) -> Outcome:
-        """Return how an attempt that raised `error` ends."""
-        match error:
+        """Return how an attempt that raised `error` ends.
+
+        Of what steers inside a group of exceptions the first of `_STEERING` wins, of several of
+        one class the longest delay.
+        """
+        leaves = _leaves(error)
+        steering: list[Any] = next(filter(None, (_of(kind, leaves) for kind in _STEERING)), [error])
+        match steering[0]:
             case Deadline():
                 return TimedOut(limit)
             case Interrupted():
-                return Failed(error)
+                return Failed(steering[0])
             case errors.Reject():
-                return Rejected(str(error) or "rejected by the task")
+                return Rejected(str(steering[0]) or "rejected by the task")
             case errors.Requeue():
-                return Requeue(max(0.0, error.delay))
-        steered = isinstance(error, errors.Retry)
-        if attempt < self.max_retries and (steered or self._retries(error)):
-            delay = error.delay if isinstance(error, errors.Retry) else None
-            wait = self.delay(attempt) if delay is None else max(0.0, delay)
-            return Retry(error, wait, attempt + 1)
+                return Requeue(max(each.delay for each in steering))
+        steered = isinstance(steering[0], errors.Retry)
+        if attempt < self.max_retries and (steered or self._retries(error, leaves)):
+            delays = [each.delay for each in steering] if steered else [None]
+            backoff = self.delay(attempt) if None in delays else 0.0
+            return Retry(error, max(backoff if d is None else d for d in delays), attempt + 1)
         cause = error.__cause__ if steered and isinstance(error.__cause__, Exception) else error
         return Failed(cause)
 
-    def _retries(self, error: BaseException) -> bool:
-        return isinstance(error, self.retry_on) and not isinstance(error, self.never_on)
+    def _retries(self, error: BaseException, leaves: Sequence[BaseException]) -> bool:
+        if any(isinstance(each, self.never_on) for each in (error, *leaves)):
+            return False
+        return isinstance(error, self.retry_on) or all(isinstance(e, self.retry_on) for e in leaves)
+
+
+_STEERING = (Deadline, Interrupted, errors.Reject, errors.Retry, errors.Requeue)
+
+
+def _of(kind: type[BaseException], leaves: Sequence[Any]) -> list[Any]:
+    return [each for each in leaves if isinstance(each, kind)]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that a group holds at any depth; of another exception itself."""
+    module = sys.modules.get("exceptiongroup", builtins)  # a backport, before Python 3.11
+    if not isinstance(error, getattr(module, "BaseExceptionGroup", ())):
+        return [error]
+    inner: Sequence[BaseException] = getattr(error, "exceptions")  # noqa: B009 - see above
+    return [leaf for each in inner for leaf in _leaves(each)]

@@ -12,12 +12,15 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from types import CoroutineType
+from functools import partial
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..contracts import Job, Plan
-from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded
-from .context import current_job
+from ..message import decode
+from ..outcomes import SUCCEEDED, Failed, Invalid, Outcome, Retry, Succeeded, text_of
+from .context import current_job, is_forked
+from .pushes import next_attempt
 from .retry import IN_PLACE
 
 __all__ = ["Watch", "compile_plan", "is_coroutine"]
@@ -44,6 +47,7 @@ class Acknowledge(NamedTuple):
 Step: TypeAlias = Call | Sleep | Acknowledge
 Steps: TypeAlias = Generator[Step, Any, Outcome]
 Watch: TypeAlias = Callable[[Job], None]
+_UNSTARTED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
 def steps(job: Job, outcome: Outcome | None = None) -> Steps:
@@ -60,18 +64,34 @@ def steps(job: Job, outcome: Outcome | None = None) -> Steps:
                 outcome = plan.policy.outcome(error, job.attempt, plan.timeout)
         if type(outcome) is not Retry or outcome.delay > IN_PLACE or job.claims == []:
             return outcome  # without a claim its deadline has told how it ended
-        job.attempt = outcome.attempt  # before the wait: the deadline was the attempt's
+        if is_forked(job):
+            return outcome
+        if plan.report:
+            plan.report.retried(job, outcome)
+        next_attempt(job, outcome.attempt)  # before the wait: the deadline was the attempt's
         if outcome.delay:
             yield Sleep(outcome.delay)
-        outcome = None
+        outcome = _bind_again(job)
+
+
+def _bind_again(job: Job) -> Outcome | None:
+    """Give the next attempt what was pushed: the one before may have changed its arguments."""
+    try:
+        job.data, job.extra = decode(job.delivery.body)
+        job.args, job.kwargs = job.plan.bind(job.data, job.extra.get("args", ()))
+    except Exception as error:  # what bound once; only a conversion of the user's can raise here
+        return Invalid(f"{type(error).__name__}: {text_of(error)}")
+    return None
 
 
 def _succeeded(value: Any) -> Outcome:
-    """A coroutine that nobody awaits is no success."""
-    if type(value) is CoroutineType:
-        value.close()
-        return Failed(TypeError("the task returned a coroutine; declare it with `async def`"))
-    return Succeeded(value)
+    """A coroutine that nobody awaits, or a generator that nobody goes through, is no success."""
+    if type(value) not in _UNSTARTED:
+        return Succeeded(value)
+    if type(value) is not CoroutineType:
+        return Failed(TypeError("the task returned a generator, which nobody goes through"))
+    value.close()
+    return Failed(TypeError("the task returned a coroutine; declare it with `async def`"))
 
 
 def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome:
@@ -117,6 +137,8 @@ def _raisable(error: BaseException) -> BaseException:
 
 def is_coroutine(fn: Callable[..., Any]) -> bool:
     """Say whether calling `fn` gives a coroutine; looks through partials and callables."""
+    while isinstance(fn, partial):
+        fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
         getattr(fn, "__call__", None)  # noqa: B004
     )
@@ -193,7 +215,7 @@ def _aruns(
         except BaseException as error:
             outcome = policy.outcome(error, job.attempt, timeout)
         else:
-            return SUCCEEDED if value is None else Succeeded(value)
+            return SUCCEEDED if value is None else _succeeded(value)
         return await adrive(steps(job, outcome), perform)
 
     return acall

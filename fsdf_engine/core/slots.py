@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from .. import green
 from ..errors import ConfigurationError
+from .context import Forked
 
 __all__ = ["Carrier", "Retired", "Slot", "Slots", "checked_size", "take_last"]
 
@@ -34,7 +35,7 @@ class Slot:
     interrupter (hit = True, then reads job), so one of them always sees the other: no lock per run.
     """
 
-    __slots__ = ("abandoned", "guard", "handle", "hit", "job", "parker", "raised")
+    __slots__ = ("abandoned", "guard", "handle", "hit", "job", "parker", "raised", "since")
 
     def __init__(self) -> None:
         self.job: Any = None  # set while user code is armed
@@ -44,6 +45,7 @@ class Slot:
         self.guard = green.native_lock()  # held while an exception is being raised in the slot
         self.handle: Any = None  # the carrier's: the thread or greenlet
         self.parker: Any = None  # the carrier's: what the slot parks on
+        self.since = 0.0  # the carrier's: when it began, where that counts
 
 
 class Retired(BaseException):
@@ -116,11 +118,15 @@ class Slots(Generic[T]):
         self._carrier, self._run = carrier, run
         self._reset()
         if hasattr(os, "register_at_fork"):
-            again = weakref.WeakMethod(self._reset)
+            again = weakref.WeakMethod(self._after_fork)
             os.register_at_fork(after_in_child=lambda: (reset := again()) and reset())
 
-    def _reset(self) -> None:
+    def _after_fork(self) -> None:
         """Start empty: a forked child has none of the slots, and the items are its parent's."""
+        self.items.clear()  # the copy of a slot still looks at them
+        self._reset()
+
+    def _reset(self) -> None:
         self.items: deque[T] = deque()
         self.all: set[Slot] = set()
         self.abandoned: set[Slot] = set()  # their runs have passed their deadlines
@@ -158,16 +164,23 @@ class Slots(Generic[T]):
         try:
             self._carrier.start(slot, self._live)
         except RuntimeError as error:  # too many threads: those there are go on
-            with self._lock:
-                self.all.discard(slot)
-                self._coming = False
-            log.warning("no further slot can be started", extra={"error": str(error)})
+            self.lose(slot, error)
+
+    def lose(self, slot: Slot, error: BaseException) -> None:
+        """Count a slot no longer that was started, or not even that, and never lives."""
+        with self._lock:
+            self.all.discard(slot)
+            self._coming = False
+            self._look()
+        log.warning("no further slot can be started: %r", error)
 
     def _live(self, slot: Slot) -> None:
         self._coming = False  # before it looks at the items: who adds more now wakes another one
         try:
             while self._serve(slot) or self._park(slot):
                 pass
+        except Forked as end:  # threads let go nothing else without a word
+            raise SystemExit(end.code) from None
         except Retired:
             pass
         except BaseException:  # nothing that user code raises gets here
@@ -199,6 +212,8 @@ class Slots(Generic[T]):
 
     def _park(self, slot: Slot) -> bool:
         """Block until there may be work; False: idle for `keep_alive`, or we close."""
+        if slot not in self.all:  # the copy of one, in a forked child
+            return False
         self._parked.append(slot)
         if not self.items and not self._closing and self._carrier.park(slot, self._keep_alive):
             return True

@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_shared
+from ..declaration import title
 from ..errors import ConfigurationError, FsdfError
-from .family import Child, importing_main, inheritance, keep_main_file, mask_interrupt, starting
-from .hold import hold_exit
+from .exit import hold_exit
+from .family import Child, importing_main, inheritance, keep_main_file, starting
+from .signals import on_signals
 from .watcher import Watcher
-from .worker import on_signals
-from .worker_process import RESTART, Target, serve
+from .worker_process import RESTART, Target, heard, serve, served
 
 if TYPE_CHECKING:
     from ..task import Task
@@ -33,7 +35,9 @@ __all__ = ["RESTART", "Supervisor", "importing_main", "run_consumer_with_multi_p
 log = logging.getLogger("fsdf.supervisor")
 GRACE = 30.0  # seconds that children have to drain
 FORCE = 10.0  # seconds beyond that until they are killed
-SHORT, DEATHS, WITHIN = 5.0, 5, 60.0  # so many lives this short within a minute are a crash loop
+# So many lives this short within a minute, each without a fetch, are a crash loop. Who dies later
+# may die of a message, which is given up before its service is.
+SHORT, DEATHS, WITHIN = 5.0, 5, 60.0
 BACKOFF, MOST_BACKOFF = 0.1, 10.0
 
 
@@ -52,7 +56,7 @@ class Supervisor:
         targets: Sequence[Target],
         modules: Sequence[str] = (),
         start: str = "spawn",
-        function: str = "fsdf_engine.core.worker_process:consume_targets",
+        function: str = "fsdf_engine.children:consume_targets",
     ) -> None:
         if n < 1:
             raise ConfigurationError(f"{n} processes; give at least 1")
@@ -120,7 +124,6 @@ class Supervisor:
     # ------------------------------------------------------------------ the thread
 
     def _live(self) -> None:
-        mask_interrupt(True)  # the children's, until they lead their group
         try:
             while self._open():
                 self._turn()
@@ -175,7 +178,7 @@ class Supervisor:
                     place.worker.ends[0].sendall(json.dumps([drain, timeout]).encode() + b"\n")
 
     def _start(self, place: _Place) -> None:
-        place.born = time.monotonic()
+        place.born, place.told = time.monotonic(), b""
         try:
             worker = place.worker = self._start_child()
         except Exception as error:
@@ -186,6 +189,10 @@ class Supervisor:
         log.info("process %d started", worker.pid)
 
     def _died(self, place: _Place, worker: Child) -> None:
+        told = heard(worker.ends[0])
+        place.told += told
+        if told and worker.sentinel is None:
+            return  # a word, and not the end of the stream
         self._watcher.drop(_end_of(worker))
         code = worker.bury()
         place.worker = None
@@ -196,7 +203,7 @@ class Supervisor:
             place.start_at = 0.0
             return
         log.warning("process %d ended with code %s; it is replaced", worker.pid, code)
-        place.died(time.monotonic())
+        place.died(time.monotonic(), served(place.told))
         if place.given_up:
             log.error(
                 "a process died %d times within %g s, each time at its start (last code %s);"
@@ -215,17 +222,21 @@ class _Place:
     def __init__(self) -> None:
         self.worker: Child | None = None
         self.born = self.start_at = 0.0
+        self.told = b""  # what it has told us
         self.given_up = False
-        self._deaths: deque[float] = deque(maxlen=DEATHS)  # of those that lived shortly
+        self._short = 0  # how many in a row lived shortly
+        self._deaths: deque[float] = deque(maxlen=DEATHS)  # of those among them that never served
 
-    def died(self, now: float) -> None:
+    def died(self, now: float, has_served: bool = False) -> None:
         """Decide when the next one starts, or that none does."""
-        if now - self.born >= SHORT:
+        lived = now - self.born >= SHORT
+        self._short = 0 if lived else self._short + 1
+        if lived or has_served:
             self._deaths.clear()
         else:
             self._deaths.append(now)
         self.given_up = len(self._deaths) == DEATHS and now - self._deaths[0] <= WITHIN
-        pause = min(MOST_BACKOFF, BACKOFF * 2 ** len(self._deaths))
+        pause = min(MOST_BACKOFF, BACKOFF * 2 ** min(self._short, 10))
         self.start_at = now + pause * random.uniform(0.5, 1.0)
 
 
@@ -247,13 +258,13 @@ def run_consumer_with_multi_process(
     if not several:
         raise ConfigurationError("no task to consume; give at least one")
     for task in several:
-        if "<locals>" in task.fn.__qualname__:
+        if task.home.nested:
             raise ConfigurationError(
-                f"{task.fn.__qualname__} is declared inside a function, where a child process"
+                f"{title(task.fn)} is declared inside a function, where a child process"
                 " cannot find it; declare it at the top level of a module"
             )
-    modules = dict.fromkeys(task.fn.__module__ for task in several)
-    modules.pop("__main__", None)
+        check_shared(task)
+    modules = sorted({module for task in several for module in task.home.modules})
     supervisor = Supervisor(
         process_num,
         targets=[(task.queue, task.options.name) for task in several],

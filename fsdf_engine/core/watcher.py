@@ -18,10 +18,10 @@ class Watcher:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
-        self.add(self._ear, self._listen)
+        self._wakeup, self._receiver = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._receiver.setblocking(False)
+        self.add(self._receiver, self._listen)
 
     def add(self, end: End, call: Callable[[], object]) -> None:
         """Let `wait` call this whenever `end` is readable, or closed by the other side."""
@@ -47,14 +47,14 @@ class Watcher:
     def wake(self) -> None:
         """End the current wait, or the next one. Any thread."""
         with contextlib.suppress(OSError):  # full: it ends anyway; or closed
-            self._bell.send(b"\0")
+            self._wakeup.send(b"\0")
 
     def close(self) -> None:
         """Free the descriptors."""
         self._selector.close()
-        self._bell.close()
-        self._ear.close()
+        self._wakeup.close()
+        self._receiver.close()
 
     def _listen(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._ear.recv(4096)
+            self._receiver.recv(4096)

@@ -1,27 +1,22 @@
-"""A running consumer as its user sees it, and what signals do to a process full of them."""
+"""A running consumer as its user sees it, and what stops a process full of them."""
 
 from __future__ import annotations
 
-import _thread
 import gc
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterable
-from types import FrameType
-from typing import Any
 
 from ..contracts import Pool
-from ..green import raise_in_main
 from ..outcomes import Interrupted
 from .consumer import Consumer
 from .context import current_job
 from .due import Deadlines
-from .hold import held, hold_exit
+from .exit import hold_exit
 from .listeners import Listeners
 
-__all__ = ["ConsumerHandle", "end_fast", "on_signals", "stop_all", "tune"]
+__all__ = ["ConsumerHandle", "end_fast", "stop_all", "tune"]
 log = logging.getLogger("fsdf.worker")
 GRACE = 30.0  # seconds that runs have to end when a worker stops
 UNWIND = 0.5  # seconds that interrupted runs have
@@ -45,6 +40,10 @@ class ConsumerHandle:
         self._listeners, self._forget = listeners, forget
         self._stopped, self._one_stop = threading.Event(), threading.Lock()
         self._release_exit: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped.is_set() else f"holds {self.consumer.held()} messages"
+        return f"<consumer of queue {self.queue!r}, {state}>"
 
     @property
     def pool(self) -> Pool:
@@ -113,6 +112,8 @@ class ConsumerHandle:
             )
         consumer.keeper.close()
         consumer.subscription.close()
+        if consumer.report:
+            consumer.report.close()
 
 
 def stop_all(handles: Iterable[ConsumerHandle], *, drain: bool, timeout: float) -> None:
@@ -128,50 +129,14 @@ def stop_all(handles: Iterable[ConsumerHandle], *, drain: bool, timeout: float) 
         thread.join()
 
 
-def on_signals(stop: Callable[[bool], None]) -> bool:
-    """Drain at SIGTERM and SIGINT, where these still have their default handlers.
-
-    The first signal calls `stop(True)` in a thread and raises KeyboardInterrupt or SystemExit in
-    the main thread, which then waits at its end; a second one calls `stop(False)`. May be called
-    for several. False, and nothing is set, outside the main thread.
-    """
-    ours, names = _Stops(), ("SIGTERM", "SIGINT", "SIGBREAK")
-    for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
-        handler: Any = signal.getsignal(number)
-        if handler in (signal.SIG_DFL, signal.default_int_handler):
-            try:
-                signal.signal(number, handler := ours)
-            except ValueError:  # this is not the main thread
-                return False
-        if isinstance(handler, _Stops) and stop not in handler.stops:
-            handler.stops.append(stop)
-    return True
-
-
-class _Stops:
-    """A signal handler that stops all that works in this process."""
-
-    def __init__(self) -> None:
-        self.stops: list[Callable[[bool], None]] = []
-        self._again = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        # Where nothing is left to be stopped, as in a forked child, a signal ends the process.
-        drain, self._again = not (self._again and held), True
-        name, text = signal.Signals(number).name, "draining; once more ends at once"
-        log.warning("%s: %s", name, text if drain else "ending at once")
-        for stop in self.stops:  # no Thread, whose start waits: we may be in a hub, which must not
-            _thread.start_new_thread(stop, (drain,))
-        if drain:
-            raise_in_main(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(0))
-
-
 def end_fast(handles: Iterable[ConsumerHandle], code: int = 1) -> None:
     """End the process now, having released what can be released. For the worker command only."""
-    ended = threading.Event()
+    working, ended = list(handles), threading.Event()
 
     def release() -> None:
-        stop_all(handles, drain=False, timeout=0.0)
+        stop_all(working, drain=False, timeout=0.0)
+        for handle in working:
+            handle.pool.close(UNWIND)  # so that no child leaves a semaphore behind
         ended.set()
 
     threading.Thread(target=release, daemon=True).start()

@@ -7,16 +7,21 @@ import multiprocessing
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from .family import enter, load
-from .worker import GRACE, tune
+from .worker import GRACE
 
-__all__ = ["RESTART", "Target", "ask_restart", "consume_targets", "serve"]
+__all__ = [
+    "RESTART", "Stop", "Target", "ask_restart", "heard", "serve", "served", "tell_serving",
+]  # fmt: skip
 Target = tuple[str, str]  # queue, task's name
 Stop = Callable[[bool, float], object]
 RESTART = 75  # the exit code by which a drained process asks to be started again
 _ASK = "_fsdf_ask_restart"
+_TELL = "_fsdf_tell_serving"
+_SERVING, _FAILED = b"s", b"f"  # what a child tells: messages may be fetched; it cannot consume
 
 
 def serve(
@@ -28,7 +33,15 @@ def serve(
 ) -> None:
     """Import `modules`, call `function` ("module:name") with the targets; block until the end."""
     enter()
-    stop, join = load(modules, function, inherited)(targets)
+    start = load(modules, function, inherited)
+    setattr(multiprocessing.current_process(), _TELL, lambda: control.send(_SERVING))
+    try:
+        stop, join = start(targets)
+    except BaseException:
+        with suppress(OSError):  # a dead parent ends us anyway
+            control.send(_FAILED)
+        raise
+    tell_serving()
     restart = threading.Event()
 
     def ask() -> None:
@@ -43,6 +56,29 @@ def serve(
         raise SystemExit(RESTART)
 
 
+def heard(control: socket.socket) -> bytes:
+    """Return what the process at the other end has told. Never blocks."""
+    control.setblocking(False)
+    try:
+        return control.recv(1 << 10)
+    except OSError:
+        return b""
+
+
+def served(told: bytes) -> bool:
+    """Say whether a process that told this had come so far as to fetch messages."""
+    return told.startswith(_SERVING) and _FAILED not in told
+
+
+def tell_serving() -> None:
+    """Tell our supervisor, if we have one, that messages are about to be fetched; only once."""
+    process = multiprocessing.current_process()
+    if tell := getattr(process, _TELL, None):
+        setattr(process, _TELL, None)
+        with suppress(OSError):
+            tell()
+
+
 def ask_restart() -> None:
     """Drain this process and let its supervisor start another; does nothing if it has none."""
     if ask := getattr(multiprocessing.current_process(), _ASK, None):
@@ -55,18 +91,3 @@ def _obey(control: socket.socket, stop: Stop) -> None:
         for order in orders:
             drain, timeout = json.loads(order)
             threading.Thread(target=stop, args=(drain, timeout), name="fsdf-stop").start()
-
-
-def consume_targets(targets: Sequence[Target]) -> tuple[Stop, Callable[[], None]]:
-    """Start the default engine's consumers of these targets; return how to stop and join them."""
-    from ..engine import default_engine
-
-    engine = default_engine()
-    handles = [engine.consume_named(queue, name) for queue, name in targets]
-    tune()
-
-    def join() -> None:
-        for handle in handles:
-            handle.join()
-
-    return engine.stop, join

@@ -15,19 +15,25 @@ class Frames:
     """Cuts a stream into frames, whatever pieces it comes in. Pure."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []  # of the frame that is not whole yet
+        self._missing = 0  # bytes at least, until it may be
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that are whole now, without their lengths."""
-        data = self._rest + data if self._rest else data
-        frames, at, total = [], 0, len(data)
-        while total - at >= LENGTH.size:
+        """Return the frames that are whole now, without their lengths. O(bytes), in all."""
+        self._missing -= len(data)
+        if self._missing > 0:
+            self._pieces.append(data)
+            return []
+        if self._pieces:  # joined when whole, not piece by piece: frames may be large
+            data = b"".join((*self._pieces, data))
+        frames, at, total, end = [], 0, len(data), LENGTH.size
+        while end <= total:
             end = at + LENGTH.size + LENGTH.unpack_from(data, at)[0]
             if end > total:
                 break
             frames.append(data[at + LENGTH.size : end])
-            at = end
-        self._rest = data[at:]
+            at, end = end, end + LENGTH.size
+        self._missing, self._pieces = end - total, [data[at:]] if at < total else []
         return frames
 
 

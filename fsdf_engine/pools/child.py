@@ -10,26 +10,31 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..contracts import Effect, Job, Plan
+from ..contracts import Effect, Job, Plan, Report, finish
+from ..core.context import is_forked
 from ..core.family import enter, load
+from ..core.signals import leave_to_parent
 from ..errors import ArgumentError, LeaseLost
 from ..message import decode
-from ..outcomes import Failed, Invalid, Outcome, Unknown, trace_of
+from ..outcomes import Failed, Invalid, Outcome, Retry, Unknown, trace_of
 from . import hand_off
 from .channel import Channel
 from .ledger import Ledger
 
-__all__ = ["DONE", "ERROR", "LARGE", "PROGRESS", "READY", "live"]
-READY, PROGRESS, LARGE, ERROR = b"R", b"P", b"O", b"E"  # the first byte of what a child sends
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+__all__ = ["AGAIN", "DONE", "ERROR", "LARGE", "PROGRESS", "READY", "live"]
+# The first byte of what a child sends.
+READY, PROGRESS, LARGE, ERROR, AGAIN = b"R", b"P", b"O", b"E", b"A"
 DONE = Struct("<QQ")  # after PROGRESS: bytes of outcomes written, bytes of memory used
 
 
@@ -47,8 +52,7 @@ def live(
     `resolve` is the "module:function" that returns the plan of (queue, name). With `weighs` the
     parent is told how much memory is used.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    leave_to_parent()
     enter()
     channel = Channel(jobs)
     try:
@@ -91,6 +95,7 @@ class _Runner:
             tasks, jobs = hand_off.decode_hand_off(frame)
             for number, queue, name in tasks:
                 self._names[number] = queue, name
+                self._plan(number)  # now: imports take longer than some runs may
             for handed in jobs:
                 if self._ledger.start(handed.number):
                     self._run(handed)
@@ -105,23 +110,25 @@ class _Runner:
             outcome = self._outcome(job, handed)
         except BaseException as error:  # the engine's own; user code's are in the outcome
             outcome = Failed(error)
+        if is_forked(job):
+            finish(job, outcome)  # ends this process
         seconds = time.perf_counter() - begin
         try:
             report = hand_off.encode_outcome(handed.number, job, outcome, seconds)
-        except Exception as error:  # a reason that is no text for JSON
+        except BaseException as error:  # user code: a reason that is no text for JSON
             report = hand_off.encode_outcome(handed.number, job, Failed(error), seconds)
         if not self._ledger.write(report):
             _send(self._channel, LARGE, report)
 
     def _outcome(self, job: _Job, handed: hand_off.Handed) -> Outcome:
         job.ledger, job._attempt, job.started_at = self._ledger, handed.attempt, 0.0
+        job.id, job.delivery, job.extra, job.pushes = handed.id, handed.delivery, {}, None
         plan = self._plan(handed.task)
         if plan is None:
             queue, name = self._names[handed.task]
             return Unknown(name or queue)
-        job.plan, job.id, job.delivery = plan, handed.id, handed.delivery
-        job.owner = _Owner(self._commits, handed.number, plan.place)
-        job.claims, job.acked, job.pushes = None, False, 0
+        job.plan, job.owner = plan, _Owner(self._commits, handed.number, plan.place)
+        job.claims, job.acked = None, False
         job.published_at = handed.delivery.published_at
         try:
             job.data, job.extra = data, extra = decode(handed.delivery.body)
@@ -151,8 +158,21 @@ class _Runner:
                 " `if __name__ == '__main__'`, in a function or in a shell\n"
             )
             _send(self._channel, ERROR, reason.encode(errors="replace"), _explained(error))
-        self._plans[task] = plan
+        self._plans[task] = plan = plan and plan._replace(report=_Retries(self._channel))
         return plan
+
+
+class _Retries(Report):
+    """Tells the parent of attempts that failed and are repeated here."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def retried(self, job: Job, outcome: Retry, /) -> None:
+        """Send it. Blocks until the parent's pool has room for it."""
+        number = job.owner.number  # type: ignore[attr-defined]
+        with contextlib.suppress(Exception):  # an error that has no JSON form stops no attempt
+            _send(self._channel, AGAIN, hand_off.encode_outcome(number, job, outcome, 0.0))
 
 
 class _Job(Job):
@@ -177,6 +197,15 @@ class _Commits:
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._lock, self._requests = channel, threading.Lock(), 0
+        self._threads: Executor | None = None
+
+    def threads(self) -> Executor:
+        """Return the thread that asks for coroutines, one at a time."""
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._threads = ThreadPoolExecutor(1, "fsdf-commit")
+        return self._threads
 
     def ask(self, number: int, effects: Sequence[Effect], ack: bool) -> BaseException | None:
         """Return what went wrong. Blocks until the parent has stored the effects."""
@@ -194,24 +223,24 @@ class _Commits:
 class _Owner:
     """Stands for the outbox, which is in the parent."""
 
-    __slots__ = ("_commits", "_number", "place")
+    __slots__ = ("_commits", "number", "place")
 
     def __init__(self, commits: _Commits, number: int, place: tuple[str, str]) -> None:
-        self._commits, self._number, self.place = commits, number, place
+        self._commits, self.number, self.place = commits, number, place
 
     def put(self, job: Job, /) -> None:
         """Change nothing: the outcome travels when the run has ended."""
 
     def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
         """Block until the parent has stored the effects; raises what it raised there."""
-        if error := self._commits.ask(self._number, effects, ack):
+        if error := self._commits.ask(self.number, effects, ack):
             raise error
         job.acked = job.acked or ack
 
     async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
-        """As `commit`, in a thread of the loop's executor."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, lambda: self.commit(job, effects, ack=ack))
+        """As `commit`, in a thread of ours: those of the loop may all be busy."""
+        loop, threads = asyncio.get_running_loop(), self._commits.threads()
+        await loop.run_in_executor(threads, lambda: self.commit(job, effects, ack=ack))
 
 
 def memory() -> int:

@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import Any
 
 from ..contracts import Job, Owner, Pool, PoolCapability, finish
+from ..core.context import Forked
 from ..core.slots import checked_size, take_last
 from ..outcomes import Deadline, Failed, Outcome
 
@@ -48,6 +49,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
             log.warning("user code has stopped the loop of all coroutines; it goes on")
+        except Forked:  # its only thread
+            return
         except BaseException:  # out of a task or callback that user code has made itself
             log.exception("an error left the loop of all coroutines; it goes on")
 

@@ -4,7 +4,7 @@ Nothing is pickled. Jobs go to the child as the bytes that the broker gave, outc
 structs and JSON, and an exception is built again only from a class that the parent has imported.
 
 Hand-offs and commits:   length, length of the head, the head as JSON, bodies
-Outcomes:                number, kind, attempt, microseconds, started, length, payload
+Outcomes:                number, kind, attempt, base, push, seconds, started, length, payload
 """
 
 from __future__ import annotations
@@ -18,8 +18,21 @@ import orjson
 
 from .. import codec
 from ..contracts import Delivery, Effect, Job, Outgoing, Record
-from ..errors import ArgumentError, FsdfError, PublishError
-from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded, rebuilt, text_of, trace_of
+from ..core.pushes import open_push
+from ..errors import FsdfError, PublishError
+from ..outcomes import (
+    SUCCEEDED,
+    TRACE,
+    Failed,
+    Outcome,
+    Retry,
+    Succeeded,
+    args_of,
+    kind_of,
+    rebuilt,
+    text_of,
+    trace_of,
+)  # fmt: skip
 
 __all__ = [
     "Handed", "RemoteError", "RemoteValue", "Report", "decode_commit", "decode_hand_off",
@@ -28,7 +41,7 @@ __all__ = [
 ]  # fmt: skip
 
 LENGTH = Struct("<I")
-_REPORT = Struct("<IBIIdI")  # number, kind, attempt, microseconds, started_at; payload's length
+_REPORT = Struct("<IBIIIddI")  # the fields of a Report, with the payload's length at the end
 _NOTHING, _VALUE, _OTHER = range(3)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
@@ -64,11 +77,16 @@ class Handed(NamedTuple):
 
 
 class Report(NamedTuple):
-    """One outcome as it arrives in the parent; `seconds` is how long the run took."""
+    """One outcome as it arrives in the parent; `seconds` is how long the run took.
+
+    `base` and `push` name its last push without an answer, if `push` is not 0.
+    """
 
     number: int
     kind: int
     attempt: int
+    base: int
+    push: int
     seconds: float
     started_at: float
     payload: bytes
@@ -127,9 +145,9 @@ def encode_outcome(number: int, job: Job, outcome: Outcome, seconds: float) -> b
         kind, payload = _VALUE, _encode_value(outcome.value)
     else:
         kind, payload = _OTHER, _encode_other(outcome)
-    micros = min(int(seconds * 1e6), 0xFFFFFFFF)
-    head = _REPORT.pack(number, kind, job.attempt, micros, job.started_at, len(payload))
-    return head + payload
+    base, push = (kind == _OTHER and open_push(job)) or (0, 0)
+    told = (job.attempt, base, push, seconds, job.started_at, len(payload))
+    return _REPORT.pack(number, kind, *told) + payload
 
 
 def _encode_value(value: Any) -> bytes:
@@ -154,9 +172,9 @@ def reports(data: bytes) -> Iterator[Report]:
     """Split what a child has written."""
     at, total = 0, len(data)
     while at < total:
-        number, kind, attempt, micros, started_at, size = _REPORT.unpack_from(data, at)
+        *head, size = _REPORT.unpack_from(data, at)
         at += _REPORT.size
-        yield Report(number, kind, attempt, micros / 1e6, started_at, data[at : at + size])
+        yield Report._make((*head, data[at : at + size]))
         at += size
 
 
@@ -186,17 +204,18 @@ class _RemoteTrace(Exception):
 
 def _encode_error(error: BaseException, trace: str = "") -> dict[str, Any]:
     """Return an exception as JSON; its arguments only where they have a JSON form."""
-    kind = type(error)
-    given = list(error.args)
-    if isinstance(error, OSError) and error.filename is not None:
-        given = [error.errno, error.strerror, error.filename]  # `args` leaves the name out
+    module, _ = kind_of(error)
     try:
-        args = orjson.loads(codec.dumps(codec.plain(given)))
-    except (TypeError, ValueError, ArgumentError, RecursionError):
+        given = list(args_of(error))
+        if isinstance(error, OSError) and error.filename is not None:
+            given = [error.errno, error.strerror, error.filename]  # `args` leaves the name out
+        text = codec.dumps(codec.plain(given))
+        args = orjson.loads(text) if len(text) <= TRACE else None
+    except BaseException:  # user code: whatever it does, the parent learns that the run failed
         args = None
     return {
-        "module": {"__mp_main__": "__main__"}.get(kind.__module__, kind.__module__),
-        "name": kind.__qualname__,
+        "module": {"__mp_main__": "__main__"}.get(module, module),
+        "name": type.__dict__["__qualname__"].__get__(type(error)),
         "args": args,
         "message": text_of(error),
         "trace": trace,
@@ -213,7 +232,8 @@ def _decode_error(sent: dict[str, Any]) -> BaseException:
         kind: type[RemoteError] = type(name, (RemoteError,), {"__module__": sent["module"]})
         error = kind(sent["message"])
     if sent["trace"]:
-        error.__cause__ = _RemoteTrace(sent["trace"])
+        # not by its own `__setattr__`, which may refuse, as that of a frozen dataclass does
+        BaseException.__dict__["__cause__"].__set__(error, _RemoteTrace(sent["trace"]))
     return error
 
 
@@ -230,7 +250,7 @@ def encode_commit(request: int, number: int, effects: Sequence[Effect], ack: boo
 
 
 _OUTGOING = ("queue", "id", "headers", "delay", "not_before", "priority", "ttl", "key")
-_RECORD = ("id", "deliveries", "final", "expires", "reply")
+_RECORD = ("id", "deliveries", "final", "expires", "reply", "sends", "origin")
 
 
 def decode_commit(frame: bytes) -> tuple[int, int, bool, list[Effect]]:

@@ -17,20 +17,23 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..contracts import Job, Owner, Pool, PoolCapability
-from ..core.family import keep_main_file, mask_interrupt, starting
+from ..core.family import keep_main_file, starting
+from ..core.pushes import keep_open
 from ..core.slots import checked_size
 from ..core.watcher import Watcher
 from ..outcomes import Crashed, Failed, Interrupted, Outcome, Requeue, TimedOut
 from .backlog import Backlog
 from .hand_off import Report, decode_outcome
-from .ward import Births, Ward, death, end
+from .pool_child import Births, PoolChild, death, end
 
 __all__ = ["ProcessPool"]
 log = logging.getLogger("fsdf.pools")
-RESOLVE = "fsdf_engine.engine:resolve_plan"
+RESOLVE = "fsdf_engine.children:resolve_plan"
 STUCK = 0.01  # a run this long keeps others from waiting behind it
 LOOK = 0.025  # after a hand-off of several jobs: does it get on?
 LINGER = 5.0  # a retired child may take so long to exit
+PARTING = 1.0  # seconds that closing waits for children with nothing left to do
+BIRTH = 30.0  # a child that is not ready by then keeps no message from other workers
 
 
 class ProcessPool(Pool):
@@ -57,13 +60,15 @@ class ProcessPool(Pool):
         self.size, context = checked_size(size), starting(start_method)
         if start_method == "forkserver" and preload:
             context.set_forkserver_preload(["__main__", *preload])
-        self._make_ward = partial(
-            Ward, context, tuple(preload), resolve, max_tasks_per_child, max_memory_per_child
+        self._make_child = partial(
+            PoolChild, context, tuple(preload), resolve, max_tasks_per_child, max_memory_per_child
         )
         keep_main_file()
         self._backlog = Backlog()
         self._opening = threading.Lock()  # of _closing and _thread
-        self._wards: list[Ward] = []  # the thread's; replaced, never changed, so others may read
+        self._children: list[
+            PoolChild
+        ] = []  # the thread's; replaced, never changed, so others may read
         self._orders: deque[Callable[[], None]] = deque()  # from other threads
         self._births = Births()
         self._closing = False
@@ -100,13 +105,23 @@ class ProcessPool(Pool):
             self._watcher.wake()
 
     def waiting(self) -> int:
-        """Count those not handed over, and those that a child has not started."""
-        handed = sum(len(ward.jobs) - (ward.current() is not None) for ward in self._wards)
-        return len(self._backlog) + max(0, handed)
+        """Count those not handed over, and those that a child has not started.
+
+        For whom a child is being started it is no wait for a run to end.
+        """
+        children, old = self._children, time.monotonic() - BIRTH
+        handed = sum(len(child.jobs) - (child.current() is not None) for child in children)
+        late = any(not child.ready and child.born < old for child in children)
+        free = self.size - sum(
+            bool(child.jobs) for child in children
+        )  # of idle ones, or to be started
+        if late or self._births.failures:
+            free = 0
+        return max(0, len(self._backlog) - max(0, free)) + max(0, handed)
 
     def running(self) -> Collection[Job]:
         """Return the jobs that the children have started last and not reported."""
-        return [job for ward in self._wards if (job := ward.current())]
+        return [job for child in self._children if (job := child.current())]
 
     def withdraw(self, limit: int, owner: Owner | None = None) -> Sequence[Job]:
         """Take jobs that were not handed over; what was handed over starts within milliseconds."""
@@ -114,7 +129,7 @@ class ProcessPool(Pool):
 
     def interrupt(self, job: Job, error: BaseException) -> bool:
         """Kill the child that runs this job; the job ends as failed with this error."""
-        if not any(ward.current() is job for ward in self._wards):
+        if not any(child.current() is job for child in self._children):
             return False
         self._orders.append(partial(self._end_run, job, error))
         self._watcher.wake()
@@ -122,7 +137,7 @@ class ProcessPool(Pool):
 
     def alive(self, within: float) -> bool:
         """False when children can no longer be started, so that other workers get the messages."""
-        if self._births.hopeless and not any(ward.ready for ward in self._wards):
+        if self._births.hopeless and not any(child.ready for child in self._children):
             return False
         return self._thread is None or self._thread.is_alive()
 
@@ -135,19 +150,21 @@ class ProcessPool(Pool):
             return ()
         self._watcher.wake()
         thread.join(grace)
-        return [
+        left = [
             *self._backlog.jobs(),
-            *(job for ward in self._wards for job in [*ward.jobs.values()]),
+            *(job for child in self._children for job in [*child.jobs.values()]),
         ]
+        if not left:
+            thread.join(PARTING)
+        return left
 
     def processes(self) -> Sequence[int]:
         """Return the ids of the children."""
-        return [ward.pid for ward in self._wards]
+        return [child.pid for child in self._children]
 
     # ------------------------------------------------------------------ the thread
 
     def _live(self) -> None:
-        mask_interrupt(True)  # the children's, who inherit it: Ctrl-C is the parent's
         while not (self._closing and self._finished()):
             try:
                 self._turn()
@@ -167,34 +184,36 @@ class ProcessPool(Pool):
         while self._orders:
             self._orders.popleft()()
         now = time.monotonic()
-        for ward in self._wards:
-            if ward.look_at is not None and ward.look_at <= now:
-                self._look(ward, now)
+        for child in self._children:
+            if child.look_at is not None and child.look_at <= now:
+                self._look(child, now)
 
     def _pause(self) -> float | None:
         """Return how long nothing can be due; None: until something happens."""
         now = time.monotonic()
-        times = [ward.look_at for ward in self._wards if ward.look_at is not None]
+        times = [child.look_at for child in self._children if child.look_at is not None]
         if self._backlog and self._births.next_at > now and self._space() > 0:
             times.append(self._births.next_at)
         return max(0.0, min(times) - now) if times else None
 
     def _finished(self) -> bool:
         """While closing: send the children home when nothing is left to do."""
-        if self._backlog or any(ward.jobs for ward in self._wards):
+        if self._backlog or any(child.jobs for child in self._children):
             return False
-        for ward in self._wards:
-            if not ward.retiring:
-                self._retire(ward)
-        return not self._wards
+        for child in self._children:
+            if not child.ready:  # at the end of the interpreter what it is given would be gone
+                child.kill()
+            elif not child.retiring:
+                self._retire(child)
+        return not self._children
 
     def _dispatch(self) -> None:
         while (light := self._backlog.light()) is not None:
-            if (ward := self._free(light)) is None:
+            if (child := self._free(light)) is None:
                 break
-            if batch := self._backlog.take(ward.room()):
-                self._hand(ward, batch)
-        starting = sum(not ward.ready for ward in self._wards)
+            if batch := self._backlog.take(child.room()):
+                self._hand(child, batch)
+        starting = sum(not child.ready for child in self._children)
         for _ in range(min(self._space(), len(self._backlog) - starting)):
             if time.monotonic() < self._births.next_at:
                 break
@@ -204,139 +223,145 @@ class ProcessPool(Pool):
         light = self._backlog.light()
         return light is not None and self._free(light) is not None
 
-    def _free(self, light: bool) -> Ward | None:
+    def _free(self, light: bool) -> PoolChild | None:
         """Return a child that may get more: an idle one, or one that soon will be."""
         second = None
-        for ward in self._wards:
-            if ward.usable:
-                if not ward.jobs:
-                    return ward
-                if light and ward.light and ward.hand_offs < 2:
-                    second = ward
+        for child in self._children:
+            if child.usable:
+                if not child.jobs:
+                    return child
+                if light and child.light and child.hand_offs < 2:
+                    second = child
         return second
 
-    def _hand(self, ward: Ward, batch: Sequence[Job]) -> None:
+    def _hand(self, child: PoolChild, batch: Sequence[Job]) -> None:
         now = time.monotonic()
-        ward.light = self._backlog.is_light(batch[0])
-        ward.hand(batch)
-        if not ward.flush():
-            self._watcher.want_write(ward.socket, True)
-        if ward.room() <= 0:
-            self._retire(ward)
-        self._look_later(ward, now)
+        child.light = self._backlog.is_light(batch[0])
+        child.hand(batch)
+        if not child.flush():
+            self._watcher.want_write(child.socket, True)
+        if child.room() <= 0:
+            self._retire(child)
+        self._look_later(child, now)
 
-    def _look_later(self, ward: Ward, now: float) -> None:
+    def _look_later(self, child: PoolChild, now: float) -> None:
         """Note the first instant at which a deadline or a stuck run is possible."""
-        pauses = [job.plan.timeout for job in ward.jobs.values() if job.plan.timeout]
-        if len(ward.jobs) > 1:
+        pauses = [job.plan.timeout for job in child.jobs.values() if job.plan.timeout]
+        if len(child.jobs) > 1:
             pauses.append(LOOK)
         if pauses:
             at = now + min(pauses)
-            ward.look_at = at if ward.look_at is None else min(at, ward.look_at)
+            child.look_at = at if child.look_at is None else min(at, child.look_at)
 
     # ------------------------------------------------------------------ what children do
 
     def _space(self) -> int:
         """Return how many children may be started; one that only has to exit does not count."""
-        return self.size - sum(not (w.retiring and not w.jobs) for w in self._wards)
+        return self.size - sum(not (w.retiring and not w.jobs) for w in self._children)
 
     def _start(self) -> None:
         try:
-            ward = self._make_ward()
+            child = self._make_child()
         except Exception as error:
             self._births.failed(f"the system starts no process: {error}")
             return
-        self._wards = [*self._wards, ward]
-        self._watcher.add(ward.socket, partial(self._hear, ward))
-        self._watcher.add(ward.commits, partial(self._answer_commits, ward))
-        if ward.child.sentinel is not None:
-            self._watcher.add(ward.child.sentinel, partial(self._died, ward))
+        self._children = [*self._children, child]
+        self._watcher.add(child.socket, partial(self._hear, child))
+        self._watcher.add(child.commits, partial(self._answer_commits, child))
+        if child.child.sentinel is not None:
+            self._watcher.add(child.child.sentinel, partial(self._died, child))
 
-    def _hear(self, ward: Ward) -> None:
-        if ward.flush():
-            self._watcher.want_write(ward.socket, False)
-        found, closed = ward.receive()
-        if ward.ready:
+    def _hear(self, child: PoolChild) -> None:
+        if child.flush():
+            self._watcher.want_write(child.socket, False)
+        found, closed = child.receive()
+        if child.ready:
             self._births.failures = 0
-        self._report(ward, found)
+        self._report(child, found)
         if closed:
-            self._watcher.drop(ward.socket)
-            ward.deaf = True  # it is dying; if it is not, it is of no use
-            ward.look_at = time.monotonic() + (LINGER if ward.retiring else LOOK)
-            if ward.child.sentinel is None:
-                self._died(ward)
+            self._watcher.drop(child.socket)
+            child.deaf = True  # it is dying; if it is not, it is of no use
+            child.look_at = time.monotonic() + (LINGER if child.retiring else LOOK)
+            if child.child.sentinel is None:
+                self._died(child)
 
-    def _report(self, ward: Ward, found: Iterable[Report]) -> None:
+    def _report(self, child: PoolChild, found: Iterable[Report]) -> None:
         for report in found:
-            if (job := ward.jobs.pop(report.number, None)) is None:
+            if (job := child.jobs.pop(report.number, None)) is None:
                 continue  # its deadline has ended it
             self._backlog.learn(job, report.seconds)
+            if job.plan.took:
+                job.plan.took(report.seconds)
             job.attempt, job.started_at = report.attempt, report.started_at
+            if report.push:
+                keep_open(job, report.base, report.push)
             try:
                 outcome = decode_outcome(report.kind, report.payload)
             except Exception as error:  # the engine's own; the job must not be lost
                 outcome = Failed(error)
             end(job, outcome)
-        self._await_exit(ward)
+        self._await_exit(child)
 
-    def _answer_commits(self, ward: Ward) -> None:
-        self._watcher.drop(ward.commits)
-        ward.answer_commits()
+    def _answer_commits(self, child: PoolChild) -> None:
+        self._watcher.drop(child.commits)
+        child.answer_commits()
 
-    def _died(self, ward: Ward) -> None:
+    def _died(self, child: PoolChild) -> None:
         """Collect what a dead child has left: outcomes, one run that it had started, the rest."""
-        found, _ = ward.receive()
-        self._report(ward, [*found, *ward.written()])
-        for watched in (ward.socket, ward.commits, ward.child.sentinel):
+        found, _ = child.receive()
+        self._report(child, [*found, *child.written()])
+        for watched in (child.socket, child.commits, child.child.sentinel):
             if watched is not None:
                 self._watcher.drop(watched)
-        self._wards = [other for other in self._wards if other is not ward]
-        started, code = ward.ledger.started(), ward.child.bury()
+        self._children = [other for other in self._children if other is not child]
+        started, code = child.ledger.started(), child.child.bury()
         rest: list[Job] = []
-        for number, job in [*ward.jobs.items()]:
+        for number, job in [*child.jobs.items()]:
             if number == started:
-                log.warning("child %d died (exit code %d) in a run of %s", ward.pid, code, job.id)
+                log.warning("child %d died (exit code %d) in a run of %s", child.pid, code, job.id)
                 end(job, Crashed(code) if job.acked else death(code))
             else:
                 rest.append(job)
         self._backlog.put_back(rest)
-        ward.jobs.clear()
-        if not ward.ready and not ward.killed:
-            self._births.failed(f"child {ward.pid} ended with code {code} before it was ready")
+        child.jobs.clear()
+        if not child.ready and not child.killed:
+            self._births.failed(f"child {child.pid} ended with code {code} before it was ready")
 
-    def _look(self, ward: Ward, now: float) -> None:
+    def _look(self, child: PoolChild, now: float) -> None:
         """See whether a run has passed its deadline, or keeps others waiting."""
-        ward.look_at = None
-        if ward.deaf or (ward.retiring and not ward.jobs):
-            if not ward.killed:
-                log.warning("child %d does not exit; it is killed", ward.pid)
-                ward.kill()
+        child.look_at = None
+        if child.deaf or (child.retiring and not child.jobs):
+            if not child.killed:
+                log.warning("child %d does not exit; it is killed", child.pid)
+                child.kill()
             return
-        found, _ = ward.receive()
-        self._report(ward, found)
-        with ward.ledger.held() as locked:
-            self._report(ward, ward.written())
-            job, ran = ward.current(), now - ward.ledger.since()
+        found, _ = child.receive()
+        self._report(child, found)
+        with child.ledger.held() as locked:
+            self._report(child, child.written())
+            job, ran = child.current(), now - child.ledger.since()
             limit = job.plan.timeout if job else 0.0
             if job and limit and ran >= limit:
-                log.warning("task %s passed its limit of %g s; its child is killed", job.id, limit)
-                self._kill(ward, job, TimedOut(limit))
+                log.info(
+                    "child %d is killed: %s passed its limit of %g s", child.pid, job.id, limit
+                )
+                self._kill(child, job, TimedOut(limit))
                 return
-            if locked and ran >= STUCK and len(ward.jobs) > 1:
-                self._backlog.put_back(ward.take_back())
-        self._look_later(ward, now)
+            if locked and ran >= STUCK and len(child.jobs) > 1:
+                self._backlog.put_back(child.take_back())
+        self._look_later(child, now)
         if job and limit:
             at = now + limit - ran
-            ward.look_at = min(at, now + LOOK) if len(ward.jobs) > 1 else at
+            child.look_at = min(at, now + LOOK) if len(child.jobs) > 1 else at
 
-    def _retire(self, ward: Ward) -> None:
-        ward.retire()
-        self._await_exit(ward)
+    def _retire(self, child: PoolChild) -> None:
+        child.retire()
+        self._await_exit(child)
 
-    def _await_exit(self, ward: Ward) -> None:
+    def _await_exit(self, child: PoolChild) -> None:
         """Give a child that has nothing more to do some time to end."""
-        if ward.retiring and not ward.jobs:
-            ward.look_at = time.monotonic() + LINGER
+        if child.retiring and not child.jobs:
+            child.look_at = time.monotonic() + LINGER
 
     def _end_run(self, job: Job, error: BaseException) -> None:
         """Kill the child that runs the job; the lock keeps it from starting another one.
@@ -346,15 +371,15 @@ class ProcessPool(Pool):
         if isinstance(error, Interrupted):
             for other in self.withdraw(len(self._backlog), job.owner):
                 end(other, Requeue())
-        for ward in self._wards:
-            if ward.current() is job:
-                with ward.ledger.held():
-                    self._report(ward, ward.written())
-                    if ward.current() is job:
-                        self._kill(ward, job, Failed(error))
+        for child in self._children:
+            if child.current() is job:
+                with child.ledger.held():
+                    self._report(child, child.written())
+                    if child.current() is job:
+                        self._kill(child, job, Failed(error))
 
-    def _kill(self, ward: Ward, job: Job, outcome: Outcome) -> None:
+    def _kill(self, child: PoolChild, job: Job, outcome: Outcome) -> None:
         """Kill first, so that nothing the run does can follow its outcome."""
-        ward.kill()
-        ward.jobs.pop(ward.ledger.started(), None)
+        child.kill()
+        child.jobs.pop(child.ledger.started(), None)
         end(job, outcome)

@@ -33,6 +33,7 @@ class ShrinkablePool(Executor):
         self._slots: Slots[_Call] = Slots(
             max_workers, keep_alive, ThreadCarrier("fsdf-shrinkable"), _run
         )
+        self._max_workers = max_workers  # under the name that the standard library's executors have
         self._guard = threading.Lock()  # between submit and shutdown
         self._shut = False
         weakref.finalize(self, _end, self._slots)

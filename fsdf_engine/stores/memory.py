@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 from ..contracts import Inbox, Record, ResultStore
-from .base import Deliver, guarded
+from .base import Deliver, guarded, is_another, replaces
 
 __all__ = ["MemoryStore"]
 
@@ -24,7 +24,6 @@ class MemoryStore(ResultStore):
         self._ends: list[tuple[float, str]] = []  # heap; a rewritten record has stale ones
         self._inboxes: dict[str, _MemoryInbox] = {}
         self._watched: dict[str, set[str]] = {}  # id: addresses
-        self._numbers = itertools.count(1)
 
     def write(self, records: Sequence[Record]) -> None:
         now = time.monotonic()
@@ -32,22 +31,19 @@ class MemoryStore(ResultStore):
         with self._lock:
             self._expire(now)
             for record in records:
-                if not self._replaces(record):
-                    continue
-                end = now + record.expires
-                self._kept[record.id] = (end, record)
-                heapq.heappush(self._ends, (end, record.id))
-                if record.final:
-                    addresses = self._watched.pop(record.id, set()) | {record.reply}
-                    found = map(self._inboxes.get, addresses)
-                    notices += [(inbox, record) for inbox in found if inbox is not None]
+                found = map(self._inboxes.get, self._store(record, now + record.expires))
+                notices += [(inbox, record) for inbox in found if inbox is not None]
         for inbox, record in notices:
             inbox.deliver(record.id, record.body)
 
-    def _replaces(self, record: Record) -> bool:
-        if (kept := self._kept.get(record.id)) is None:
-            return True
-        return kept[1].deliveries <= record.deliveries and kept[1].final <= record.final
+    def _store(self, record: Record, end: float) -> set[str]:
+        """Keep the record, if it may be; return the addresses to tell."""
+        _, kept = self._kept.get(record.id, (0.0, None))
+        if kept is not None and not replaces(kept, record):
+            return {record.reply} if record.final and is_another(kept, record) else set()
+        self._kept[record.id] = (end, record)
+        heapq.heappush(self._ends, (end, record.id))
+        return self._watched.pop(record.id, set()) | {record.reply} if record.final else set()
 
     def _expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
@@ -55,10 +51,11 @@ class MemoryStore(ResultStore):
             if id in self._kept and self._kept[id][0] <= now:
                 del self._kept[id]
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+    def read(self, ids: Sequence[str], *, final: bool = False) -> Mapping[str, bytes]:
         with self._lock:
             self._expire(time.monotonic())
-            return {id: self._kept[id][1].body for id in ids if id in self._kept}
+            found = [self._kept[id][1] for id in ids if id in self._kept]
+        return {record.id: record.body for record in found if record.final or not final}
 
     def forget(self, ids: Sequence[str]) -> int:
         with self._lock:
@@ -69,7 +66,7 @@ class MemoryStore(ResultStore):
         self, deliver: Callable[[str, bytes], None], pending: Callable[[], Sequence[str]]
     ) -> Inbox:
         with self._lock:
-            inbox = _MemoryInbox(self, f"memory-{next(self._numbers)}", guarded(deliver))
+            inbox = _MemoryInbox(self, f"memory-{uuid.uuid4().hex}", guarded(deliver))
             self._inboxes[inbox.address] = inbox
         return inbox
 

@@ -8,19 +8,23 @@ what it still waits for.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sqlite3
 import struct
 import threading
 import time
+import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import orjson
 
-from ..brokers.bell import SLOTS, Waiter, mark
 from ..brokers.sqlite_file import PATIENCE, SqliteFile
+from ..brokers.sqlite_schema import EXPIRE
+from ..brokers.wakeup import SLOTS, Waiter, mark
 from ..contracts import Inbox, Record, ResultStore
 from ..errors import FsdfError
 from .base import Deliver, guarded
@@ -29,26 +33,30 @@ __all__ = ["SqliteStore"]
 
 _log = logging.getLogger("fsdf.stores")
 AGAIN = 1.0  # seconds until a file that could not be read is tried again
+TIDY = 60.0  # seconds between two looks for what has expired
 WATCHED = 86400.0  # seconds until a watch of a process that died is forgotten
 _DATAGRAM = 60_000  # bytes
 _LENGTHS = struct.Struct("!HI")  # of id and body
 _GAP = "a gap in what was sent"  # the mark's name
-_ADDRESS = "bell-"
-# Store one record unless what is there is newer, or final while this one is not. O(log n).
+_ADDRESS = re.compile(r"bell-(\d{1,9})-([0-9a-f]{32})")  # slot, and what its datagrams begin with
+# Store one record unless what is there is newer, or final while this one is not; of another origin,
+# unless what is there is final. O(log n).
 _WRITE = """
-INSERT INTO result (id, deliveries, final, expires, body) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET deliveries = excluded.deliveries, final = excluded.final,
-    expires = excluded.expires, body = excluded.body
-WHERE result.expires <= ? OR (result.deliveries <= excluded.deliveries
-    AND result.final <= excluded.final)
+INSERT INTO result (id, sends, deliveries, final, expires, body, origin)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET sends = excluded.sends, deliveries = excluded.deliveries,
+    final = excluded.final, expires = excluded.expires, body = excluded.body,
+    origin = excluded.origin
+WHERE result.expires <= ? OR CASE WHEN result.origin IN ('', excluded.origin)
+    THEN (result.sends, result.deliveries) <= (excluded.sends, excluded.deliveries)
+        AND result.final <= excluded.final
+    ELSE NOT result.final END
 """
+_ANOTHER = "SELECT 1 FROM result WHERE id = ? AND final AND origin NOT IN ('', ?)"
 _READ = """
 SELECT id, body FROM result
 WHERE id IN (SELECT value FROM json_each(?)) AND expires > ? AND final >= ?
 """  # O(ids log n)
-_EXPIRE = """
-DELETE FROM {0} WHERE rowid IN (SELECT rowid FROM {0} WHERE expires <= ? LIMIT ?)
-"""  # O(deleted log n)
 
 
 class SqliteStore(ResultStore):
@@ -59,40 +67,49 @@ class SqliteStore(ResultStore):
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         super().__init__(url)
         self.file = SqliteFile.shared(url, patience)
+        self._tidied = 0.0
 
     def write(self, records: Sequence[Record]) -> None:
         now = time.time()
         notices: defaultdict[str, list[Record]] = defaultdict(list)
         with self.file.write() as db:
-            stored = [record for record in records if _store(db, record, now)]
-            db.execute(_EXPIRE.format("result"), (now, len(records) + 100))
-            db.execute(_EXPIRE.format("watch"), (now, 100))
-            for address, record in _waiters(db, stored):
-                notices[address].append(record)
+            stored, others = _store(db, records, now)
+            for table in ("result", "watch"):
+                db.execute(EXPIRE.format(table), (now, len(records) + 100))
+            for record in (*stored.values(), *others):
+                notices[record.reply].append(record)
+            for address, id in _watching(db, stored):
+                notices[address].append(stored[id])
         for address, found in notices.items():
             self._send(address, found)
+        self._tidy()
 
     def _send(self, address: str, records: Sequence[Record]) -> None:
         """Tell an inbox; never blocks, and what was not sent is marked as a gap."""
-        number = address[len(_ADDRESS) :]
-        if not address.startswith(_ADDRESS) or not number.isdecimal() or int(number) >= SLOTS:
-            return  # of another store
-        slot, bell = int(number), self.file.bell
+        found = _ADDRESS.fullmatch(address)
+        if not found or int(found[1]) >= SLOTS:
+            return  # of another store, or of nobody
+        slot, wakeups = int(found[1]), self.file.wakeups
         try:
-            if bell.port(slot):  # such a socket drops what it has no room for
+            if wakeups.port(slot):  # such a socket drops what it has no room for
                 raise BlockingIOError
-            for datagram in _packed(records):
-                if not bell.send(slot, datagram):
+            for datagram in _packed(bytes.fromhex(found[2]), records):
+                if not wakeups.send(slot, datagram):
                     return  # it is gone
         except BlockingIOError:
-            bell.arm(slot, mark(_GAP))
-            bell.send(slot)
+            wakeups.arm(slot, mark(_GAP))
+            wakeups.send(slot)
 
-    def read(self, ids: Sequence[str]) -> Mapping[str, bytes]:
-        return self.stored(ids, final=False)
+    def _tidy(self) -> None:
+        """Now and then, let the file forget what has expired, and shrink."""
+        if (now := time.monotonic()) >= (before := self._tidied) + TIDY:
+            self._tidied = now
+            with suppress(FsdfError):  # a file that is locked or full: another time
+                if self.file.shrink(sweep=True):
+                    self._tidied = before  # there is more: go on at the next call
 
-    def stored(self, ids: Sequence[str], *, final: bool) -> dict[str, bytes]:
-        """Return the bodies of these, of the final ones only if so asked."""
+    def read(self, ids: Sequence[str], *, final: bool = False) -> Mapping[str, bytes]:
+        self._tidy()
         wanted = orjson.dumps(list(ids)).decode()
         with self.file.read() as db:
             return dict(db.execute(_READ, (wanted, time.time(), final)).fetchall())
@@ -111,28 +128,35 @@ class SqliteStore(ResultStore):
         self.file.close()
 
 
-def _store(db: sqlite3.Connection, record: Record, now: float) -> bool:
-    """Store a record; False if it changed nothing."""
-    values = (record.id, record.deliveries, record.final, now + record.expires, record.body, now)
-    return db.execute(_WRITE, values).rowcount > 0
+def _store(
+    db: sqlite3.Connection, records: Sequence[Record], now: float
+) -> tuple[dict[str, Record], list[Record]]:
+    """Store records; return the ends stored, by id, and those refused for another message's end."""
+    stored: dict[str, Record] = {}
+    others: list[Record] = []
+    for r in records:
+        end = now + r.expires
+        row = (r.id, r.sends, r.deliveries, r.final, end, r.body, r.origin, now)
+        if db.execute(_WRITE, row).rowcount > 0:
+            if r.final:
+                stored[r.id] = r
+        elif r.final and r.reply and db.execute(_ANOTHER, (r.id, r.origin)).fetchone():
+            others.append(r)
+    return stored, others
 
 
-def _waiters(db: sqlite3.Connection, stored: Sequence[Record]) -> Iterator[tuple[str, Record]]:
-    """Yield whom to tell of which record; those who watch are told once."""
-    final = {record.id: record for record in stored if record.final}
-    for record in final.values():
-        if record.reply:
-            yield record.reply, record
-    if final and db.execute("SELECT 1 FROM watch LIMIT 1").fetchone():
-        sql = """DELETE FROM watch WHERE id IN (SELECT value FROM json_each(?))
-            RETURNING id, address"""
-        for id, address in db.execute(sql, (orjson.dumps(list(final)).decode(),)).fetchall():
-            yield address, final[id]
+def _watching(db: sqlite3.Connection, ids: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (address, id) of those who watch any of these; they are told once."""
+    if not ids or not db.execute("SELECT 1 FROM watch LIMIT 1").fetchone():
+        return []
+    sql = """DELETE FROM watch WHERE id IN (SELECT value FROM json_each(?))
+        RETURNING address, id"""
+    return db.execute(sql, (orjson.dumps(list(ids)).decode(),)).fetchall()
 
 
-def _packed(records: Sequence[Record]) -> Iterator[bytes]:
+def _packed(token: bytes, records: Sequence[Record]) -> Iterator[bytes]:
     """Yield datagrams; raise BlockingIOError for what fits into none."""
-    parts: list[bytes] = []
+    parts = [token]
     size = 0
     for record in records:
         id = record.id.encode("utf-8", "surrogatepass")
@@ -141,14 +165,16 @@ def _packed(records: Sequence[Record]) -> Iterator[bytes]:
             raise BlockingIOError
         if size + len(part) > _DATAGRAM:
             yield b"".join(parts)
-            parts, size = [], 0
+            parts, size = [token], 0
         parts.append(part)
         size += len(part)
     yield b"".join(parts)
 
 
-def _unpacked(datagram: bytes) -> Iterator[tuple[str, bytes]]:
-    at = 0
+def _unpacked(token: bytes, datagram: bytes) -> Iterator[tuple[str, bytes]]:
+    at = len(token)
+    if not datagram.startswith(token):  # a bare ring, or of somebody who was not given our address
+        return
     while at + _LENGTHS.size <= len(datagram):
         id_length, length = _LENGTHS.unpack_from(datagram, at)
         at += _LENGTHS.size
@@ -162,11 +188,12 @@ class _SqliteInbox(Inbox):
         self, store: SqliteStore, deliver: Deliver, pending: Callable[[], Sequence[str]]
     ) -> None:
         self._store, self._deliver, self._pending = store, deliver, pending
-        self._bell = store.file.bell
+        self._wakeups = store.file.wakeups
         with store.file.translating():
             # not the native socket: under a patched `socket` this "thread" shares the hub's
-            self._waiter = Waiter(self._bell, "", socket.socket)
-        self.address = f"{_ADDRESS}{self._waiter.slot}"
+            self._waiter = Waiter(self._wakeups, "", socket.socket)
+        token = uuid.uuid4()
+        self._token, self.address = token.bytes, f"bell-{self._waiter.slot}-{token.hex}"
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="fsdf-inbox", daemon=True)
         self._thread.start()
@@ -175,7 +202,7 @@ class _SqliteInbox(Inbox):
         rows = [(id, self.address, time.time() + WATCHED) for id in ids]
         with self._store.file.write() as db:
             db.executemany("INSERT OR REPLACE INTO watch VALUES (?, ?, ?)", rows)
-        found = self._store.stored(ids, final=True)
+        found = self._store.read(ids, final=True)
         if found:
             with self._store.file.write() as db:
                 mine = [(id, self.address) for id in found]
@@ -187,9 +214,9 @@ class _SqliteInbox(Inbox):
         gap = False
         while not self._closing:
             for datagram in self._waiter.block(AGAIN if gap else None):
-                for id, body in _unpacked(datagram):
+                for id, body in _unpacked(self._token, datagram):
                     self._deliver(id, body)
-            if self._bell.armed(self._waiter.slot, mark(_GAP)):
+            if self._wakeups.armed(self._waiter.slot, mark(_GAP)):
                 self._waiter.disarm()
                 gap = True
             if gap and not self._closing:
@@ -198,7 +225,7 @@ class _SqliteInbox(Inbox):
     def _catch_up(self) -> bool:
         """Deliver what was missed; False if the file cannot be read now."""
         try:
-            found = self._store.stored(self._pending(), final=True)
+            found = self._store.read(self._pending(), final=True)
         except FsdfError as error:
             _log.warning("results cannot be read, trying again", extra={"error": str(error)})
             return False

@@ -98,6 +98,46 @@ class StoreConformance:
         store.write([Record("a", b"newer", deliveries=11)])
         assert dict(store.read(["a"])) == {"a": b"newer"}
 
+    def test_a_replayed_message_replaces_what_its_earlier_life_left(
+        self, store: ResultStore, open: Open
+    ) -> None:
+        inbox, got = open()
+        store.write([Record("a", b"lost", deliveries=6)])
+        store.write([Record("a", b"late", deliveries=7)])
+        store.write([Record("a", b"right", sends=1, reply=inbox.address)])
+        store.write([Record("a", b"of the life before", deliveries=9)])
+        assert dict(store.read(["a"])) == got.wait_for("a") == {"a": b"right"}
+        store.write([Record("a", b"and again", sends=12, deliveries=1)])
+        store.write([Record("a", b"stale", sends=2, deliveries=5), Record("a", b"p", 99, False)])
+        assert dict(store.read(["a"])) == {"a": b"and again"}
+
+    def test_the_end_of_another_message_is_not_replaced(
+        self, store: ResultStore, open: Open
+    ) -> None:
+        (mine, got), (his, told) = open(), open()
+        store.write([Record("a", b"mine", origin="me", reply=mine.address)])
+        assert got.wait_for("a") == {"a": b"mine"}
+        mine.watch(["b"])
+        store.write([Record("a", b"forged", 99, sends=99, origin="him", reply=his.address)])
+        store.write([Record("a", b"forged", 99), Record("a", b"p", final=False, origin="him")])
+        assert dict(store.read(["a"])) == {"a": b"mine"}
+        assert told.wait_for("a") == {"a": b"forged"}  # who sent it learns how it ended
+        store.write([Record("a", b"mine, again", origin="me", deliveries=1)])
+        assert dict(store.read(["a"])) == {"a": b"mine, again"}
+        store.write([Record("b", b"", reply=mine.address)])
+        assert got.wait_for("b") == {"a": b"mine", "b": b""}
+
+    def test_progress_of_another_message_keeps_no_end_out(self, store: ResultStore) -> None:
+        forged = Record("a", b"retry", final=False, sends=1 << 30, origin="him")
+        store.write([forged, Record("a", b"mine", origin="me"), forged])
+        assert dict(store.read(["a"])) == {"a": b"mine"}
+
+    def test_ends_are_read_apart_from_what_goes_on(self, store: ResultStore) -> None:
+        store.write([Record("a", b"retry", final=False, origin="o"), Record("b", b"F", sends=3)])
+        store.write([Record("c", b"end", deliveries=7), Record("d", b"p", final=False)])
+        assert dict(store.read(["a", "b", "c", "d"], final=True)) == {"b": b"F", "c": b"end"}
+        assert set(store.read(["a", "b", "c", "d"])) == {"a", "b", "c", "d"}
+
     def test_an_older_delivery_does_not_replace_progress(self, store: ResultStore) -> None:
         store.write([Record("a", b"running", deliveries=1, final=False)])
         store.write([Record("a", b"stale end", deliveries=0)])
@@ -212,6 +252,18 @@ class StoreConformance:
             store.write([Record("a", b"1", reply=reply)])
         assert dict(store.read(["a"])) == {"a": b"1"}
         assert got.bodies == {}
+
+    def test_an_address_cannot_be_guessed(self, store: ResultStore, open: Open) -> None:
+        """Who knows the form of one, and all of another one's but its last digits, reaches none."""
+        (one, got), (other, _) = open(), open()
+        assert len(one.address) >= 32 + len("-")
+        assert one.address[-32:] != other.address[-32:]
+        guesses = [one.address[:-32], one.address[:-32] + other.address[-32:], one.address[:-1]]
+        for guess in guesses:
+            if guess != other.address:
+                store.write([Record("a", b"forged", reply=guess)])
+        store.write([Record("last", b"", reply=one.address)])
+        assert got.wait_for("last") == {"last": b""}
 
     def test_writers_in_many_threads_lose_nothing(self, store: ResultStore, open: Open) -> None:
         ids = [f"{t}-{n}" for t in range(8) for n in range(50)]

@@ -73,6 +73,23 @@ def test_a_thousand_messages_stay_within_the_budget(broker, counted):
     assert calls["extend"] == 0
 
 
+def test_a_message_that_comes_alone_costs_one_wait_and_one_fetch(broker, counted):
+    # The others do not tell that a fetch has left nothing, so another one asks.
+    most = 25 if broker in ("sqlite", "redis", "redis_ack") else 45
+
+    @task_deco("alone", broker_kind=broker, is_using_rpc_mode=True)
+    def echo(n):
+        return n
+
+    echo.consume()
+    for n in range(20):
+        assert echo.push(n).get(BOUND) == n
+    [counting] = counted
+    default_engine().stop()
+    assert counting.calls["fetch"] <= most, counting.calls
+    assert counting.calls["wait"] <= 25, counting.calls
+
+
 def test_push_many_sends_five_hundred_at_a_time(broker, monkeypatch):
     @task_deco("budget", broker_kind=broker)
     def noop(n):

@@ -6,6 +6,7 @@ become empty, and the ledger is judged.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ QUEUES = {"child": "chaos.children"}  # of the others: chaos
 KINDS = ["plain"] * 10 + ["delayed"] * 3 + ["flaky"] * 2 + ["parent"] * 3 + ["answer"] * 4
 CLEAR = 90.0  # seconds within which all must be done after the last fault
 GAP = 0.01  # seconds between two messages of a publisher
+MOST = 1500  # messages that wait, before publishers pause
 
 
 class Storm:
@@ -42,7 +45,8 @@ class Storm:
         self.ledger, self.file = folder / "ledger", folder / "queue.sqlite"
         self.published = verdict.Published()
         self._proxy = Proxy(server.port) if server else None
-        self._over, self._lock = threading.Event(), threading.Lock()
+        self._over, self._flow, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._flow.set()
         self._waiters: list[threading.Thread] = []
         self.calm = 0.0  # seconds from the last fault to the end of everything
         self._deck: list[Callable[[], None]] = []
@@ -73,6 +77,7 @@ class Storm:
             while time.monotonic() < end:
                 self._over.wait(self.chance.uniform(0.2, 1.2))
                 self._fault()
+                self._throttle()
         finally:
             self._over.set()
             for thread in threads:
@@ -87,9 +92,10 @@ class Storm:
         for waiter in self._waiters:
             waiter.join()
         self.calm = time.monotonic() - cleared
-        found = verdict.judge(self.published, verdict.read(self.ledger))
+        letters = [d for n in ("plain", "child") for d in self.tasks[n].dead_letters()]
+        dead = {json.loads(letter.body)["extra"]["task_id"]: letter.reason for letter in letters}
+        found = verdict.judge(self.published, verdict.read(self.ledger), dead)
         found.stuck = stuck
-        found.dead = [d.reason for n in ("plain", "child") for d in self.tasks[n].dead_letters()]
         return found
 
     def close(self) -> None:
@@ -101,6 +107,12 @@ class Storm:
         if self._proxy:
             self._proxy.close()
         self._log.close()
+
+    def _throttle(self) -> None:
+        """Publish no more while much waits: how fast a machine works is not the question here."""
+        with suppress(Unavailable):
+            waiting = sum(size.waiting for size in self._sizes())
+            (self._flow.set if waiting < MOST else self._flow.clear)()
 
     def _sizes(self) -> list[Any]:
         return [self.tasks[name].size() for name in ("plain", "child")]
@@ -117,6 +129,8 @@ class Storm:
     def _publish(self) -> None:
         chance = random.Random(self.chance.random())
         while not self._over.wait(GAP):
+            if not self._flow.wait(GAP):
+                continue
             kind = chance.choice(KINDS)
             if chance.random() < 0.002:
                 kind = "long"

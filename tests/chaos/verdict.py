@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 __all__ = ["Line", "Published", "Verdict", "judge", "read"]
+POISON = 5  # workers lost with a message before it is given up at the next
 CLOCK = 0.005  # seconds by which the clocks of a server and of Python may differ on one machine
 
 
@@ -62,7 +63,13 @@ def read(ledger: Path) -> list[Line]:
     return found
 
 
-def judge(published: Published, lines: Iterable[Line]) -> Verdict:
+def judge(
+    published: Published, lines: Iterable[Line], dead: Mapping[str, str] | None = None
+) -> Verdict:
+    """Compare; `dead` are the reasons of dead letters by task id.
+
+    That one was lost with six workers is no fault if it really was: storms kill a lot.
+    """
     verdict = Verdict(unanswered=published.unanswered, wrong=published.wrong)
     starts, ended = defaultdict(list), set()
     children: defaultdict[str, set[str]] = defaultdict(set)
@@ -73,6 +80,13 @@ def judge(published: Published, lines: Iterable[Line]) -> Verdict:
             ended.add(line.id)
             if line.parent != "-":
                 children[line.parent].add(line.id)
+    explained = {
+        id
+        for id, reason in (dead or {}).items()
+        if reason.startswith("lost") and any(run.deliveries >= POISON for run in starts[id])
+    }
+    verdict.dead = [f"{id}: {r}" for id, r in (dead or {}).items() if id not in explained]
+    ended |= explained
     verdict.lost = [id for id in published.stored if id not in ended]
     for id, runs in starts.items():
         parent = runs[0].parent

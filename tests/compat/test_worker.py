@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import redis
-from helpers import BOUND, until
+from helpers import BOUND, insist, until
 
 from fsdf_compat.exceptions import TimeLimitExceeded
 
@@ -160,7 +160,7 @@ def test_cold_shutdown_gives_back_what_runs(redis_project, signals):
     for number in signals[:-1]:
         worker.signal(number)
         worker.says("Warm shutdown")
-    worker.signal(signals[-1])
+    insist(worker.process, signals[-1])
     worker.says("Cold shutdown")
     assert worker.ends() == 128 + signals[-1]
 

@@ -107,6 +107,21 @@ class EndToEnd:
         assert runs == {0: [0], 1: [0, 1], 2: [0, 1, 2], 3: [0, 1, 2]}
         assert task.size().dead == 1
 
+    @pytest.mark.parametrize("ack", ["late", "early"])
+    def test_every_attempt_gets_what_was_pushed(self, place, ack):
+        def work(log, n, x):
+            log.append((list(n), dict(x), list(current.headers["ids"])))
+            n.append("sent")
+            x.pop("token")
+            current.headers["ids"].append(3)
+            raise Retry(delay=1.01 if current.attempt == 1 and place.broker == "memory" else 0.0)
+
+        task = place.task(work, max_retry_times=2, ack=ack)
+        task.publish({"n": ["a"], "x": {"token": "t"}}, headers={"ids": [1, 2]})
+        task.consume()
+        assert task.join(BOUND)
+        assert place.log == [(["a"], {"token": "t"}, [1, 2])] * 3
+
     def test_requeue_is_not_counted_and_comes_back_later(self, place):
         def work(log, n, x):
             log.append((time.monotonic(), current.attempt, current.task_id))

@@ -11,6 +11,7 @@ from conformance.end_to_end import BROKERS
 from helpers import BOUND, until
 
 from fsdf_engine import TaskFailed
+from fsdf_engine.engine import default_engine
 
 
 @pytest.fixture(params=BROKERS)
@@ -50,6 +51,25 @@ def test_messages_run_once_retries_are_counted_and_requeues_are_not(tasks, ledge
     assert [line[2] for line in ledger() if line[0] == "requeue"] == ["0", "0"]
     for handle in handles:
         handle.stop()
+
+
+def test_every_attempt_gets_what_was_pushed(tasks, ledger):
+    tasks.change.push(["a"], {"token": "t"})
+    tasks.change.consume()
+    assert tasks.change.join(BOUND)
+    assert ledger() == [["change", "1", "1"]] * 3
+
+
+def test_message_that_waits_for_a_child_to_start_ends_once(tasks):
+    outcomes = []
+    default_engine().listeners.add("run_ended", lambda job, outcome: outcomes.append(outcome))
+    for task, count in ((tasks.run, 1), (tasks.fresh, 4)):  # a child for each
+        outcomes.clear()
+        handle = task.consume()
+        task.push_many((n,) for n in range(count))
+        assert task.join(BOUND)
+        handle.stop()
+        assert [type(outcome).__name__ for outcome in outcomes] == ["Succeeded"] * count
 
 
 def test_results_failures_and_coroutines_travel(tasks):

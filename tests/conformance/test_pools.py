@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from green import LIBRARIES, run_patched
@@ -14,8 +15,10 @@ from helpers import BOUND, until
 from fsdf_engine.errors import ConfigurationError
 from fsdf_engine.outcomes import Failed, Interrupted, Succeeded, TimedOut
 from fsdf_engine.pools.coroutines import AsyncioPool, shared_loop
+from fsdf_engine.pools.executor import ExecutorPool
 from fsdf_engine.pools.greenlets import EventletPool, GeventPool
 from fsdf_engine.pools.inline import InlinePool
+from fsdf_engine.pools.shrinkable import ShrinkablePool
 from fsdf_engine.pools.threads import ThreadCarrier, ThreadPool
 from fsdf_engine.testing.pools import PoolConformance, Records
 
@@ -243,6 +246,59 @@ class TestCoroutines(PoolConformance):
         assert not mine.alive(BOUND)
         assert list(mine.withdraw(10)) == jobs[::-1]
         assert not mine.close(BOUND)
+
+
+class TestExecutor(PoolConformance):
+    """Runs past their deadline keep their threads: the executors here have some to spare."""
+
+    def make(self, size, **options):
+        return ExecutorPool(ThreadPoolExecutor(2 * size), size)
+
+    def test_thread_is_taken_only_while_jobs_wait(self, pool):
+        executor = ThreadPoolExecutor(1)
+        shared = ExecutorPool(executor, 1)
+        jobs = self.jobs(threading.get_ident, *[()] * 20)
+        for job in jobs:
+            shared.submit([job])
+            assert executor.submit(threading.get_ident).result(BOUND)
+        self.owner.all_ended(jobs)
+        assert {job.outcome.value for job in jobs} == {
+            executor.submit(threading.get_ident).result()
+        }
+        executor.shutdown()
+
+    def test_others_have_their_turn_however_many_jobs_wait(self, pool):
+        executor, go = ThreadPoolExecutor(1), threading.Event()
+        shared = ExecutorPool(executor, 1)
+        jobs = self.jobs(lambda: go.wait(0.001), *[()] * 100_000)
+        shared.submit(jobs)
+        assert executor.submit(int).result(BOUND) == 0
+        assert shared.waiting()
+        go.set()
+        shared.withdraw(len(jobs))
+        executor.shutdown()
+
+    @pytest.mark.parametrize("cancel", [False, True])
+    def test_jobs_that_a_closed_executor_cannot_run_are_given_back(self, pool, cancel):
+        executor, go = ThreadPoolExecutor(1), threading.Event()
+        shared = ExecutorPool(executor, 1)
+        executor.submit(go.wait, BOUND)
+        jobs = self.jobs(lambda: None, *[()] * 3)
+        if cancel:
+            shared.submit(jobs)
+            executor.shutdown(wait=False, cancel_futures=True)
+        else:
+            executor.shutdown(wait=False)
+            shared.submit(jobs)
+        assert not shared._slots.all
+        assert list(shared.withdraw(10)) == jobs[::-1]
+        assert not shared.close(BOUND)
+        go.set()
+
+
+class TestShrinkable(PoolConformance):
+    def make(self, size, **options):
+        return ExecutorPool(ShrinkablePool(2 * size), size)
 
 
 class TestInline(PoolConformance):

@@ -22,7 +22,8 @@ from helpers import BOUND, until
 from process_tasks import QUEUE
 
 from fsdf_engine.contracts import Delivery, Job, PoolCapability
-from fsdf_engine.errors import ConfigurationError, LeaseLost
+from fsdf_engine.core.ending import give_verdict
+from fsdf_engine.errors import ConfigurationError, LeaseLost, PublishError
 from fsdf_engine.message import decode
 from fsdf_engine.outcomes import (
     SUCCEEDED,
@@ -106,7 +107,7 @@ def job_of(owner, task, *, timeout=0.0, nth=0, body=None, **arguments):
     job.delivery = Delivery((0, nth), body or json.dumps(arguments).encode())
     job.published_at, job.started_at, job.attempt = 0.0, 0.0, 0
     job.claims = [None] if timeout else None
-    job.acked, job.pushes, job.extra, job.data = False, 0, {}, arguments
+    job.acked, job.pushes, job.extra, job.data = False, None, {}, arguments
     job.args, job.kwargs = (), arguments
     return job
 
@@ -265,9 +266,32 @@ def test_publish_error_names_the_messages_of_the_run(make, outbox):
 
 
 def raise_publish_error(effects):
-    from fsdf_engine.errors import PublishError
-
     raise PublishError(effects)
+
+
+def raise_unknown(effects):
+    raise PublishError([], effects)
+
+
+def test_a_push_of_a_child_that_has_no_answer_keeps_its_id_for_the_next_attempt(make, outbox):
+    pool, sent = make(), []
+    outbox.commit = lambda job, effects, *, ack: sent.extend(effects) or raise_unknown(effects)
+    states = []
+    for _ in range(3):
+        outbox.ended.clear()
+        job = job_of(outbox, "push_and_retry")
+        job.delivery.state = states[-1] if states else None
+        job.attempt = len(states)
+        pool.submit([job])
+        outbox.wait(1)
+        give_verdict(job, 0.0)
+        states.append(job.verdict.state)
+    assert len({outgoing.id for outgoing in sent}) == 1
+    assert [state["pushes"] for state in states] == [[1, 0, 1], [2, 0, 1], [3, 0, 1]]
+
+
+def test_what_a_plan_takes_to_make_is_not_of_its_first_run_s_time(make, outbox):
+    assert run(make(), outbox, "planned_slowly", timeout=0.5) == Succeeded(1)
 
 
 # ---------------------------------------------------------------------- children
@@ -364,14 +388,24 @@ def test_thousand_jobs_and_random_kills_lose_nothing(make, outbox, tmp_path):
     assert len(again) <= kills
 
 
-def test_sigterm_of_a_child_is_not_counted_against_the_message(make, outbox, tmp_path):
-    pool = make(1)
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_signals_to_children_are_left_to_their_parent(make, outbox, tmp_path, method):
+    """A service manager signals every process; what that means is for the parent to tell."""
+    pool = make(1, start_method=method)
     job = waiting_job(outbox, 0, tmp_path / "log", tmp_path / "gate")
     pool.submit([job])
     until(lambda: lines(tmp_path / "log"))
-    os.kill(pool.processes()[0], signal.SIGTERM)
+    for each in psutil.Process().children(recursive=True):
+        each.send_signal(signal.SIGTERM)
+        each.send_signal(signal.SIGINT)
+    (tmp_path / "gate").touch()
     outbox.wait(1)
-    assert job.outcome == Requeue()
+    assert type(job.outcome) is Succeeded
+
+
+def test_death_by_sigterm_is_not_counted_against_the_message(make, outbox):
+    """One that a run has let through: somebody has ended the child on purpose."""
+    assert run(make(), outbox, "terminate") == Requeue()
 
 
 def test_child_is_replaced_after_so_many_jobs(make, outbox):
@@ -394,6 +428,43 @@ def test_child_is_replaced_when_it_has_grown(make, outbox):
     after = run(pool, outbox, "grow", size=1 << 10)
     assert small == grown
     assert after != grown
+
+
+def test_job_for_which_a_child_is_being_started_does_not_wait_for_another(make, outbox, tmp_path):
+    """Else a consumer takes it for stalled behind long runs, and gives it back."""
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    pool, seen = make(2), set()
+    pool.submit([waiting_job(outbox, n, log, gate) for n in range(5)])
+    until(lambda: seen.add(pool.waiting()) or len(lines(log)) == 2)
+    assert seen <= {3, 4}  # of which one is being handed over
+    gate.touch()
+    outbox.wait(5)
+
+
+def test_child_that_takes_long_to_start_keeps_no_message(make, outbox, tmp_path, monkeypatch):
+    monkeypatch.setattr("fsdf_engine.pools.processes.BIRTH", 0.0)
+    pool = make(1)
+    pool.submit([job_of(outbox, "noop")])
+    until(lambda: pool.waiting() == 1 or outbox.ended)
+    outbox.wait(1)
+
+
+def test_close_ends_children_that_are_still_starting(make, outbox, tmp_path, monkeypatch, caplog):
+    (tmp_path / "endless_import.py").write_text("import threading\nthreading.Event().wait()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = make(2, preload=("endless_import",))
+    pool.submit([job_of(outbox, "noop") for _ in range(2)])
+    until(lambda: len(pool.processes()) == 2)
+    assert len(pool.withdraw(2)) == 2
+    with caplog.at_level(logging.INFO, "fsdf.pools"):
+        assert not pool.close(BOUND)
+    assert not pool.processes()
+    assert not caplog.records  # nothing has failed
+
+
+def test_values_of_many_megabytes_travel_both_ways(make, outbox):
+    value = "x" * (20 << 20)
+    assert run(make(1), outbox, "echo", value=value) == Succeeded(value)
 
 
 def test_child_that_dies_at_its_start_is_tried_again_later(make, outbox, caplog):
@@ -421,7 +492,7 @@ def test_other_start_methods_run_and_kill(make, outbox, method):
 
 def test_ctrl_c_is_left_to_the_parent(make, outbox):
     pool = make()
-    assert run(pool, outbox, "sigint_ignored") == Succeeded(True)
+    assert run(pool, outbox, "outlive_sigint") == Succeeded(-signal.SIGINT)
     assert os.getpgid(pool.processes()[0]) != os.getpgid(0)
 
 
@@ -577,7 +648,7 @@ MAIN = """
 import threading
 from process_tasks import resolve
 from test_process_pool import Outbox, job_of
-from fsdf_engine.core.hold import hold_exit
+from fsdf_engine.core.exit import hold_exit
 from fsdf_engine.pools.processes import ProcessPool
 
 if __name__ == "__main__":

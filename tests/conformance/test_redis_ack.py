@@ -8,19 +8,24 @@ from collections.abc import Iterator
 import pytest
 import redis
 from helpers import BOUND, free_port, until
-from redis_leases import BODY, Q, RedisLeases, blocked, ended, settled, take
+from redis_leases import BODY, Q, RedisLeases, blocked, ended, settled, spoil_lists, take
 
 from fsdf_engine.brokers.redis_ack import RedisAckBroker
-from fsdf_engine.contracts import Outgoing, Part, Subscription
+from fsdf_engine.contracts import Broker, Outgoing, Part, Subscription
 from fsdf_engine.errors import ServerRefused, Unavailable
 from fsdf_engine.outcomes import DeadLetter, Release
+from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB, BrokerConformance, outgoing
+from fsdf_engine.testing.deliveries import QUEUE
 
 
 class TestRedisAck(BrokerConformance):
     @pytest.fixture
     def broker(self, redis_url: str) -> RedisAckBroker:
         return RedisAckBroker(redis_url)
+
+    def spoil(self, broker: Broker, queue: str) -> int:
+        return spoil_lists(broker.url, queue)
 
 
 class TestRedisAckLeases(RedisLeases):
@@ -236,3 +241,27 @@ def test_check_says_what_is_wrong(own_redis):
         RedisAckBroker(f"redis://:wrong@127.0.0.1:{server.port}/0").check()
     with pytest.raises(Unavailable):
         RedisAckBroker(f"redis://127.0.0.1:{free_port()}/0").check()
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis_ack", "redis_stream", "redis_brpoplpush"])
+def test_replay_of_all_takes_those_that_were_dead_when_it_began(redis_url, kind):
+    """A worker that rejects them again at once does not keep it going."""
+    broker = brokers.load(kind)(redis_url)
+    broker.publish([outgoing(n) for n in range(3)])
+    sub = broker.subscribe(QUEUE, lease=30.0)
+
+    def bury():
+        found = sub.fetch(10, MB)
+        sub.settle([(delivery.lease, DeadLetter("no")) for delivery in found])
+        return len(found)
+
+    def again(body):
+        broker.publish([outgoing(9)])
+        bury()
+        return body
+
+    assert bury() == 3
+    assert broker.replay(QUEUE, None, again) == 3
+    assert bury() == 3
+    sub.close()
+    broker.close()

@@ -50,7 +50,7 @@ def test_new_leases_of_a_young_server_are_reaped_without_a_grace(own_redis):
 def test_subscription_that_was_cut_off_longer_than_the_lease_holds_its_reaping(
     own_redis, monkeypatch
 ):
-    for module in ("redis_line", "redis_route"):
+    for module in ("redis_connection", "redis_route"):
         monkeypatch.setattr(f"fsdf_engine.brokers.{module}.TIMEOUT", 0.2)
     server = own_redis()
     with redis.Redis.from_url(server.url) as admin:  # else it would count as just restarted

@@ -7,11 +7,22 @@ from collections.abc import Callable
 
 import pytest
 from helpers import until
-from redis_leases import BODY, EVERYTHING, Q, RedisLeases, blocked, ended, patiently, settled, take
+from redis_leases import (
+    BODY,
+    EVERYTHING,
+    Q,
+    RedisLeases,
+    blocked,
+    ended,
+    patiently,
+    settled,
+    spoil_lists,
+    take,
+)
 
 from fsdf_engine.brokers.redis_ack import RedisAckBroker
 from fsdf_engine.brokers.redis_brpoplpush import RedisBrpopLpushBroker
-from fsdf_engine.contracts import Outgoing
+from fsdf_engine.contracts import Broker, Outgoing
 from fsdf_engine.errors import Unavailable
 from fsdf_engine.outcomes import Release
 from fsdf_engine.testing.brokers import MB, BrokerConformance, outgoing
@@ -21,6 +32,9 @@ class TestRedisBrpopLpush(BrokerConformance):
     @pytest.fixture
     def broker(self, redis_url: str) -> RedisBrpopLpushBroker:
         return RedisBrpopLpushBroker(redis_url)
+
+    def spoil(self, broker: Broker, queue: str) -> int:
+        return spoil_lists(broker.url, queue)
 
 
 class TestOwnerListLeases(RedisLeases):
@@ -80,7 +94,7 @@ class TestOwnerListLeases(RedisLeases):
         ack.close()
 
     def test_batch_whose_answer_was_lost_comes_back_uncounted(self, own_redis, monkeypatch):
-        monkeypatch.setattr("fsdf_engine.brokers.redis_line.TIMEOUT", 0.2)
+        monkeypatch.setattr("fsdf_engine.brokers.redis_connection.TIMEOUT", 0.2)
         server = own_redis()
         broker = RedisBrpopLpushBroker(server.url)
         sub = broker.subscribe(Q, lease=600.0)

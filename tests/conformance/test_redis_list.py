@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from redis_leases import spoil_lists
 
 from fsdf_engine.brokers.redis_ack import RedisAckBroker
-from fsdf_engine.brokers.redis_line import Line, Unanswered
+from fsdf_engine.brokers.redis_connection import Connection, Unanswered
 from fsdf_engine.brokers.redis_list import RedisBroker
-from fsdf_engine.contracts import Capability, Outgoing, Part
+from fsdf_engine.contracts import Broker, Capability, Outgoing, Part
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.testing.brokers import MB, BrokerConformance, fetch_some, outgoing
 
@@ -21,6 +22,9 @@ class TestRedisList(BrokerConformance):
     @pytest.fixture
     def broker(self, redis_url: str) -> RedisBroker:
         return RedisBroker(redis_url)
+
+    def spoil(self, broker: Broker, queue: str) -> int:
+        return spoil_lists(broker.url, queue)
 
 
 @pytest.fixture
@@ -82,13 +86,13 @@ def test_what_was_given_back_without_an_answer_is_not_given_back_again(broker, m
     sub = broker.subscribe(Q, lease=30.0)
     broker.publish([outgoing(1, Q)])
     [d] = sub.fetch(1, MB)
-    call = Line.call
+    call = Connection.call
 
     def unanswered(line, *commands, **options):
         call(line, *commands, **options)
         raise Unanswered("the answer is lost")
 
-    monkeypatch.setattr(Line, "call", unanswered)
+    monkeypatch.setattr(Connection, "call", unanswered)
     assert not sub.settle([(d.lease, Release())])  # a repeat would make two of it
     monkeypatch.undo()
     assert broker.size(Q).waiting == 1

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 
 import pytest
+import redis
 from helpers import until
 from redis_leases import BODY, Q, RedisLeases, blocked, ended, settled, take
 
 from fsdf_engine.brokers.redis_stream import RedisStreamBroker
+from fsdf_engine.contracts import Broker
 from fsdf_engine.outcomes import DeadLetter, Release
 from fsdf_engine.testing.brokers import MB, BrokerConformance, outgoing
 
@@ -20,6 +22,26 @@ class TestRedisStream(BrokerConformance):
     @pytest.fixture
     def broker(self, redis_url: str) -> RedisStreamBroker:
         return RedisStreamBroker(redis_url)
+
+    def spoil(self, broker: Broker, queue: str) -> int:
+        side = f"{{{queue}}}:"
+        with redis.Redis.from_url(broker.url) as client:
+            entries = (
+                {"body": "1"}, {"body": b"\xff"}, {"a": b"\xff", "b": b"\xfe"}, {"": ""},
+                {"body": "2", "fsdf": "mine"}, {"a": "3", "fsdf": "\n::"},
+                {"body": "4", "fsdf": ""},
+                {"body": "5", "fsdf": b"\xff:0:0:"}, {"body": "6", "fsdf": ":0:0:junk"},
+                {"body": "7", "fsdf": "a b:0:0:{}"}, {"body": "8", "fsdf": "a:99999999999:0:"},
+                {"body": "9", "fsdf": "a-9:0:0:[1]"},
+            )  # fmt: skip
+            for stream in (queue, side + "s:4"):
+                ids = [client.xadd(stream, entry) for entry in entries]
+                marks = {f"{4 * (stream != queue)}/{id.decode()}": "junk \n" for id in ids[::2]}
+                client.hset(side + "states", mapping=marks)
+            due = (b'{"z":1}', b"~", b"~x:0:x:\n{}", b"b-1:0:0:junk\n{}", b"\xff", b"a:0:4:\n10")
+            client.zadd(side + "delayed", dict.fromkeys(due, 1.0))
+            client.zadd(side + "owners", {"junk": 1.0, b"\xff": 1.0, "1.2.3": 1.0, "": 1.0})
+        return 2 * len(entries) + len(due)
 
 
 def names(client) -> set[str]:

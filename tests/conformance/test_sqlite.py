@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from foreign_rows import spoil_table
 
-from fsdf_engine.brokers import sqlite as module
+from fsdf_engine.brokers import sqlite_rows as rows
+from fsdf_engine.brokers import sqlite_statements as module
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Outgoing, Part, QueueSize
 from fsdf_engine.errors import ConfigurationError, PublishError
@@ -63,6 +65,9 @@ class TestSqlite(BrokerConformance):
     @pytest.fixture
     def broker(self, path: Path) -> SqliteBroker:
         return SqliteBroker(str(path))
+
+    def spoil(self, broker: SqliteBroker, queue: str) -> int:
+        return spoil_table(broker, queue)
 
 
 class TestMessages:
@@ -164,12 +169,12 @@ class TestCost:
             broker.publish([outgoing(n, delay=60 + n) for n in range(1000)])
         assert self.steps(broker) <= few * 1.2 + 1
 
-    @pytest.mark.parametrize("name", ["_WAITING", "_PROMOTE", "_EARLIER", "_NEXT", "_ENDED"])
+    @pytest.mark.parametrize("name", ["WAITING", "PROMOTE", "EARLIER", "NEXT", "ENDED", "MEND"])
     def test_statements_of_a_fetch_use_an_index_and_never_sort(
         self, broker: SqliteBroker, name: str
     ) -> None:
         broker.publish([outgoing(n) for n in range(100)])
-        statement = getattr(module, name)
+        statement = getattr(module if hasattr(module, name) else rows, name)
         with broker.file.read() as db:
             values = {"queue": QUEUE} if ":queue" in statement else (QUEUE, 5, 5)
             if "?" in statement:
@@ -218,6 +223,18 @@ class TestCost:
 
 
 class TestProcesses:
+    def test_new_connection_leaves_the_locks_of_the_others(
+        self, broker: SqliteBroker, path: Path
+    ) -> None:
+        """To close any descriptor would end them, and who closes last takes the log away."""
+        broker.publish([outgoing(1)])
+        assert broker.size(QUEUE).waiting == 1
+        child = python(f"broker.publish([Outgoing({QUEUE!r}, '1', b'{{}}')]); broker.close()", path)
+        assert child.wait(BOUND) == 0
+        assert path.with_name("queue.sqlite-wal").exists()
+        broker.publish([outgoing(2)])
+        assert broker.size(QUEUE).waiting == 3
+
     def test_processes_that_open_a_new_file_at_once_all_publish(
         self, broker: SqliteBroker, path: Path
     ) -> None:

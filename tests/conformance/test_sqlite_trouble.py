@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,11 @@ from helpers import until
 
 from fsdf_engine.brokers import sqlite_file
 from fsdf_engine.brokers.sqlite import SqliteBroker
+from fsdf_engine.brokers.wakeup import mark
 from fsdf_engine.contracts import Outgoing
-from fsdf_engine.errors import ServerRefused, Unavailable
+from fsdf_engine.errors import BrokerError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK
-from fsdf_engine.testing.brokers import BOUND, MB, outgoing
+from fsdf_engine.testing.brokers import BOUND, MB, fetch_some, outgoing
 
 QUEUE = "conformance"
 STOPPED = """
@@ -44,6 +47,85 @@ def broker(path: Path) -> Iterator[SqliteBroker]:
     made.close()
 
 
+def sqlite_errors() -> list[type[sqlite3.Error]]:
+    """Return every error class of the library."""
+    kinds = [kind for kind in vars(sqlite3).values() if isinstance(kind, type)]
+    return sorted({k for k in kinds if issubclass(k, sqlite3.Error)}, key=lambda k: k.__name__)
+
+
+class TestGrace:
+    """Another program holds the file for longer than a lease; then owners extend first."""
+
+    @pytest.fixture
+    def owner(self, path: Path) -> Iterator[SqliteBroker]:
+        made = SqliteBroker(str(path), patience=0.11)
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def other(self, path: Path) -> Iterator[SqliteBroker]:
+        """As in another process: it does not know of the first one."""
+        made = SqliteBroker(str(path), patience=0.12)
+        yield made
+        made.close()
+
+    def hold(self, path: Path, *calls: Callable[[], object]) -> None:
+        """Hold the file for 1.7 s, in which nobody can write, however often he tries."""
+        end = time.monotonic() + 1.7
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            while time.monotonic() < end:
+                for call in calls:
+                    with pytest.raises(Unavailable):
+                        call()
+            db.execute("COMMIT")
+
+    @pytest.mark.parametrize("tries", [True, False])
+    def test_runs_that_live_are_not_repeated(self, path, owner, other, tries: bool) -> None:
+        mine, theirs = owner.subscribe(QUEUE, lease=1.5), other.subscribe(QUEUE, lease=1.5)
+        owner.publish([outgoing(n) for n in range(3)])
+        leases = [d.lease for d in mine.fetch(3, MB)]
+        assert not theirs.fetch(3, MB)
+        calls = [lambda: mine.extend(leases)]
+        if tries:
+            calls.append(lambda: theirs.fetch(3, MB))
+        self.hold(path, *calls)
+        assert not theirs.fetch(3, MB)
+        assert not mine.fetch(3, MB)
+        assert set(mine.extend(leases)) == set(leases)
+        assert not mine.settle([(lease, ACK) for lease in leases])
+        assert owner.size(QUEUE) == (0, 0, 0, 0)
+
+    def test_messages_of_an_owner_that_died_come_after_the_grace(self, path, owner, other) -> None:
+        owner.publish([outgoing(1)])
+        assert owner.subscribe(QUEUE, lease=0.3).fetch(1, MB)
+        sub = other.subscribe(QUEUE, lease=0.3)
+        assert not sub.fetch(1, MB)
+        self.hold(path)
+        assert not sub.fetch(1, MB)
+        [d] = fetch_some(sub)
+        assert d.deliveries == 1
+
+    def test_worker_that_seldom_fetches_reaps_all_the_same(self, owner) -> None:
+        owner.publish([outgoing(1)])
+        sub = owner.subscribe(QUEUE, lease=0.05)
+        assert sub.fetch(1, MB)
+        sub.wait(0.1)
+        sub.wait(0.1)
+        for _ in range(2):
+            owner.file.free_at -= 100.0
+            found = sub.fetch(1, MB)
+            sub._grace._until = 0.0  # as if as much time had passed
+        assert [d.deliveries for d in found] == [1]
+
+    def test_ended_leases_of_a_free_file_have_no_grace(self, owner, other) -> None:
+        owner.publish([outgoing(1)])
+        assert owner.subscribe(QUEUE, lease=1.3).fetch(1, MB)
+        sub = other.subscribe(QUEUE, lease=1.3)
+        assert fetch_some(sub)
+        assert sub._grace._until == 0.0
+
+
 class TestTrouble:
     def test_a_file_locked_for_long_is_unavailable_and_then_works(self, path: Path) -> None:
         broker = SqliteBroker(str(path), patience=0.1)
@@ -60,9 +142,63 @@ class TestTrouble:
         other.close()
         broker.close()
 
+    @pytest.mark.parametrize("kind", sqlite_errors(), ids=lambda kind: kind.__name__)
+    def test_every_error_of_sqlite_is_told_as_one_of_ours(
+        self, broker: SqliteBroker, kind: type[sqlite3.Error]
+    ) -> None:
+        broker.check()
+        with pytest.raises(BrokerError), broker.file.write():
+            raise kind("told")
+        broker.publish([outgoing(1)])
+
+        def fail(*_: object) -> None:
+            raise kind("told")
+
+        broker.file.queue_up = fail  # type: ignore[method-assign]
+        with pytest.raises((Unavailable, PublishError)):
+            broker.publish([outgoing(2)])
+        del broker.file.queue_up
+        broker.publish([outgoing(3)])
+        assert broker.size(QUEUE).waiting == 2
+
+    @pytest.mark.parametrize("replaced", [False, True])
+    @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+    def test_a_removed_file_is_noticed_and_a_new_one_is_used(
+        self, broker: SqliteBroker, path: Path, caplog, monkeypatch, replaced: bool, folder: bool
+    ) -> None:
+        monkeypatch.setattr(sqlite_file, "GLANCE", 0.0)
+        sub = broker.subscribe(QUEUE, lease=30)
+        broker.publish([outgoing(n) for n in range(3)])
+        [d] = sub.fetch(1, MB)
+        sub.wait(0.0)
+        if folder:
+            shutil.rmtree(f"{path}.bell")
+        for file in path.parent.glob("queue.sqlite*"):
+            if file.is_file():
+                file.unlink()
+        if replaced:
+            other = SqliteBroker(str(path), patience=9.0)  # as another process
+            other.publish([outgoing(7)])
+            other.close()
+        assert broker.size(QUEUE).waiting == replaced
+        broker.publish([outgoing(8)])
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert list(sub.settle([(d.lease, ACK)])) == [d.lease]
+        assert len(sub.fetch(5, MB)) == 1 + replaced
+        assert caplog.text.count("was removed or replaced") == 1
+        waiter = threading.Thread(target=sub.wait, args=(BOUND,))
+        waiter.start()
+        second = SqliteBroker(str(path), patience=8.0)
+        until(lambda: sub._waiter and second.file.wakeups.armed(sub._waiter.slot, mark(QUEUE)))
+        second.publish([outgoing(9)])
+        waiter.join(BOUND / 2)
+        assert not waiter.is_alive()
+        second.close()
+        sub.close()
+
     def test_a_full_disk_is_unavailable_and_loses_nothing(self, broker: SqliteBroker) -> None:
         with broker.file.write() as db:
-            db.execute("PRAGMA max_page_count = 300")
+            db.execute("PRAGMA max_page_count = 301")
         stored = 0
         with pytest.raises(Unavailable, match=r"full: free some space; nothing was stored"):
             while stored < 5000:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import RedisServer, until
 
-from fsdf_engine.brokers import redis_ear
+from fsdf_engine.brokers import redis_subscriber, sqlite_file, wakeup
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Record
 from fsdf_engine.errors import ArgumentError, ServerRefused, Unavailable
@@ -24,7 +24,7 @@ from fsdf_engine.testing.stores import BOUND, Received, StoreConformance, connec
 
 WRITE = """
 import sys
-from fsdf_engine.brokers import redis_ear
+from fsdf_engine.brokers import redis_subscriber
 from fsdf_engine.contracts import Record
 from fsdf_engine.registry import stores
 stores.load(sys.argv[1])(sys.argv[2]).write([Record("a", b"from afar", reply=sys.argv[3])])
@@ -117,9 +117,8 @@ class TestSqliteOnly:
     def test_where_folders_hold_no_sockets_results_arrive_too(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from fsdf_engine.brokers import bell
 
-        monkeypatch.setattr(bell, "_short", lambda folder: None)
+        monkeypatch.setattr(wakeup, "_short", lambda folder: None)
         ids = [f"id{n}" for n in range(50)]
         store, received = SqliteStore(path), Received()
         inbox = store.inbox(received, lambda: ids)
@@ -136,7 +135,7 @@ class TestSqliteOnly:
         failures = threading.Semaphore(0)
         store, received = SqliteStore(path), Received()
         inbox = store.inbox(received, lambda: ["large"])
-        working = store.stored
+        working = store.read
         calls = 0
 
         def stored(*args: object, **options: object) -> object:
@@ -147,7 +146,7 @@ class TestSqliteOnly:
                 raise Unavailable("locked")
             return working(*args, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(store, "stored", stored)
+        monkeypatch.setattr(store, "read", stored)
         store.write([Record("large", b"x" * 100_000, reply=inbox.address)])
         assert failures.acquire(timeout=BOUND)
         assert len(received.wait_for("large")["large"]) == 100_000
@@ -166,6 +165,70 @@ class TestSqliteOnly:
         store.write([Record("a", b"1")])
         assert dict(store.read(["a"])) == {"a": b"1"}
         store.close()
+
+    def test_results_of_the_format_before_are_kept_and_fenced(self, path: str) -> None:
+        SqliteStore(path).write([Record("a", b"old", deliveries=3)])
+        with sqlite3.connect(path) as db:
+            db.execute("ALTER TABLE result DROP COLUMN sends")
+            db.execute("ALTER TABLE result DROP COLUMN origin")
+            db.execute("PRAGMA user_version = 1")
+        store = SqliteStore(path)
+        store.file.close()
+        store.write([Record("a", b"stale", deliveries=2, origin="o")])
+        assert dict(store.read(["a"])) == {"a": b"old"}
+        store.write([Record("a", b"new", sends=1, origin="o")])
+        assert dict(store.read(["a"])) == {"a": b"new"}
+        store.close()
+
+    def test_expired_results_go_without_a_new_one_and_the_file_shrinks(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite_module, "TIDY", 0.0)
+        store = SqliteStore(path)
+        store.write([Record(str(n), b"x" * 10_000, expires=0.3) for n in range(2000)])
+        with store.file.read() as db:
+            [before] = db.execute("PRAGMA page_count").fetchone()
+
+        def small() -> bool:
+            store.read(["any"])
+            with store.file.read() as db:
+                [pages] = db.execute("PRAGMA page_count").fetchone()
+                [rows] = db.execute("SELECT count(*) FROM result").fetchone()
+            return rows == 0 and pages < before / 4
+
+        until(small)
+        store.close()
+
+    def test_a_file_that_another_program_locks_is_read_without_being_tidied(
+        self, path: str
+    ) -> None:
+        store = SqliteStore(path, patience=0.05)
+        store.write([Record("a", b"1"), Record("b", b"2", expires=0.0)])
+        store._tidied = 0.0
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert dict(store.read(["a"])) == {"a": b"1"}
+        assert store._tidied > 0.0  # it waited once, and not for every reader
+        other.execute("ROLLBACK")
+        other.close()
+        store.close()
+
+    def test_an_idle_consumer_of_the_file_sweeps_what_has_expired(
+        self, store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sqlite_file, "SWEEP", 0.0)
+        store.write([Record(str(n), b"1", expires=0.2) for n in range(3000)])
+
+        def none() -> bool:
+            with store.file.read() as db:
+                return db.execute("SELECT count(*) FROM result").fetchone() == (0,)
+
+        sub = SqliteBroker(path).subscribe("q", lease=5.0)
+        waiting = threading.Thread(target=lambda: [sub.wait(0.05) for _ in range(20)])
+        waiting.start()
+        until(none)
+        waiting.join()
+        sub.close()
 
     def test_expired_rows_are_removed_from_the_file(self, store: SqliteStore) -> None:
         store.write([Record(str(n), b"1", expires=0.0) for n in range(500)])
@@ -189,7 +252,7 @@ class TestSqliteOnly:
 class TestRedisOnly:
     @pytest.fixture
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(redis_ear, "BACKOFF", (0.01, 0.05))
+        monkeypatch.setattr(redis_subscriber, "BACKOFF", (0.01, 0.05))
 
     def test_a_result_of_another_process_arrives(self, redis_url: str) -> None:
         store, received = RedisStore(redis_url), Received()
@@ -208,6 +271,33 @@ class TestRedisOnly:
         with redis.Redis.from_url(redis_url) as client:
             assert client.get("fsdf:result:a") == b'3F{"x":1}'
             assert 40_000 < client.pttl("fsdf:result:a") <= 50_000
+        store.close()
+
+    def test_records_of_any_age_have_a_head_of_their_own(self, redis_url: str) -> None:
+        import redis
+
+        store = RedisStore(redis_url)
+        with redis.Redis.from_url(redis_url) as client:
+            client.set("fsdf:result:old", b'3F{"x":1}')
+            store.write([Record("new", b'{"x":2}', sends=1, deliveries=2, origin="abc")])
+            assert client.get("fsdf:result:new") == b'1.2Fabc\n{"x":2}'
+        assert dict(store.read(["old", "new"])) == {"old": b'{"x":1}', "new": b'{"x":2}'}
+        store.write([Record("old", b"stale", deliveries=2, origin="abc")])
+        assert dict(store.read(["old"])) == {"old": b'{"x":1}'}
+        store.write([Record("old", b"later", sends=1, origin="abc")])
+        assert dict(store.read(["old"])) == {"old": b"later"}
+        store.close()
+
+    @pytest.mark.parametrize("reply", ["secret", "fsdf:inbox:", "fsdf:inbox:" + "0" * 33])
+    def test_no_channel_but_an_inbox_is_published_on(self, redis_url: str, reply: str) -> None:
+        import redis
+
+        store, inbox = RedisStore(redis_url), "fsdf:inbox:" + "0" * 32
+        with redis.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
+            pubsub.subscribe(reply, inbox)
+            assert [pubsub.get_message(timeout=BOUND)["type"] for _ in "12"] == ["subscribe"] * 2
+            store.write([Record("a", b"1", reply=reply), Record("b", b"2", reply=inbox)])
+            assert pubsub.get_message(timeout=BOUND)["data"] == b"1\nb2"
         store.close()
 
     def test_an_id_that_cannot_be_a_key_is_refused_and_harms_no_other(self, redis_url: str) -> None:

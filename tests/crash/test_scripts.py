@@ -20,7 +20,7 @@ from fsdf_engine import default_engine, task_deco
 
 def main_is_waiting():
     frame = sys._current_frames()[threading.main_thread().ident]
-    while frame and not (frame.f_code.co_name == "_wait" and "hold" in frame.f_code.co_filename):
+    while frame and not (frame.f_code.co_name == "_wait" and frame.f_code.co_filename.endswith("exit.py")):
         frame = frame.f_back
     return frame is not None
 
@@ -45,7 +45,7 @@ from fsdf_engine import task_deco
 
 def main_is_waiting():
     frame = sys._current_frames()[threading.main_thread().ident]
-    return frame.f_code.co_name == "_wait" and "hold" in frame.f_code.co_filename
+    return frame.f_code.co_name == "_wait" and frame.f_code.co_filename.endswith("exit.py")
 
 @task_deco("signalled")
 def signal_this_thread():

@@ -15,7 +15,8 @@ import psutil
 import pytest
 from helpers import BOUND, until
 
-from fsdf_engine.core.supervisor import Supervisor, importing_main
+from fsdf_engine.core.supervisor import DEATHS, MOST_BACKOFF, Supervisor, _Place, importing_main
+from fsdf_engine.core.worker_process import served
 from fsdf_engine.errors import ConfigurationError, FsdfError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the tests kill by signals")
@@ -96,6 +97,56 @@ def test_crash_loop_ends_the_supervisor_with_an_error(supervise, tmp_path, caplo
     assert said(tmp_path, "start") == ["start"] * 5
     assert "it is not started again" in caplog.text
     assert supervisor.processes == []
+
+
+KILLER = """
+import os, sys
+from fsdf_engine import task_deco
+
+@task_deco("killer", concurrent_num=1, lease=0.5)
+def job(n):
+    if n == 0:
+        os._exit(1)
+    print("ran", n, flush=True)
+
+if __name__ == "__main__":
+    job.push(0)
+    supervisor = job.multi_process_consume(1)
+    print(job.join(60), [letter.body[:6] for letter in job.dead_letters()], flush=True)
+    job.push(1)
+    print(job.join(20), flush=True)
+    supervisor.stop()
+"""
+
+
+def test_message_that_kills_its_worker_is_given_up_before_the_service_is(tmp_path):
+    (script := tmp_path / "killer.py").write_text(KILLER)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**ENVIRONMENT, "FSDF_SQLITE_PATH": str(tmp_path / "q.sqlite")},
+        capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["True [b'{\"n\":0']", "ran 1", "True"], done.stderr
+    assert "it is not started again" not in done.stderr
+
+
+def test_only_deaths_before_the_first_fetch_are_a_crash_loop():
+    place = _Place()
+    for _ in range(50):
+        place.died(place.born + 1.0, has_served=True)
+        assert not place.given_up
+    assert place.start_at - place.born <= 1.0 + MOST_BACKOFF
+    for n in range(DEATHS):
+        assert not place.given_up
+        place.died(place.born + n)
+    assert place.given_up
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [(b"", False), (b"s", True), (b"ss", True), (b"sf", False), (b"f", False)]
+)
+def test_child_that_cannot_consume_has_not_served(told, expected):
+    assert served(told) is expected
 
 
 def test_child_that_asks_for_a_restart_is_in_no_crash_loop(supervise, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.errors import ArgumentError
-from fsdf_engine.message import decode, encode
+from fsdf_engine.message import Undecodable, decode, encode
 
 CASES = json.loads((Path(__file__).parent / "envelope.json").read_text())
 
@@ -80,6 +80,37 @@ def test_typed_values_travel_in_kombus_form(value, wire):
     assert json.loads(body)["a"] == wire
     assert received(f, body)[1]["a"] == value
     assert received(f, sent(f, a={"deep": [value]}))[1]["a"] == {"deep": [value]}
+
+
+def test_an_object_that_looks_like_a_typed_value_and_was_never_escaped_still_decodes():
+    assert received(lambda a: None, b'{"a":{"__type__":"date","__value__":"2026-01-31"}}') == (
+        (),
+        {"a": datetime.date(2026, 1, 31)},
+    )
+    for told in ({"__type__": "colour", "__value__": 1}, {"__type__": ["a"], "__value__": 1}):
+        assert received(lambda a: None, json.dumps({"a": told}).encode()) == ((), {"a": told})
+    bare = b'{"__type__":"set","__value__":[1]}'
+    assert received(lambda __type__, __value__: None, bare) == (
+        (),
+        {"__type__": "set", "__value__": [1]},
+    )
+
+
+@pytest.mark.parametrize("value", [{(1, 2)}, {frozenset({1})}, {((1,), frozenset({(2,)}))}])
+def test_sets_of_what_json_cannot_hash_come_back(value):
+    assert received(lambda a: None, sent(lambda a: None, value))[1]["a"] == value
+
+
+def test_headers_travel_as_arguments_do():
+    headers = {"day": datetime.date(2026, 1, 31), "own": {"__type__": "set", "__value__": 3}}
+    assert decode(encode({}, {"task_id": "ID", "headers": headers}))[1]["headers"] == headers
+
+
+def test_arguments_that_cannot_be_decoded_still_tell_whose_they_are():
+    body = b'{"a":{"__type__":"date","__value__":"soon"},"extra":{"task_id":"x","reply":"r"}}'
+    with pytest.raises(Undecodable, match="'a' cannot be decoded") as caught:
+        decode(body)
+    assert caught.value.extra == {"task_id": "x", "reply": "r"}
 
 
 def test_annotations_decode_what_a_foreign_client_sent_plainly():

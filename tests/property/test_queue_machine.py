@@ -128,6 +128,7 @@ def machine(make_broker):
                 len(model.leased) if Capability.LEASE in self.broker.capabilities else size.leased
             )
             assert size == (len(model.waiting), len(model.delayed), leased, len(model.dead))
+            assert ("m" in self.broker.queues()) is any(size)
 
     return Machine
 

@@ -6,11 +6,13 @@ import threading
 import time
 
 import pytest
+from foreign_rows import spoil_table
 
 from fsdf_engine import green
 from fsdf_engine.brokers.green import GreenBroker
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Capability
+from fsdf_engine.offload import Offload
 from fsdf_engine.testing.brokers import BrokerConformance, outgoing
 from fsdf_engine.testing.pools import BOUND
 
@@ -98,7 +100,7 @@ def test_event_whose_time_ends_as_it_is_set_loses_nobody():
 
 
 def test_offloaded_call_blocks_the_greenlet_only():
-    offload, lock, order = green.offload(), green.native_lock(), []
+    offload, lock, order = Offload(), green.native_lock(), []
     lock.acquire()
 
     def other():
@@ -113,7 +115,7 @@ def test_offloaded_call_blocks_the_greenlet_only():
 
 
 def test_offloaded_call_raises_what_it_raised():
-    offload = green.offload()
+    offload = Offload()
     for kind in (ValueError, SystemExit, KeyboardInterrupt):
 
         def fail(kind=kind):
@@ -127,7 +129,7 @@ def test_offloaded_call_raises_what_it_raised():
 
 def test_many_blocking_calls_do_not_keep_another_from_running():
     """As many consumers wait as there are queues; a settle must not wait for them."""
-    offload, lock = green.offload(), green.native_lock()
+    offload, lock = Offload(), green.native_lock()
     lock.acquire()
     waiters = [
         threading.Thread(target=lambda: (offload(lock.acquire), lock.release())) for _ in range(40)
@@ -148,6 +150,9 @@ class TestGreenSqlite(BrokerConformance):
     @pytest.fixture
     def broker(self, tmp_path):
         return GreenBroker(SqliteBroker(str(tmp_path / "q.sqlite")))
+
+    def spoil(self, broker, queue):
+        return spoil_table(broker, queue)
 
 
 def test_adapter_adds_one_capability(tmp_path):

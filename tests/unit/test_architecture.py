@@ -6,7 +6,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -50,9 +50,13 @@ def shown(path: Path, node: ast.AST) -> str:
     return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
 
 
-def imports(path: Path) -> Iterator[Import]:
+def imports(path: Path, *, run_time: bool = False) -> Iterator[Import]:
+    """Yield what a file imports, in functions, too; with `run_time` not what is for types only."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    left_out = for_types(path) if run_time else set()
     for node in ast.walk(tree(path)):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, (), shown(path, node))
@@ -65,11 +69,43 @@ def imports(path: Path) -> Iterator[Import]:
 def imported_modules(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the modules that a file imports, those taken by `from package import module` too."""
     for found in imports(path):
-        yield found.module, found.place
-        for name in found.names:
-            place = ROOT.joinpath(*found.module.split("."), name)
-            if place.is_dir() or place.with_suffix(".py").is_file():
-                yield f"{found.module}.{name}", found.place
+        for module in dict.fromkeys((found.module, *used(found))):
+            yield module, found.place
+
+
+def used(found: Import) -> list[str]:
+    """Return the modules that an import uses: a package only if names of its own are taken."""
+    places = {name: ROOT.joinpath(*found.module.split("."), name) for name in found.names}
+    modules = [n for n, p in places.items() if p.is_dir() or p.with_suffix(".py").is_file()]
+    own = [found.module] if len(modules) < len(found.names) or not found.names else []
+    return own + [f"{found.module}.{name}" for name in modules]
+
+
+def for_types(path: Path) -> set[ast.AST]:
+    """Return what only a type checker executes."""
+    return {
+        inner
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+
+
+def circles(graph: Mapping[str, set[str]]) -> set[tuple[str, ...]]:
+    """Return the groups of nodes of which each leads to each."""
+    reached = {}
+    for start in graph:
+        reached[start], ahead = set[str](), [start]
+        while ahead:
+            new = graph.get(ahead.pop(), set()) - reached[start]
+            reached[start] |= new
+            ahead += new
+    return {
+        tuple(sorted(other for other in graph if other in ahead and node in reached[other]))
+        for node, ahead in reached.items()
+        if node in ahead
+    }
 
 
 def texts(path: Path) -> Iterator[tuple[str, str]]:
@@ -134,6 +170,26 @@ def test_celery_layer_uses_the_public_ports_only():
     assert found == []
 
 
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "d"}}) == {("b", "c"), ("d",)}
+
+
+def test_imports_run_one_way():
+    """Also those inside functions. The layer on top, `fsdf_compat`, still has circles."""
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): {
+            module for found in imports(path, run_time=True) for module in used(found)
+        }
+        for path in files(ENGINE)
+    }
+    assert circles(graph) == set()
+
+
+def test_errors_stand_on_their_own():
+    found = [f"{p}: {m}" for m, p in imported_modules(ENGINE / "errors.py") if "fsdf" in m]
+    assert found == []
+
+
 def test_engine_does_not_know_the_layer_on_top():
     found = [
         f"{place}: {module}"
@@ -165,6 +221,12 @@ def test_nothing_sleeps():
 def test_process_is_ended_hard_in_one_place_at_most():
     found = [p for path in files(ENGINE, COMPAT) for name, p in calls(path) if name == "os._exit"]
     assert len(found) <= 1, found
+
+
+def test_signals_have_one_owner():
+    setters = {"signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask"}
+    found = {p for path in files(ENGINE, COMPAT) for name, p in calls(path) if name in setters}
+    assert {place.partition(":")[0] for place in found} == {"fsdf_engine/core/signals.py"}
 
 
 def test_nothing_received_can_be_unpickled():

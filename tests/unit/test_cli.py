@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import BOUND
+from helpers import BOUND, insist
 
 from fsdf_engine.cli import main
 from fsdf_engine.engine import default_engine
@@ -227,7 +227,7 @@ def test_error_is_one_line(queue, fsdf, arguments, message):
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("arguments", [[], ["sizes", "q"], ["dead"], ["size"], ["dead", "list"]])
+@pytest.mark.parametrize("arguments", [[], ["sizes", "q"], ["dead"], ["purge"], ["dead", "show"]])
 def test_usage_is_shown_for_what_is_no_command(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -280,7 +280,7 @@ def test_worker_ends_at_the_second_signal_and_loses_nothing(queue, fsdf):
     until_said(worker, "stay")
     worker.send_signal(signal.SIGINT)
     until_said(worker, "draining")
-    worker.send_signal(signal.SIGINT)
+    insist(worker, signal.SIGINT)
     said, _ = worker.communicate(timeout=BOUND)
     assert worker.returncode == 128 + signal.SIGINT
     assert "done" not in said

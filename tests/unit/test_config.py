@@ -41,9 +41,11 @@ def source(config: Config, key: str) -> str:
 def test_every_source_hides_the_weaker_ones(project, monkeypatch):
     config = Config(folder=project / "scripts")
     seen = [(config["LEASE"], source(config, "LEASE"))]
-    for step in ("root", "script", "environment", "patch", "given"):
+    for step in ("root", "here", "script", "environment", "patch", "given"):
         if step == "root":
             configure(project, "LEASE = 21")
+        elif step == "here":
+            configure(project / "src" / "deep", "LEASE = 21.5")
         elif step == "script":
             configure(project / "scripts", "LEASE = 22")
         elif step == "environment":
@@ -56,6 +58,7 @@ def test_every_source_hides_the_weaker_ones(project, monkeypatch):
     assert seen == [
         (15.0, "default"),
         (21.0, str(project / frame_file.NAME)),
+        (21.5, str(project / "src" / "deep" / frame_file.NAME)),
         (22.0, str(project / "scripts" / frame_file.NAME)),
         (23.0, "environment FSDF_LEASE"),
         (24.0, "patch_frame_config"),
@@ -111,6 +114,7 @@ def test_historic_file_is_read_and_what_is_unused_is_named(project, caplog):
     assert config["REDIS_URL"] == "redis://10.1.1.1:6379/0"
     assert "no configuration keys: NSQD_TCP_ADDRESSES" in caplog.text
     assert settings.explain(config)[-1]["key"] == "NSQD_TCP_ADDRESSES"
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX permissions")
@@ -227,7 +231,7 @@ def test_passwords_are_shown_nowhere(monkeypatch):
         ("redis+sentinel://h/s?sentinel_password=pw", "redis+sentinel://h/s?sentinel_password=***"),
         ("rediss://user:p@w@h", "rediss://user:***@h"),
         ("unix://:pw@/tmp/s?db=1", "unix://:***@/tmp/s?db=1"),
-        ("redis://user@h", "redis://user@h"),
+        ("redis://user@h", "redis://***@h"),  # where the colon is missing it is the password
         ("redis://h:6379/0", "redis://h:6379/0"),
         ("/path/to:a@b.sqlite", "/path/to:a@b.sqlite"),
     ],

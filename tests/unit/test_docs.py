@@ -20,10 +20,12 @@ import pytest
 import redis
 from helpers import until
 
+from fsdf_engine import task_deco
 from fsdf_engine.cli import parser
 from fsdf_engine.config import KEYS
 from fsdf_engine.contracts import Broker
-from fsdf_engine.options import HISTORIC, NOT_YET, TaskOptions
+from fsdf_engine.historic.options import HISTORIC, NOT_YET
+from fsdf_engine.options import TaskOptions
 from fsdf_engine.registry import BrokerEnum, ConcurrentModeEnum, brokers, pools
 
 ROOT = Path(__file__).parent.parent.parent
@@ -78,6 +80,27 @@ def test_guide_names_no_option_that_is_not_there():
     table = text(GUIDE).partition("<!-- options -->")[2].partition("<!-- /options -->")[0]
     named = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert sorted(named) == sorted(known)
+
+
+def test_hovering_the_decorator_explains_every_option():
+    """In its docstring with the default, and at each key of the options."""
+    doc, names = task_deco.__doc__, [field.name for field in dataclasses.fields(TaskOptions)]
+    assert [name for name in names if not re.search(rf"`{name}\b", doc)] == []
+    for name, default in re.findall(r"`(\w+)=([^`]+)`", doc):
+        field = next(field for field in dataclasses.fields(TaskOptions) if field.name == name)
+        if field.default is not None:
+            given = eval(default, {"Exception": (Exception,)})
+            assert given == field.default, name
+    [options] = [
+        node
+        for node in ast.parse(text(ROOT / "fsdf_engine" / "options.py")).body
+        if isinstance(node, ast.ClassDef) and node.name == "Options"
+    ]
+    keys = [node.target.id for node in options.body if isinstance(node, ast.AnnAssign)]
+    assert sorted(keys) == sorted(names)
+    for key, said in zip(options.body[1::2], options.body[2::2]):
+        assert isinstance(key, ast.AnnAssign)
+        assert isinstance(said, ast.Expr), f"{ast.unparse(key)} has no docstring"
 
 
 def test_guide_names_what_is_not_there_yet():

@@ -30,7 +30,7 @@ plain = st.recursive(
 def job_of(**fields):
     job = Job()
     job.id, job.attempt, job.published_at, job.started_at = "", 0, 0.0, 0.0
-    job.delivery = Delivery((0, 0), b"{}")
+    job.delivery, job.extra, job.pushes = Delivery((0, 0), b"{}"), {}, None
     for name, value in fields.items():
         setattr(job, name, value)
     return job
@@ -88,6 +88,16 @@ def test_frames_come_out_whole_whatever_the_pieces(bodies, piece):
     for at in range(0, len(stream), piece):
         found += frames.feed(stream[at : at + piece])
     assert found == bodies
+
+
+def test_pieces_of_a_large_frame_are_joined_once_and_not_again_with_each():
+    pieces = [hand_off.LENGTH.pack(300), *[bytes([n]) * 100 for n in range(3)]]
+    frames = Frames()
+    for count, piece in enumerate(pieces[:-1], 1):
+        assert frames.feed(piece) == []
+        assert [id(kept) for kept in frames._pieces] == [id(piece) for piece in pieces[:count]]
+    assert frames.feed(pieces[-1]) == [b"".join(pieces[1:])]
+    assert frames._pieces == []
 
 
 def test_channel_goes_on_after_an_interrupted_receive():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
-from fsdf_engine import ConfigurationError, NotYetSupported, task_deco
+import pytest
+from helpers import BOUND
+
+from fsdf_engine import ConfigurationError, NotYetSupported, ShrinkablePool, task_deco
 from fsdf_engine.options import resolve_options
+from fsdf_engine.pools.threads import ThreadPool
 
 
 @pytest.mark.parametrize(
@@ -22,6 +27,9 @@ from fsdf_engine.options import resolve_options
         ({"timeout_kill": "maybe"}, "raise, never"),
         ({"priority": 10}, "at most 9"),
         ({"retry_on": "ValueError"}, "exception classes"),
+        ({"log_level": "LOUD"}, "give 10"),
+        ({"log_level": True}, "give 10"),
+        ({"create_logger_file": 1}, "True or False"),
     ],
 )
 def test_wrong_option_is_refused(options, said):
@@ -43,6 +51,49 @@ def test_option_of_a_later_version_is_refused_and_never_ignored(options):
         task_deco("q", **options)
     off = {key: False if value is True else None for key, value in options.items()}
     resolve_options(off)
+
+
+@pytest.mark.parametrize("pool", [5, "threads", list, object(), ThreadPoolExecutor, ThreadPool])
+def test_pool_that_is_none_is_refused_at_the_declaration(pool):
+    with pytest.raises(ConfigurationError, match="is no pool; give one of"):
+        task_deco("q", specify_concurrent_pool=pool)
+
+
+def test_executor_of_other_processes_is_refused_at_the_declaration():
+    class Own(ProcessPoolExecutor):
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"use concurrent_mode=.*PROCESSES"):
+        task_deco("q", specify_concurrent_pool=Own(1))
+
+
+@pytest.mark.parametrize("make", [ThreadPoolExecutor, ShrinkablePool, ThreadPool])
+def test_queues_share_a_pool_that_is_given(make):
+    pool, names = make(2), set()
+
+    def run(n):
+        names.add(threading.current_thread().name.partition("_")[0])
+        return n
+
+    options = {"broker_kind": "memory", "is_using_rpc_mode": True, "specify_concurrent_pool": pool}
+    tasks = [task_deco(f"share_{n}", **options)(run) for n in range(2)]
+    handles = [task.consume() for task in tasks]
+    assert [tasks[n % 2].push(n).get(BOUND) for n in range(20)] == list(range(20))
+    assert handles[0].pool is handles[1].pool
+    assert handles[0].pool.size == 2
+    assert len(names) == 1
+    for handle in handles:
+        handle.stop()
+    pool.close(BOUND) if make is ThreadPool else pool.shutdown()
+
+
+def test_given_pool_that_cannot_run_the_function_is_refused_at_the_declaration():
+    for pool in (ThreadPoolExecutor(1), ThreadPool(1)):
+        with pytest.raises(ConfigurationError, match="cannot run"):
+
+            @task_deco("misfit", broker_kind="memory", specify_concurrent_pool=pool)
+            async def coroutine():
+                pass
 
 
 def test_historic_spellings_are_understood():

@@ -10,9 +10,10 @@ from helpers import BOUND, until
 
 from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Outgoing, Record
+from fsdf_engine.core import outbox as outbox_module
 from fsdf_engine.core.context import current_job
 from fsdf_engine.core.ending import result_sink
-from fsdf_engine.errors import LeaseLost, PublishError, Unavailable
+from fsdf_engine.errors import LeaseLost, PublishError, Unanswered, Unavailable
 
 SINKS = {"sinks": (result_sink(60.0),)}
 
@@ -199,3 +200,99 @@ def test_a_result_without_json_form_is_a_failure_that_says_so(start):
     settled(start(broker, lambda n: object(), spec=SINKS, results=results), 1)
     assert results.told("0")["status"] == "failed"
     assert "cannot be stored" in broker.dead_letters("q")[0].reason
+
+
+# ------------------------------------------------------------------ one at fault among others
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(outbox_module, "BACKOFF", (0.01,))
+
+
+def test_a_result_that_the_server_does_not_answer_to_keeps_no_other_back(start, quick):
+    """As where a result above its limit makes it drop the connection."""
+    broker, results = MemoryBroker(), Results()
+    too_large = lambda rs: any(len(r.body) > 10_000 for r in rs)  # noqa: E731
+    results.broken = lambda rs: Unanswered("gone") if too_large(rs) else None
+    broker.publish(bodies(101))
+    handle = start(broker, lambda n: "x" * 20_000 if n == 50 else n, spec=SINKS, results=results)
+    until(lambda: len(results.records) == 101)
+    settled(handle, 101)
+    assert results.statuses() == ["failed"] + ["succeeded"] * 100
+    assert results.told("50")["error"]["type"] == "ArgumentError"
+    assert "gone" in results.told("50")["reason"]
+    [letter] = broker.dead_letters("q")
+    assert letter.body == b'{"n":50,"extra":{"task_id":"50"}}'
+    assert "gone" in letter.reason
+
+
+def test_several_at_fault_are_each_found(start, quick):
+    broker, results = MemoryBroker(), Results()
+    bad = {"0", "7", "8", "99"}
+    results.broken = lambda rs: (
+        Unanswered("gone") if any(r.id in bad and b"succeeded" in r.body for r in rs) else None
+    )
+    broker.publish(bodies(100))
+    handle = start(broker, lambda n: n, spec=SINKS, results=results)
+    settled(handle, 100)
+    assert {letter.body for letter in broker.dead_letters("q")} == {
+        item.body for item in bodies(100) if item.id in bad
+    }
+    assert results.statuses() == ["failed"] * 4 + ["succeeded"] * 96
+
+
+@pytest.mark.parametrize("error", [Unanswered, Unavailable])
+def test_an_outage_blames_nobody_however_long_it_is(start, quick, error):
+    broker, results = MemoryBroker(), Results()
+    results.broken = lambda records: error("down")
+    broker.publish(bodies(20))
+    handle = start(broker, lambda n: None, spec=SINKS, results=results)
+    outbox = handle.consumer.outbox
+    until(lambda: outbox.flushes >= 8)
+    assert not broker.size("q").dead
+    results.broken = None
+    settled(handle, 20)
+    assert results.statuses() == ["succeeded"] * 20
+    until(lambda: not outbox._suspects | outbox._given_up)
+
+
+def test_a_server_that_answers_but_is_full_blames_nobody(start, quick):
+    broker, results = MemoryBroker(), Results()
+    results.broken = lambda records: Unavailable("OOM") if records else None
+    broker.publish(bodies(20))
+    handle = start(broker, lambda n: None, spec=SINKS, results=results)
+    until(lambda: handle.consumer.outbox.flushes >= 8)
+    results.broken = None
+    settled(handle, 20)
+    assert results.statuses() == ["succeeded"] * 20
+    assert not broker.size("q").dead
+
+
+def test_a_follow_up_that_the_broker_does_not_answer_to_keeps_no_other_back(start, quick):
+    class Dropping(MemoryBroker):
+        def publish(self, batch):
+            if any(o.queue == "next" and o.id == "13" for o in batch):
+                raise PublishError([], batch)
+            super().publish(batch)
+
+    broker, results = Dropping(), Results()
+
+    def follow(job, outcome):
+        return [Outgoing("next", job.id, b"{}")]
+
+    broker.publish(bodies(40))
+    spec = {"sinks": (follow, result_sink(60.0))}
+    settled(start(broker, lambda n: None, spec=spec, results=results), 40)
+    assert broker.size("next").waiting == 39
+    assert broker.size("q") == (0, 0, 0, 1)
+    assert results.statuses() == ["failed"] + ["succeeded"] * 39
+
+
+def test_a_message_whose_end_cannot_be_stored_in_any_way_ends_as_a_dead_letter(start, quick):
+    broker, results = MemoryBroker(), Results()
+    results.broken = lambda rs: Unanswered("gone") if any(r.id == "3" for r in rs) else None
+    broker.publish(bodies(10))
+    settled(start(broker, lambda n: n, spec=SINKS, results=results), 10)
+    assert len(results.records) == 9
+    assert len(broker.dead_letters("q")) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
 
+import pytest
 from doubles import bodies
 from helpers import BOUND, until
 
@@ -14,7 +16,7 @@ from fsdf_engine.contracts import Outgoing
 from fsdf_engine.core.context import current_job
 from fsdf_engine.core.publisher import Publisher
 from fsdf_engine.core.replies import Replies
-from fsdf_engine.errors import PublishError, ResultError, Retry
+from fsdf_engine.errors import PublishError, ResultError, Retry, Unavailable
 from fsdf_engine.result import AsyncResult
 from fsdf_engine.stores.memory import MemoryStore
 
@@ -167,7 +169,7 @@ def test_a_message_taken_by_a_sender_that_died_is_not_told_as_stored():
 def test_a_forked_child_does_not_wait_for_its_parents_consumers():
     code = """
 import os, sys
-from fsdf_engine.core.hold import hold_exit
+from fsdf_engine.core.exit import hold_exit
 release = hold_exit()
 pid = os.fork()
 if pid == 0:
@@ -180,3 +182,74 @@ release()
 sys.exit(os.waitstatus_to_exitcode(status) != 7)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=BOUND, check=False).returncode == 0
+
+
+def test_a_message_that_names_a_task_is_never_run_by_another_one(start):
+    broker, seen = MemoryBroker(), []
+    broker.publish([
+        Outgoing("q", "", b'{"n":1,"extra":{"task":"charge","task_id":"1"}}'),
+        Outgoing("q", "", b'{"n":2}'),
+    ])  # fmt: skip
+    start(broker, lambda n: seen.append(n))
+    until(lambda: broker.size("q") == (0, 0, 0, 1))
+    assert seen == [2]
+    assert "no task named 'charge'" in broker.dead_letters("q")[0].reason
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", '{"__type__":"decimal","__value__":"NaN"}'])
+def test_a_message_without_an_age_is_invalid(start, time):
+    broker = MemoryBroker()
+    told = time if time.startswith("{") else f'"{time}"'
+    body = '{"n":1,"extra":{"task_id":"1","publish_time":' + told + "}}"
+    broker.publish([Outgoing("q", "", body.encode())])
+    start(broker, lambda n: None)
+    until(lambda: broker.size("q") == (0, 0, 0, 1))
+    assert "publish_time" in broker.dead_letters("q")[0].reason
+
+
+def test_a_push_in_the_middle_of_another_of_the_same_thread_is_an_error_and_no_deadlock():
+    """As a signal handler or a finalizer may do."""
+    refused = []
+
+    class Interrupted(MemoryBroker):
+        def publish(self, batch):
+            if batch[0].id == "0":
+                try:
+                    publisher.publish(bodies(2)[1:])
+                except Unavailable as error:
+                    refused.append(str(error))
+            super().publish(batch)
+
+    broker = Interrupted()
+    publisher = Publisher(broker)
+    publisher.publish(bodies(1))
+    publisher.publish(bodies(2)[1:])
+    assert "nothing was sent" in refused[0]
+    assert broker.size("q").waiting == 2
+
+
+def test_a_push_that_nobody_waits_for_any_more_is_not_sent_later():
+    go, entered = threading.Event(), threading.Event()
+
+    class Slow(MemoryBroker):
+        def publish(self, batch):
+            entered.set()
+            assert go.wait(BOUND)
+            super().publish(batch)
+
+    broker = Slow()
+    publisher = Publisher(broker)
+
+    async def main():
+        first = asyncio.create_task(publisher.apublish(bodies(1)))
+        await asyncio.to_thread(entered.wait, BOUND)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(publisher.apublish(bodies(2)[1:]), 0.05)
+        go.set()
+        await first
+
+    asyncio.run(main())
+    publisher.publish(bodies(3)[2:])
+    assert sorted(e.body for e in broker.subscribe("q", lease=1.0).fetch(9, 1 << 20)) == [
+        each.body for each in (bodies(1)[0], bodies(3)[2])
+    ]

@@ -58,6 +58,17 @@ def test_task_is_as_transparent_as_its_function():
     assert asyncio.run(coroutine()) == 1
 
 
+def test_queue_that_is_state_of_another_is_refused_at_the_declaration():
+    for declare in (
+        lambda name: task_deco(name, broker_kind="redis_ack")(lambda x: None),
+        lambda name: get_publisher(name, broker_kind="redis_stream"),
+    ):
+        for name in ("{q}:again", "{q}:s:5", "fsdf:result:1", ""):
+            with pytest.raises(ConfigurationError, match="queue"):
+                declare(name)
+        declare("q")
+
+
 def test_task_in_a_class_is_called_as_a_method():
     class Adder:
         base = 10
@@ -134,6 +145,24 @@ def test_get_consumer_and_get_publisher_work_without_a_decorator():
     assert consumer.publisher_of_same_queue.publish({"a": 5})
     consumer.start_consuming_message()
     until(lambda: sorted(ran) == [(1, 2), (3, 0), (5, 0)])
+
+
+def test_publisher_without_a_function_gives_results_and_takes_what_a_message_takes():
+    options = {"is_using_rpc_mode": True, "max_retry_times": 0, **MEMORY}
+    consumer = get_consumer("answered", consuming_function=lambda a, self=0: [a, self], **options)
+    with get_publisher("answered", **options) as publisher:
+        result = publisher.push(a=1, self=2)
+        named = publisher.publish({"a": 3}, task_id="mine", priority=9, headers={"of": "me"})
+        late = publisher.publish({"a": 4}, countdown=BOUND)
+        old = publisher.publish({"a": 5}, expires=1.0)
+        assert publisher.size() == (3, 1, 0, 0)
+        with pytest.raises(ArgumentError, match="priority"):
+            publisher.publish({"a": 1}, priority=10)
+        consumer.start_consuming_message()
+        assert (result.get(BOUND), named.get(BOUND)) == ([1, 2], [3, 0])
+        assert (str(named), named.task_id, late.status) == ("mine", "mine", "pending")
+        with pytest.raises(TaskFailed, match="expired"):
+            old.get(BOUND)
 
 
 def test_a_bare_message_may_name_no_task_and_extra_may_name_one():
@@ -275,12 +304,12 @@ def test_follow_up_ids_are_derived_from_the_parent():
         (ConcurrentModeEnum.ASYNC, "def f(): pass"),
     ],
 )
-def test_function_and_mode_that_do_not_fit_are_refused(mode, fn):
+def test_function_and_mode_that_do_not_fit_are_refused_at_the_declaration(mode, fn):
     scope = {}
     exec(fn, scope)
-    task = task_deco("misfit", concurrent_mode=mode, **MEMORY)(scope["f"])
-    with pytest.raises(ConfigurationError, match="cannot run"):
-        task.consume()
+    with pytest.raises(ConfigurationError, match=r"cannot run; use .*ConcurrentModeEnum\."):
+        task_deco("misfit", concurrent_mode=mode, **MEMORY)(scope["f"])
+    assert default_engine().tasks() == []
 
 
 @pytest.mark.parametrize("mode", ["gevent", "eventlet"])

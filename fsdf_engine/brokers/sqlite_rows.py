@@ -1,0 +1,46 @@
+"""Rows of the table `message` as they may be: any program on the machine may have written one.
+
+A body is taken as the bytes that it is. Whatever else is not as we would have written it counts as
+if it were not there, so that no row keeps another from being read.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+from ..contracts import Delivery
+from ..outcomes import state_of
+
+__all__ = ["MEND", "ODD", "READABLE", "delivery"]
+
+# Text of another program need not be UTF-8.
+READABLE = operator.methodcaller("decode", "utf-8", "backslashreplace")
+# `due` of rows that no instant tells when to run; text and blobs are greater than every number.
+ODD = "due < 0 OR due >= '' OR (due IS NULL AND lease IS NULL)"
+MEND = f"UPDATE message SET due = 0 WHERE queue = :queue AND ({ODD})"  # O(found log n)
+
+
+def delivery(token: int, row: tuple[Any, ...]) -> Delivery:
+    """Return a row as a delivery: seq, id, body, deliveries, state, headers, published."""
+    seq, id, body, deliveries, state, headers, published = row
+    if type(id) is not str:
+        id = bytes(id).hex()
+    if type(deliveries) is not int:
+        deliveries = 0
+    if type(published) is not float:
+        published = 0.0
+    state = state_of(state) if state else None
+    headers = _headers(headers) if headers else None
+    return Delivery((token, seq), body, id, deliveries, state, headers, published)
+
+
+def _headers(text: object) -> Mapping[str, str] | None:
+    """Return a message's headers; None if another program has written something else there."""
+    try:
+        found = json.loads(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if type(found) is dict and all(type(v) is str for v in found.values()) else None

@@ -1,0 +1,143 @@
+"""Runs that fork: what the child is, and what it has not, in every pool."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+ROOT = Path(__file__).parent.parent.parent
+MODES = ["threads", "inline", "asyncio", "processes", "gevent", "eventlet"]
+FORKS = """
+import sys
+mode, how, folder = sys.argv[1:]
+if mode == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+elif mode == "eventlet":
+    import eventlet
+    eventlet.monkey_patch()
+import os, signal, threading, time
+from fsdf_engine import ExceptionForRetry, task_deco
+
+def note(*what):
+    with open(folder + "/log", "ab", buffering=0) as file:
+        file.write(" ".join(map(str, what)).encode() + b"\\n")
+
+def in_child():
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    note("default", handlers == [signal.SIG_DFL, signal.default_int_handler])
+    if how == "wait":
+        time.sleep(0.3)
+    if how == "exit":
+        sys.exit(3)
+    if how == "retry":
+        raise ExceptionForRetry("in the child", delay=0)
+    if how == "push":
+        work.push(100)
+
+def body(n):
+    note("run", n)
+    if n != 3:
+        return time.sleep(0.001)
+    child = os.fork()
+    if child == 0:
+        return in_child()
+    if how == "push":
+        work.push(101)
+    pause, ended = threading.Event(), 0
+    for _ in range(1000):
+        if not ended:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            pause.wait(0.01)
+    note("ended", os.waitstatus_to_exitcode(status) if ended else "never")
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+
+async def abody(n):
+    body(n)
+
+work = task_deco("work", concurrent_mode=mode, concurrent_num=2)(
+    abody if mode == "asyncio" else body
+)
+if __name__ == "__main__":
+    work.push_many([(n,) for n in range(40)])
+    consumer = work.consume()
+    work.join(20)
+    print(tuple(work.size()))
+    consumer.stop()
+"""
+# A thread that ends is not the end of an interpreter, which alone knows of exit codes; where runs
+# are in the main thread, the child ends as a process of Python's does.
+CODES = {"return": 0, "exit": 3, "retry": 1, "push": 0, "wait": 0}
+
+
+def run(tmp_path, code, *arguments):
+    (tmp_path / "program.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "program.py", *arguments, str(tmp_path)],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CODES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_child_that_comes_back_from_a_run_ends_and_has_nothing_of_ours(tmp_path, mode, how):
+    done = run(tmp_path, FORKS, mode, how)
+    assert (done.stdout, done.returncode) == ("(0, 0, 0, 0)\n", 0), done.stderr
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    runs = Counter(int(what) for kind, what in lines if kind == "run")
+    further = [100, 101] if how == "push" else []
+    assert runs == Counter([*range(40), *further])
+    of_main = mode in ("processes", "gevent", "eventlet")
+    assert [what for kind, what in lines if kind == "ended"] == [str(CODES[how] * of_main)]
+    assert [what for kind, what in lines if kind == "default"] == ["True"]
+    assert ("in the child" in done.stderr) == (how == "retry")
+
+
+POOLS = """
+import multiprocessing
+from fsdf_engine import task_deco
+
+@task_deco("pools", concurrent_num=4)
+def work():
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        next(pool.imap_unordered(abs, range(50)))
+
+if __name__ == "__main__":
+    work.push_many([()] * 40)
+    consumer = work.consume()
+    print(work.join(40))
+    consumer.stop()
+"""
+
+
+def test_pools_that_runs_fork_come_and_go(tmp_path):
+    """Each ends its children by SIGTERM, some of them just born."""
+    done = run(tmp_path, POOLS)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+EXECUTOR = """
+import os
+from fsdf_engine import ShrinkablePool
+
+def fork():
+    return os.fork()
+
+pool = ShrinkablePool(1)
+child = pool.submit(fork).result()
+print(os.waitpid(child, 0)[1], flush=True)
+pool.shutdown()
+"""
+
+
+def test_a_child_that_comes_back_from_a_call_of_an_executor_ends(tmp_path):
+    done = run(tmp_path, EXECUTOR)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr

@@ -1,0 +1,11 @@
+from fsdf_engine import get_consumer
+
+
+def add(a, b):
+    print(a + b)
+
+
+consumer = get_consumer("queue_test_f01", consuming_function=add, qps=0.2, broker_kind=2)
+for i in range(10, 20):
+    consumer.publisher_of_same_queue.publish(dict(a=i, b=i * 2))
+consumer.start_consuming_message()

@@ -1,0 +1,99 @@
+"""What user code raises to steer its message: checked where it is made, found in any group."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import sys
+
+import pytest
+from helpers import BOUND, until
+
+from fsdf_engine import ConfigurationError, Reject, Requeue, Retry, RetryPolicy, task_deco
+from fsdf_engine.contracts import outcomes
+from fsdf_engine.outcomes import Deadline, Interrupted
+
+if sys.version_info >= (3, 11):
+    Group = BaseExceptionGroup  # noqa: F821
+else:
+    Group = pytest.importorskip("exceptiongroup").BaseExceptionGroup
+
+POLICY = RetryPolicy(max_retries=2, backoff=3.0, jitter=False)
+
+
+@pytest.mark.parametrize("kind", [Retry, Requeue])
+@pytest.mark.parametrize(
+    ("given", "seconds"), [(0, 0.0), (2, 2.0), (0.5, 0.5), (datetime.timedelta(minutes=1), 60.0)]
+)
+def test_a_delay_is_seconds_or_a_timedelta(kind, given, seconds):
+    assert kind("why", delay=given).delay == seconds
+
+
+@pytest.mark.parametrize("kind", [Retry, Requeue])
+@pytest.mark.parametrize(
+    "delay", [-1, math.nan, math.inf, -math.inf, "5", True, [1], datetime.timedelta(seconds=-1)]
+)
+def test_a_delay_that_is_none_is_refused_where_it_is_raised(kind, delay):
+    with pytest.raises(ConfigurationError, match="delay=.*give a timedelta, or seconds"):
+        kind(delay=delay)
+
+
+def test_a_wrong_delay_in_a_run_is_told_with_its_line():
+    @task_deco("wrong_delay", broker_kind="memory", max_retry_times=0)
+    def work():
+        raise Retry(delay=math.inf)
+
+    work.push()
+    work.consume()
+    assert work.join(BOUND)
+    until(lambda: work.size().dead)
+    [letter] = work.dead_letters()
+    assert letter.reason.startswith("ConfigurationError: delay=inf")
+    assert "raise Retry(delay=math.inf)" in letter.trace
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        ([Retry(delay=7)], outcomes.Retry(None, 7.0, 1)),
+        ([ValueError(), Group("inner", [Retry(delay=7)])], outcomes.Retry(None, 7.0, 1)),
+        ([Retry(delay=1), Retry(delay=9), Retry()], outcomes.Retry(None, 9.0, 1)),
+        ([Retry(delay=1), Retry()], outcomes.Retry(None, 3.0, 1)),
+        ([Retry(), Reject("no"), Requeue()], outcomes.Rejected("no")),
+        ([Requeue(delay=2), Retry(delay=1)], outcomes.Retry(None, 1.0, 1)),
+        ([KeyError(), Requeue(delay=2), Requeue(delay=5)], outcomes.Requeue(5.0)),
+        ([Deadline(), Reject()], outcomes.TimedOut(8.0)),
+    ],
+)
+def test_what_steers_inside_a_group_acts(inside, expected):
+    error = Group("several", inside)
+    found = POLICY.outcome(error, 0, 8.0)
+    assert type(found) is type(expected)
+    if type(found) is outcomes.Retry:
+        assert found.error is error
+        found = found._replace(error=None)
+    assert found == expected
+
+
+def test_an_interrupt_inside_a_group_gives_the_message_back():
+    outcome = POLICY.outcome(Group("several", [Interrupted(), Reject()]), 0)
+    assert not outcomes.ended(outcome)
+
+
+def test_a_group_without_retries_left_fails_as_a_whole():
+    error = Group("several", [Retry(delay=1), OSError()])
+    assert POLICY.outcome(error, 2).error is error
+
+
+@pytest.mark.parametrize(
+    ("inside", "again"),
+    [
+        ([OSError(), TimeoutError()], True),
+        ([OSError(), ValueError()], False),
+        ([OSError(), Group("inner", [FileNotFoundError()])], False),
+    ],
+)
+def test_a_group_is_retried_if_all_in_it_are(inside, again):
+    policy = RetryPolicy(retry_on=(OSError,), never_on=(FileNotFoundError,))
+    found = policy.outcome(Group("several", inside), 0)
+    assert (type(found) is outcomes.Retry) is again
