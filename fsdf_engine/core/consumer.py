@@ -209,8 +209,9 @@ class Consumer:
             return 0
         in_pool = self.fetched - self.outbox.last_ended()
         space = min(self.pool.size + depth - in_pool, self.hard - self.held())
-        if self._isolation.most:
-            return min(space, self._isolation.space(in_pool, self.keeper.held, time.monotonic()))
+        if self._isolation.most:  # what goes back is still ours until that is settled
+            held, now = self.held(), time.monotonic()
+            return min(space, self._isolation.space(held, self.keeper.held, now))
         return space
 
     def _tell_overload(self) -> None:
