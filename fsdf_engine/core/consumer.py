@@ -253,6 +253,7 @@ class Consumer:
     def _give_back(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._answer(job, Requeue())
+        self._prefetch.skip(len(jobs))
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         job.outcome = outcome

@@ -21,6 +21,10 @@ class Prefetch:
             self._ended, self._at = ended, now
         return min(self.ceiling, int(self._rate * self._horizon))
 
+    def skip(self, count: int) -> None:
+        """So many have ended without having run: they tell nothing of how fast runs are."""
+        self._ended += count
+
     def forget(self) -> None:
         """Start learning anew: the queue's work has changed."""
         self._rate = 0.0

@@ -20,7 +20,8 @@ from fsdf_engine import default_engine, task_deco
 
 def main_is_waiting():
     frame = sys._current_frames()[threading.main_thread().ident]
-    while frame and not (frame.f_code.co_name == "_wait" and frame.f_code.co_filename.endswith("exit.py")):
+    waits = lambda code: code.co_name == "_wait" and code.co_filename.endswith("exit.py")
+    while frame and not waits(frame.f_code):
         frame = frame.f_back
     return frame is not None
 

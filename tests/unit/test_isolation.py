@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from doubles import bodies
@@ -136,3 +137,19 @@ def test_what_was_lost_too_often_is_given_up_and_isolates_nobody(start):
     start(broker, lambda n: seen.append(n))
     until(lambda: broker.size("q") == (0, 0, 0, 1) and len(seen) == 4)
     assert broker.dead_letters("q")[0].reason.startswith("lost")
+
+
+def test_what_goes_back_is_not_taken_for_speed(start):
+    """Else a worker would hold far more than it can run, for the next killer to convict."""
+    broker = Suspicious({0: POISON})
+    broker.publish(bodies(400))
+    release = threading.Event()
+
+    def fn(n):
+        assert release.wait(BOUND)
+
+    consumer = start(broker, fn, pool=ThreadPool(500)).consumer
+    until(lambda: broker.size("q") == (399, 0, 1, 0))
+    assert consumer._prefetch.depth(consumer.outbox.last_ended(), time.monotonic()) == 0
+    release.set()
+    until(lambda: broker.size("q") == (0, 0, 0, 0))
