@@ -34,8 +34,12 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis for the whole session: FSDF_TEST_REDIS_URL, or a private one."""
-    if given := os.environ.get("FSDF_TEST_REDIS_URL"):
+    """The URL of a Redis for the whole session: FSDF_TEST_REDIS_URL, or a private one.
+
+    Where several processes test side by side, each has its own.
+    """
+    given = os.environ.get("FSDF_TEST_REDIS_URL")
+    if given and "PYTEST_XDIST_WORKER" not in os.environ:
         yield given
         return
     server = RedisServer(tmp_path_factory.mktemp("redis"))

@@ -391,11 +391,12 @@ def test_thousand_jobs_and_random_kills_lose_nothing(make, outbox, tmp_path):
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_signals_to_children_are_left_to_their_parent(make, outbox, tmp_path, method):
     """A service manager signals every process; what that means is for the parent to tell."""
+    others = set(psutil.Process().children(recursive=True))  # servers of other tests
     pool = make(1, start_method=method)
     job = waiting_job(outbox, 0, tmp_path / "log", tmp_path / "gate")
     pool.submit([job])
     until(lambda: lines(tmp_path / "log"))
-    for each in psutil.Process().children(recursive=True):
+    for each in set(psutil.Process().children(recursive=True)) - others:
         each.send_signal(signal.SIGTERM)
         each.send_signal(signal.SIGINT)
     (tmp_path / "gate").touch()
