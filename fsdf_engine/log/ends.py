@@ -20,6 +20,7 @@ from ..outcomes import (
     TimedOut,
     describe,
     frames_of,
+    kind_of,
     text_of,
     trace_of,
 )
@@ -56,9 +57,9 @@ def retry_of(job: Job, outcome: Retry) -> End:
         )
 
     def text() -> str:
-        return f"retries of task {_task(job)} after {type(error).__name__}{_at(place)}"
+        return f"retries of task {_task(job)} after {kind_of(error)[1]}{_at(place)}"
 
-    kind = "retry", job.plan.name, type(error), place
+    kind = "retry", job.plan.name, kind_of(error), place
     return End(logging.WARNING, kind, message, text, None, place)
 
 
@@ -117,9 +118,9 @@ def _failed(job: Job, outcome: Failed, look: str) -> End:
         )
 
     def text() -> str:
-        return f"failures of task {_task(job)} by {type(error).__name__}{_at(place)}"
+        return f"failures of task {_task(job)} by {kind_of(error)[1]}{_at(place)}"
 
-    kind = "failed", job.plan.name, type(error), place
+    kind = "failed", job.plan.name, kind_of(error), place
     return End(logging.ERROR, kind, message, text, error, place)
 
 

@@ -32,16 +32,23 @@ def check(task, name):
     return caught.value
 
 
+def failed_loops(caplog):
+    """Return what those have logged that a user's error must not reach."""
+    return [r for r in caplog.records if r.name in ("fsdf.outbox", "fsdf.pools")]
+
+
 def shows_where(error):
     return "in fail" in error.traceback or "in afail" in error.traceback
 
 
 @pytest.mark.parametrize("fn", [fail, afail], ids=["threads", "asyncio"])
 @pytest.mark.parametrize("name", ERRORS)
-def test_the_waiter_learns_of_any_error_at_once(name, fn):
+def test_the_waiter_learns_of_any_error_at_once(name, fn, caplog):
     task = task_deco("odd", **OPTIONS)(fn)
-    task.consume()
+    handle = task.consume()
     error = check(task, name)
+    handle.stop()
+    assert not failed_loops(caplog)
     hidden = ("disguised", "odd class", "hides trace", "exit", "interrupt", "end", "generator's")
     assert shows_where(error) or name in hidden
 
@@ -53,10 +60,12 @@ def tasks():
     return importlib.import_module("odd_tasks")
 
 
-def test_the_waiter_learns_of_any_error_of_a_child_process_at_once(tasks):
-    tasks.in_child.consume()
+def test_the_waiter_learns_of_any_error_of_a_child_process_at_once(tasks, caplog):
+    handle = tasks.in_child.consume()
     for name in ERRORS:
         check(tasks.in_child, name)
+    handle.stop()
+    assert not failed_loops(caplog)
 
 
 def test_an_odd_value_of_a_child_process_is_told_as_a_failure(tasks):
