@@ -8,12 +8,14 @@ CeleryError (FsdfError)
 ├── TaskError
 │   ├── MaxRetriesExceededError   `self.retry()` without an exception of its own, once too often
 │   ├── NotRegistered (KeyError)  no task of this name
-│   ├── TaskRevokedError          the message expired or was cancelled
+│   ├── TaskRevokedError          the message expired or was revoked
 │   ├── TimeLimitExceeded         the run passed its time limit
 │   ├── WorkerLostError           the run's worker died, again and again
 │   └── TimeoutError (builtin)    `get` waited for as long as it was told to
 ├── ImproperlyConfigured (ConfigurationError)
 └── NoResultBackend (NotImplementedError)
+
+SoftTimeLimitExceeded is the engine's own SoftTimeLimit.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsdf_engine import ConfigurationError, FsdfError, NotYetSupported
+from fsdf_engine import SoftTimeLimit as SoftTimeLimitExceeded
 
 __all__ = [
     "CeleryError", "Ignore", "ImproperlyConfigured", "MaxRetriesExceededError", "NoResultBackend",
-    "NotRegistered", "NotYetSupported", "Reject", "Retry", "TaskError", "TaskPredicate",
-    "TaskRevokedError", "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
+    "NotRegistered", "NotYetSupported", "Reject", "Retry", "SoftTimeLimitExceeded", "TaskError",
+    "TaskPredicate", "TaskRevokedError", "TimeLimitExceeded", "TimeoutError", "WorkerLostError",
 ]  # fmt: skip
 
 
@@ -41,7 +44,10 @@ class TaskPredicate(CeleryError):
 
 
 class Retry(TaskPredicate):
-    """The task runs again: `when` seconds from now, or at an instant; None: at once."""
+    """The task runs again: `when` seconds from now, or at an instant; None: at once.
+
+    `changes` are what the engine sends anew instead of its message.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class Retry(TaskPredicate):
         self.message, self.exc, self.when = message, exc, when
         self.excs = repr(exc) if exc is not None else None
         self.is_eager, self.sig = kwargs.get("is_eager", False), kwargs.get("sig")
+        self.changes: Mapping[str, Any] | None = kwargs.get("changes")
 
     def __str__(self) -> str:
         if self.message:
@@ -99,7 +106,7 @@ class NotRegistered(KeyError, TaskError):
 
 
 class TaskRevokedError(TaskError):
-    """The message expired, or somebody cancelled it."""
+    """The message expired, or somebody revoked it."""
 
 
 class TimeLimitExceeded(TaskError):

@@ -176,6 +176,10 @@ class AsyncResult:
         """Delete what is stored."""
         self._source().forget()
 
+    def revoke(self, connection: Any = None, terminate: bool = False, **options: Any) -> None:
+        """Have it not run, if it has not started; see `app.control.revoke`."""
+        self.app.control.revoke(self.id, terminate=terminate, **options)
+
     def __str__(self) -> str:
         return self.id
 
@@ -183,11 +187,7 @@ class AsyncResult:
         return f"<AsyncResult: {self.id}>"
 
     def __eq__(self, other: object) -> bool:
-        return (
-            other == self.id
-            if isinstance(other, str)
-            else (isinstance(other, AsyncResult) and other.id == self.id)
-        )
+        return (other.id if isinstance(other, AsyncResult) else other) == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -74,7 +74,7 @@ def task_deco(queue_name: str, **options: Unpack[Options]) -> Decorator:
     Options are checked here, not later; each with its default, durations in seconds:
 
     - `name=""` tells the tasks of one queue apart; `broker_kind`, `broker_url` (as configured):
-      where messages wait; `priority=0` to 9, the highest first; `lease=15`: a dead worker's
+      where messages wait; `priority=0`, of -9 to 9, the highest first; `lease=15`: a dead worker's
       messages are kept from others so long; `prefetch=500`: the most held ahead of the running
       ones
     - `concurrent_mode` (threads; asyncio for `async def`), `concurrent_num=50` (500 with `qps`):
@@ -82,13 +82,15 @@ def task_deco(queue_name: str, **options: Unpack[Options]) -> Decorator:
       `ShrinkablePool`, any `Executor` of threads; `specify_async_loop`: your own running loop
     - `qps=0`: starts a second in each process, evenly, 0 is without limit;
       `msg_expire_seconds=0`: older messages are not run; `function_timeout=0`: the longest an
-      attempt may take; `timeout_kill="raise"` in a thread that passes it, or "never"
+      attempt may take; `timeout_kill="raise"` in a thread that passes it, or "never";
+      `soft_time_limit=0`: when `SoftTimeLimit` is raised in an attempt, which may catch it
     - `max_retry_times=3` after the first attempt; `retry_backoff=0` before the first retry,
       doubled each time up to `retry_backoff_max=600`, `retry_jitter=True` at random;
       `retry_on=Exception`, `never_retry_on=()`: classes or tuples; `specify_retry_policy` instead
       of these six; `keep_failed=True` as dead letters; `ack="late"`, or "early", before the run
+    - `cancellable=False`, True: what has not started can be cancelled, and ends as revoked
     - `is_using_rpc_mode=False`: keep results, in `result_store`, `result_url` (with the broker),
-      for `result_expires` (a day)
+      for `result_expires` (a day); `joins_groups=False`: its messages may be members of groups
     - PROCESSES: `max_tasks_per_child=0` runs, `max_memory_per_child=0` bytes after which a child
       is replaced; `process_start_method="spawn"`, "forkserver" or "fork"
     - Logs: `log_level` (as configured), `logger_prefix=""`, `create_logger_file=False`,
@@ -121,7 +123,7 @@ _LATER = {
     "StopSignals": "core.signals",
     "Task": "task",
     "patch_print": "log",
-    "run_consumer_with_multi_process": "core.supervisor",
+    "run_consumer_with_multi_process": "supervisor",
 }
 
 

@@ -4,41 +4,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 import orjson
 
 from .codec import revive
 from .errors import ArgumentError
+from .limits import check_limits
 
-__all__ = ["Control", "arguments_of", "check_times"]
+__all__ = ["Control", "arguments_of", "instant_of", "limits_given", "seconds_of"]
 
 
 class Control(TypedDict, total=False):
     """What may be decided for one call.
 
-    `countdown` seconds from now, or `eta` (Unix seconds), the run may start; `expires` (Unix
-    seconds) it may no more. `priority` is 0 to 9, 9 first.
+    `countdown` (a timedelta or seconds) from now, or at `eta`, the run may start; at `expires` it
+    may no more. These two are a datetime, local time if it names no zone, or Unix seconds.
+    `priority` is -9 to 9, 9 first. `function_timeout` and `soft_time_limit` seconds replace the
+    task's; 0: as the task has them.
     """
 
     task_id: str | None
-    countdown: float
-    eta: float
-    expires: float
+    countdown: float | timedelta
+    eta: float | datetime
+    expires: float | datetime
     priority: int | None
     headers: Mapping[str, Any] | None
+    function_timeout: float
+    soft_time_limit: float
 
 
-def check_times(**times: float) -> None:
-    """Refuse what is no finite number of seconds from 0.
+def seconds_of(name: str, duration: float | timedelta) -> float:
+    """Return a duration in seconds.
 
     Raises:
-        ArgumentError: names it.
+        ArgumentError: it is no timedelta and no finite number of seconds from 0.
     """
-    for name, value in times.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise ArgumentError(f"{name}={value!r} is no number of seconds of 0 or more")
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    return _checked(name, seconds, duration, "a timedelta or seconds")
+
+
+def instant_of(name: str, instant: float | datetime) -> float:
+    """Return an instant in Unix seconds; a datetime without a zone is local time.
+
+    Raises:
+        ArgumentError: it is no datetime and no finite number of seconds from 0.
+    """
+    try:
+        seconds = instant.timestamp() if isinstance(instant, datetime) else instant
+    except (OverflowError, ValueError, OSError):  # beyond what the system's clock knows
+        seconds = math.nan
+    return _checked(name, seconds, instant, "a datetime or Unix seconds")
+
+
+def _checked(name: str, seconds: float, given: object, forms: str) -> float:
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 <= seconds < math.inf:
+        raise ArgumentError(f"{name}={given!r}: give {forms}, of 0 or more")
+    return seconds
+
+
+def limits_given(soft: float, hard: float) -> list[float] | None:
+    """Return the limits of one call as they travel; None where there are none.
+
+    Raises:
+        ArgumentError: names the one that is wrong.
+    """
+    limits = [seconds_of("soft_time_limit", soft), seconds_of("function_timeout", hard)]
+    try:
+        check_limits(limits)
+    except ValueError as error:
+        raise ArgumentError(str(error)) from None
+    return limits if any(limits) else None
 
 
 def arguments_of(message: Mapping[str, Any] | str | bytes) -> Mapping[str, Any]:

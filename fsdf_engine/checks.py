@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ __all__ = [
     "fitting",
     "one_store",
 ]
-log = logging.getLogger("fsdf.engine")
 
 
 def fitting(broker: Broker) -> Broker:
@@ -39,11 +38,9 @@ def fitting(broker: Broker) -> Broker:
 
 
 def check_server(broker: Broker) -> None:
-    """Refusals are told at once; a server that is merely absent is waited for."""
-    try:
+    """Refusals are told at once; a server that is merely absent is waited for, as consumers say."""
+    with suppress(Unavailable):
         broker.check()
-    except Unavailable as error:
-        log.warning("the broker cannot be reached yet: %s", error)
 
 
 def check_mode(task: Task[..., Any]) -> None:

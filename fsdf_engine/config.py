@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from . import frame_file
-from .errors import ConfigurationError
+from .errors import ConfigurationError, FsdfError
 from .known_keys import LATER, remark, unknown_variables
 from .registry import brokers, stores
 from .spelling import did_you_mean, masked
@@ -285,11 +285,34 @@ class Config:
     def _warn(self) -> None:
         if (here := sys.modules.get("multiprocessing")) and here.parent_process() is not None:
             return  # the parent has said so
+        told: list[tuple[str, ...]] = [
+            ("%s was %s", str(file.path), file.state)
+            for file in self.files()
+            if file.state.startswith("not read")
+        ]
         unknown = self.unknown()
         for source in dict.fromkeys(source for _, source in unknown):
             names = [name for name, where in unknown if where == source]
             prefix = "FSDF_" if source == "environment" else ""
-            _log.warning("%s: no configuration keys: %s", source, remark(names, KEYS, prefix))
+            told.append(("%s: no configuration keys: %s", source, remark(names, KEYS, prefix)))
+        if told:
+            restore = self._log_as_configured()
+            try:
+                for line in told:
+                    _log.warning(*line)
+            finally:
+                restore()
+
+    def _log_as_configured(self) -> Callable[[], None]:
+        """What is read first is told first, before a program or a consumer sets its logging up."""
+        if _log.hasHandlers():
+            return lambda: None
+        from .log.setup import install_as_configured  # only who has something to tell needs it
+
+        try:
+            return install_as_configured(self)
+        except FsdfError:  # who looks that value up gets the error
+            return lambda: None
 
 
 def _validated(values: Mapping[str, object], source: str) -> dict[str, object]:

@@ -1,4 +1,5 @@
-"""The contracts a plug-in implements: Broker, Subscription, Pool, Valve, Gate, Sink, ResultStore.
+"""The contracts a plug-in implements: Broker, Subscription, Codec, Pool, Valve, Gate, Sink,
+ResultStore.
 
 Instants are Unix seconds and durations are seconds, both float. Brokers move opaque bytes; only the
 engine knows what is inside a message. Values are frozen dataclasses or tuples; what exists once per
@@ -7,10 +8,18 @@ message (Outgoing, Delivery, Job, Record) is a plain slots class that nobody cha
 
 from __future__ import annotations
 
-from . import execution, messaging, outcomes
+from . import execution, groups, marks, messaging, outcomes, records, wire
 from .execution import *
+from .groups import *
+from .marks import *
 from .messaging import *
+from .records import *
+from .wire import *
 
 __all__ = ["outcomes"]
 __all__ += execution.__all__
+__all__ += groups.__all__
+__all__ += marks.__all__
 __all__ += messaging.__all__
+__all__ += records.__all__
+__all__ += wire.__all__

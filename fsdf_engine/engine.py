@@ -11,10 +11,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from .barrier import compose, join_groups, store_of
 from .checks import check_fit, check_mode, check_name, check_rate, check_server, fitting, one_store
-from .contracts import Broker, Pool, PoolCapability, ResultStore
+from .contracts import Broker, Codec, Layout, Pool, PoolCapability, ResultStore
+from .controls.cancelled import Cancelled, cancel
 from .controls.expiry import Expiry
 from .controls.rate import Rate
 from .core.binding import Unnamed, elsewhere
@@ -23,13 +26,15 @@ from .core.due import Deadlines
 from .core.inheritance import inherited
 from .core.listeners import Listeners
 from .core.publisher import Publisher
-from .core.replies import Replies
 from .core.signals import on_signals
 from .core.worker import ConsumerHandle, stop_all
 from .errors import ConfigurationError, MissingExtra, UnknownTask
+from .message import FLAT
 from .options import Options, TaskOptions, resolve_options
-from .registry import brokers, pools, stores
+from .registry import brokers, pools
+from .replies import Replies
 from .result import AsyncResult
+from .result_stores import ResultStores
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,11 +58,13 @@ class Engine:
 
         self.config = Config(settings or {})
         self.listeners = Listeners()
+        self.compose = compose  # what a completed group sends; a layer on top has its own
+        self.codecs: tuple[Codec, ...] = (FLAT,)  # asked in order; a layer's own come first
         self.reports = True  # what becomes of messages is logged; a layer on top may do so itself
         self._tasks: dict[_QueueKey, dict[str, Task[..., Any]]] = {}
         self._brokers: dict[tuple[str, str], Broker] = {}
         self._publishers: dict[int, Publisher] = {}
-        self._replies: dict[tuple[str, str], Replies] = {}
+        self._replies = ResultStores(self.config)
         self._handles: dict[_QueueKey, ConsumerHandle] = {}
         self._lock = threading.RLock()
         self.epoch = object()  # changes when brokers and stores are made anew
@@ -182,28 +189,28 @@ class Engine:
                 " `if __name__ == '__main__':`"
             )
 
-    def replies(self, options: TaskOptions | None = None) -> Replies:
-        """Return the results of a task's result store; by default the configured broker's."""
+    def replies(self, options: TaskOptions | None = None, layout: Layout | None = None) -> Replies:
+        """Return the results of a task's store, or of one layout there; else of the broker's."""
         options = options or TaskOptions()
-        name = options.result_store or self.config.text("RESULT_STORE")
-        if not name:
-            broker = self._broker_key(options)[0]
-            name = next((n for n in stores.names() if broker.startswith(n)), "sqlite")
-        name = stores.name(name)
-        cls = stores.load(name)
-        url = self.config.text(cls.setting) if cls.setting else ""
-        if options.result_url:
-            url = options.result_url
-        elif options.broker_url and name in self._broker_key(options)[0]:
-            url = options.broker_url
-        with self._lock:
-            if (name, url) not in self._replies:
-                self._replies[name, url] = Replies(cls(url))
-            return self._replies[name, url]
+        return self._replies.replies(options, self._broker_key(options)[0], layout)
 
     def result(self, task_id: str, options: TaskOptions | None = None) -> AsyncResult[Any]:
         """Return the result of a message that anybody pushed."""
-        return AsyncResult(task_id, self.replies(options))
+        cancel = partial(self.cancel, options=options)
+        return AsyncResult(task_id, self.replies(options), cancel=cancel)
+
+    def cancel(
+        self, ids: Iterable[str], options: TaskOptions | None = None, life: float | None = None
+    ) -> None:
+        """Have messages not run that have not started: they end as revoked. Blocks.
+
+        `options` are those of their task, which has `cancellable=True`; by default the configured
+        broker's. It is remembered for `life` seconds, else as long as results.
+        """
+        options = options or TaskOptions()
+        life = life or options.result_expires or self.config.number("RESULT_EXPIRES")
+        marks = self._replies.marks(options, self._broker_key(options)[0])
+        cancel(marks, [ids] if isinstance(ids, str) else ids, life)
 
     # ---------------------------------------------------------------- consuming
 
@@ -253,6 +260,7 @@ class Engine:
             pool,
             valve=Rate(options.qps) if options.qps else None,
             gates=[Expiry()],
+            codecs=self.codecs,
             lease=options.lease or self.config.number("LEASE"),
             ceiling=options.prefetch if ceiling is None else ceiling,
             overload=ask_restart,
@@ -266,21 +274,16 @@ class Engine:
             own_pool=own_pool,
             deadlines=Deadlines(pool),
             listeners=self.listeners,
-            forget=lambda: self._forget(key),
+            forget=lambda: self._handles.pop(key, None),
         )
-
-    def _forget(self, key: _QueueKey) -> None:
-        self._handles.pop(key, None)
 
     def _on(self, key: _QueueKey) -> list[Task[..., Any]]:
         """Return the tasks of a queue, as brokers are configured now."""
         return [task for task in self.tasks() if self._key(task) == key]
 
     def _results(self, tasks: Iterable[Task[..., Any]]) -> ResultStore | None:
-        """Return the one store that the tasks of a queue keep results in."""
-        return one_store(
-            self.replies(t.options).store for t in tasks if t.options.is_using_rpc_mode
-        )
+        """Return the one store that the tasks of a queue keep results and groups in."""
+        return one_store(store_of(self, t.options) for t in tasks if t.options.needs_store)
 
     def _serve(self, handle: ConsumerHandle, tasks: Iterable[Task[..., Any]]) -> None:
         """Let a consumer run these tasks."""
@@ -288,7 +291,10 @@ class Engine:
         kills = PoolCapability.KILLS in handle.pool.capabilities
         for task in tasks:
             plan = task.plan(None if kills else handle.deadlines.watch)
-            handle.consumer.add(plan._replace(trace=task.options.is_print_detail_exception))
+            o, key = task.options, self._broker_key(task.options)[0]
+            gate = Cancelled(self._replies.marks(o, key)) if o.cancellable else None
+            handle.consumer.add(plan._replace(trace=o.is_print_detail_exception, gate=gate))
+            join_groups(self, o, handle.consumer.outbox)
 
     def new_pool(self, mode: int | str, size: int, **arguments: Any) -> Pool:
         """Make a pool for several consumers, who don't close it; `arguments` are its class's own.
@@ -330,14 +336,10 @@ class Engine:
         """Stop everything and free every connection. The engine can be used again."""
         self.stop(drain=False)
         with self._lock:
-            for replies in self._replies.values():
-                replies.close()
-                replies.store.close()
-            for broker in self._brokers.values():
-                broker.close()
-            self._replies.clear()
-            self._brokers.clear()
-            self._publishers.clear()
+            for close in (self._replies.close, *(b.close for b in self._brokers.values())):
+                close()
+            for made in (self._brokers, self._publishers):
+                made.clear()
             self.epoch = object()
 
     def after_fork(self) -> None:
@@ -345,10 +347,8 @@ class Engine:
         self._lock = threading.RLock()
         for handle in self._handles.values():
             handle.consumer.disown()
-        self._handles.clear()
-        self._brokers.clear()
-        self._publishers.clear()
-        self._replies.clear()
+        for made in (self._handles, self._brokers, self._publishers, self._replies):
+            made.clear()
         self.epoch = object()
 
 

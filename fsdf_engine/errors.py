@@ -12,6 +12,7 @@ FsdfError
 │   └── PublishError                    names the messages that were not, or perhaps not, stored
 ├── LeaseLost                           another worker has the message; what this run does is void
 ├── UnknownTask                         no task of this name is declared
+├── SoftTimeLimit                       raised inside a run that has passed its soft limit
 ├── ResultError
 │   ├── ResultTimeout (TimeoutError)    the result did not come in time
 │   ├── ResultDeadlock                  a run waits for what only its own full pool could run
@@ -24,7 +25,7 @@ FsdfError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -32,7 +33,7 @@ __all__ = [
     "ArgumentError", "BrokerError", "ConfigurationError", "ExceptionForRequeue",
     "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
     "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
-    "ServerRefused", "Steering", "TaskFailed", "Unanswered", "Unavailable",
+    "ServerRefused", "SoftTimeLimit", "Steering", "TaskFailed", "Unanswered", "Unavailable",
     "UnknownTask",
 ]  # fmt: skip
 
@@ -100,6 +101,16 @@ class UnknownTask(FsdfError):
     """No task of this name is declared on the queue."""
 
 
+class SoftTimeLimit(FsdfError):
+    """Raised inside a run that has passed its soft limit: it may clean up, and return all the same.
+
+    An exception as any other: not caught, it is a failure, and retried as the task says.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args or ("the run has passed its soft time limit",))
+
+
 class ResultError(FsdfError):
     """A result cannot be given."""
 
@@ -133,15 +144,23 @@ class Steering(FsdfError):
 class Retry(Steering):
     """Run the message again: counted as an attempt, after `delay`, a timedelta or seconds.
 
-    Without a delay the task's backoff decides.
+    Without a delay the task's backoff decides. With `changes` the message is sent anew, under the
+    same task id: `args` and `kwargs` (in place of all its arguments), `queue` (of the same broker),
+    `priority`, `expires` (Unix seconds) and `headers`.
 
     Raises:
         ConfigurationError: the delay is no finite number of 0 or more.
     """
 
-    def __init__(self, *args: object, delay: float | timedelta | None = None) -> None:
+    def __init__(
+        self,
+        *args: object,
+        delay: float | timedelta | None = None,
+        changes: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(*args)
         self.delay = None if delay is None else _seconds(delay)
+        self.changes = changes
 
 
 class Requeue(Steering):

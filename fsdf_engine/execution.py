@@ -1,6 +1,6 @@
-"""The contracts of execution and results: Job, Plan, Pool, Valve, Gate, Sink, ResultStore.
+"""The contracts of execution: Job, Plan, Pool, Valve, Gate, Sink.
 
-What exists once per message (Job, Record) is a plain slots class. Import from
+What exists once per message (Job) is a plain slots class. Import from
 `fsdf_engine.contracts`.
 """
 
@@ -13,96 +13,30 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from .core.retry import RetryPolicy
+from .groups import Member
+from .message import FLAT
 from .messaging import Delivery, Outgoing
 from .outcomes import Outcome, Retry, Verdict
+from .records import Record
+from .wire import Codec
 
 __all__ = [
-    "Binder", "Effect", "Gate", "Inbox", "Job", "Owner", "Plan", "Pool", "PoolCapability", "Record",
-    "Report", "ResultStore", "Sink", "Valve", "finish",
+    "Binder", "Effect", "Gate", "Job", "Owner", "Plan", "Pool", "PoolCapability", "Report",
+    "Sink", "Told", "Valve", "finish",
 ]  # fmt: skip
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Record:
-    """An effect: what a result store keeps of one task id.
-
-    `body` is a JSON object, opaque to the store. (`sends`, `deliveries`) fences stale writers: how
-    often the message was replayed, and how often its lease was lost since. A `final` record
-    replaces one that is not, never the other way round. `origin`, a few letters and digits, tells a
-    message from another one that claims its id, "" where that is not known. `reply` is the inbox
-    address of a waiting publisher, or "".
-    """
-
-    id: str
-    body: bytes
-    deliveries: int = 0
-    final: bool = True
-    expires: float = 86400.0
-    reply: str = ""
-    sends: int = 0
-    origin: str = ""
+Effect: TypeAlias = Outgoing | Record | Member
 
 
-class Inbox(ABC):
-    """Where one process learns of results, without polling."""
+class Told(NamedTuple):
+    """What was made of an outcome where the code ran: by the sinks, `failure` says why the message
+    is kept all the same; or the JSON of the value, of which they make their effects later."""
 
-    address: str  # travels in messages as `extra.reply`; nobody can guess it
-
-    @abstractmethod
-    def watch(self, ids: Sequence[str]) -> None:
-        """Deliver the results of these ids too, whoever pushed them; at once if already stored."""
-
-    def doubt(self) -> None:
-        """Look after the connection: a result was found of which nothing has been heard."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Stop its thread and free its connection. Idempotent."""
-
-
-class ResultStore(ABC):
-    """Keeps what became of messages, by task id. All methods may be called by any thread."""
-
-    setting: ClassVar[str] = ""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    @abstractmethod
-    def write(self, records: Sequence[Record]) -> None:
-        """Store all in one round trip, then notify waiters; idempotent by id.
-
-        A record changes nothing where the stored one has a greater (`sends`, `deliveries`), or is
-        final and of another `origin`; in that case its own `reply` is told all the same. A `reply`
-        that is no address of an inbox of this kind is ignored: it comes from a message.
-
-        Raises:
-            Unavailable: no record is at fault; the same call may be repeated.
-        """
-
-    @abstractmethod
-    def read(self, ids: Sequence[str], *, final: bool = False) -> Mapping[str, bytes]:
-        """Return the bodies of those that are stored and not expired; `final`: of ends only."""
-
-    @abstractmethod
-    def forget(self, ids: Sequence[str]) -> int:
-        """Delete; return how many there were."""
-
-    @abstractmethod
-    def inbox(
-        self, deliver: Callable[[str, bytes], None], pending: Callable[[], Sequence[str]]
-    ) -> Inbox:
-        """Open this process's inbox: one thread, one connection.
-
-        `deliver(id, body)` is called from its thread for every final record, perhaps twice.
-        After a gap in the connection the inbox reads what `pending()` names and delivers it.
-        """
-
-    def close(self) -> None:
-        """Free every connection. Idempotent."""
-
-
-Effect: TypeAlias = Outgoing | Record
+    outcome: Outcome
+    effects: Sequence[Effect] = ()
+    failure: str = ""
+    json: bytes = b""
 
 
 class Owner(Protocol):
@@ -111,14 +45,14 @@ class Owner(Protocol):
     def put(self, job: Job, /) -> None:
         """Take a finished job. Any thread; never blocks; called once per job."""
 
-    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
-        """Block until the effects are stored (and, with `ack`, the message is acknowledged).
+    def commit(self, job: Job, effects: Sequence[Effect]) -> None:
+        """Block until the effects are stored.
 
         Raises:
             LeaseLost: another worker has the message; nothing was stored.
         """
 
-    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    async def acommit(self, job: Job, effects: Sequence[Effect]) -> None:
         """As `commit`, for a run on a loop."""
 
 
@@ -127,24 +61,27 @@ class Job:
     """A message in our hands, from fetch until settled; the pool's unit.
 
     The pool calls `job.plan.run(job)` (or awaits `job.plan.arun(job)`), which returns the outcome
-    and never raises on account of user code; then `finish(job, outcome)` exactly once. Where a
-    deadline may end the job first, `claims` holds one token and who pops it decides the outcome.
+    and never raises on account of user code; then `finish(job, outcome)` exactly once. A job with
+    limits may be ended by a deadline first: its `claims` hold one token, and who pops it decides
+    the outcome.
     """
 
     delivery: Delivery
     plan: Plan
     owner: Owner
     id: str
-    data: dict[str, Any]  # the decoded arguments by name, for gates
-    extra: Mapping[str, Any]  # the message's control data
-    args: Sequence[Any]
+    codec: Codec  # of the message's form; the last one asked, where none knows it
+    extra: dict[str, Any]  # the message's control data, in the words of `fsdf_engine.message`
+    kept: Any  # what the codec kept of the message, until its run decodes the arguments
+    args: Sequence[Any]  # these two: once the run, or a gate that needs them, has decoded them
     kwargs: Mapping[str, Any]
     published_at: float
     started_at: float  # 0.0 unless the plan needs it
     attempt: int  # from 0
     claims: list[None] | None  # None: nobody but the pool ends this job
-    acked: bool  # acknowledged before its end
+    acked: bool  # acknowledged before its start: nobody leases it
     pushes: Any  # what the run has pushed, `core.pushes.Pushes`; None: nothing yet
+    told: Told | None  # the run's; holds for its own outcome, not for that of a deadline
     outcome: Outcome
     verdict: Verdict  # these three are the outbox's
     effects: Sequence[Effect]
@@ -163,7 +100,11 @@ def finish(job: Job, outcome: Outcome) -> bool:
     return True
 
 
-Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]  # pure
+# Pure. Called where the code ran, in a child too, as part of the run; in the outbox only for what
+# ended a message from outside: from the envelope, with no value and no exception of the user's.
+# What it makes is checked. One whose attribute `of_json` is true is not, and where it is the only
+# one it gets of a success the JSON of the value, an `orjson.Fragment`, and is called in the outbox.
+Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]
 Binder: TypeAlias = Callable[
     [dict[str, Any], Sequence[Any]], tuple[Sequence[Any], Mapping[str, Any]]
 ]
@@ -197,19 +138,21 @@ class Plan(NamedTuple):
     queue: str
     run: Callable[[Job], Outcome] | None  # for pools of threads, greenlets, or the caller's
     arun: Callable[[Job], Coroutine[Any, Any, Outcome]] | None  # for a loop
-    bind: Binder
+    bind: Binder  # of arguments by name, for the engine's own wire form
     sinks: tuple[Sink, ...] = ()
-    timeout: float = 0.0  # seconds a run may last; 0: no limit
+    timeout: float = 0.0  # seconds an attempt may last; 0: no limit
     kill: bool = True  # raise in a thread that passes it
     keep_failed: bool = True  # as dead letters; else their messages are acknowledged
     place: tuple[str, str] = ("", "")  # of its broker, for what its runs push
     max_age: float = 0.0  # seconds after which a message has expired; 0: never
     policy: RetryPolicy = RetryPolicy()
-    early: bool = False  # acknowledge before the run
-    priority: int = 0  # of a message that goes back as a new one
+    early: bool = False  # acknowledge before the start
     report: Report | None = None
     took: Callable[[float], None] | None = None  # is told how long a run lasted elsewhere
     trace: bool = True  # a message that is given up is told with its traceback
+    soft: float = 0.0  # seconds after which SoftTimeLimit is raised in an attempt; 0: never
+    codecs: tuple[Codec, ...] = (FLAT,)  # by which a child process opens its messages
+    gate: Gate | None = None  # its own: asked when a message comes, and again while it waits here
 
 
 class PoolCapability(enum.Flag):
@@ -250,20 +193,31 @@ class Pool(ABC):
         """Return the jobs that run now, abandoned ones left out."""
 
     @abstractmethod
-    def withdraw(self, limit: int, owner: Owner | None = None) -> Sequence[Job]:
-        """Take back up to `limit` jobs (of this owner) that have not started, the last first."""
+    def withdraw(
+        self, limit: int, owner: Owner | None = None, *, acked: bool = True
+    ) -> Sequence[Job]:
+        """Take back up to `limit` jobs (of this owner) that have not started, the last first.
+
+        Without `acked` only those whose messages can be released.
+        """
 
     @abstractmethod
-    def interrupt(self, job: Job, error: BaseException) -> bool:
-        """Ask a running job to end; False when it has ended or cannot be reached.
+    def interrupt(self, job: Job, error: BaseException, kill: bool = False) -> bool:
+        """Raise an exception in a running job; False when it has ended or cannot be reached.
 
-        With a `Deadline` the run is abandoned, too: its slot no longer counts as one of `size`, up
-        to `size` extra ones.
+        It is of the very class of `error`, and arrives where the pool can raise something next. The
+        run may catch it and go on. With `kill` it is to end now, and nothing is raised in it after
+        that; with a `Deadline`, too, it is abandoned: its slot no longer counts as one of `size`,
+        up to `size` extra ones. Without `kill` a pool need only reach jobs that have `claims`.
         """
 
     @abstractmethod
     def close(self, grace: float) -> Collection[Job]:
         """Run what waits, return the jobs alive after `grace` seconds. May be repeated."""
+
+    def ahead(self, job: Job) -> int:
+        """Say how many such jobs, beyond one for each slot, the pool needs to keep them busy."""
+        return 0
 
     def abandoned(self) -> int:
         """Count the runs that outlive their deadline."""
@@ -288,7 +242,11 @@ class Valve(Protocol):
 
 
 class Gate(Protocol):
-    """Message -> outcome or pass (None), for a whole batch."""
+    """Message -> outcome or pass (None), for a whole batch.
+
+    It sees the envelope; one with a true attribute `needs_arguments` also `args` and `kwargs`,
+    decoded for it in the consumer's thread.
+    """
 
     def judge(self, batch: Sequence[Job], now: float) -> Sequence[Outcome | None]:
         """Return one answer per job, in order."""

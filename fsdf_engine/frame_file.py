@@ -9,7 +9,6 @@ folder, from the current one upward, with one of `MARKS`, or where none has one 
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import sys
@@ -34,7 +33,6 @@ __all__ = [
 NAME = "distributed_frame_config.py"
 START_FOLDER = "FSDF_START_FOLDER"  # the environment variable that names it to child processes
 MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
-_log = logging.getLogger("fsdf.config")
 
 
 class BrokenFile(ConfigurationError):
@@ -77,7 +75,6 @@ def look(start: Path | None) -> list[FrameFile]:
 def _look_at(path: Path, why: str, trusted: bool) -> FrameFile:
     try:
         if doubt := "" if trusted else doubt_of(path):
-            _log.warning("%s was not read: %s", path, doubt)
             return FrameFile(path, why, f"not read: {doubt}")
         return FrameFile(path, why, "read", _run(path))
     except (FileNotFoundError, NotADirectoryError):

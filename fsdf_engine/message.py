@@ -10,25 +10,33 @@ param                   the value of a parameter that is itself called `extra`
 headers                 whatever a layer on top needs
 reply                   the inbox of a publisher that waits for the result
 expires                 instant after which the message is not run
-attempt, pushes         where the broker could not carry them: the message was acknowledged early
-sends                   how often it was replayed: each replay is a new life of the message
+limits                  [soft, hard]: seconds of an attempt; 0 or null: as the task has it
+group                   [the id of the group that it is a member of, its place there]
+attempt, crashes, pushes    where the broker cannot carry them: the message was sent anew
+sends                   how often it was sent anew: after an early end, or as a replayed dead letter
+
+Every codec (`Codec`) gives control data in these words, but for `args` and `param`, which are this
+form's own.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from . import codec
 from .errors import ArgumentError
+from .messaging import Outgoing
+from .wire import Arguments, Codec, Envelope
 
-__all__ = [
-    "Extra", "Undecodable", "decode", "derived_id", "encode", "new_id", "replayed", "sends_of",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from .execution import Job
+
+__all__ = ["FLAT", "Extra", "Flat", "count_of", "derived_id", "encode", "new_id", "sends_of"]
 
 Extra = dict[str, Any]
 _ids: deque[str] = deque()
@@ -39,7 +47,7 @@ if hasattr(os, "register_at_fork"):
 # types go straight to it.
 _PLAIN = frozenset({str, bool, type(None)})
 _BIG = 1 << 63
-_NOTHING: Mapping[str, Any] = {}
+_TYPED = b'"__type__"'
 
 
 def new_id() -> str:
@@ -53,7 +61,8 @@ def new_id() -> str:
 
 
 def derived_id(parent: str, base: int, number: int) -> str:
-    """Return the id of the `number`th message that an attempt pushes; see `core.pushes`."""
+    """Return the id of the `number`th message that an attempt pushes, see `core.pushes`; with 0 of
+    the message itself, sent anew."""
     import hashlib  # slow to import, and only runs that push need it
 
     name = f"{parent}:{base}:{number}".encode()
@@ -100,71 +109,111 @@ def _plain(name: str, value: Any) -> Any:
         raise ArgumentError(f"parameter {name!r} is nested too deep, or holds itself") from None
 
 
-class Undecodable(ValueError):
-    """The arguments of a message cannot be decoded; its control data, `extra`, can be read."""
+class Flat(Codec):
+    """The engine's own wire form. Any JSON object is of it, so it is asked last.
 
-    def __init__(self, text: str, extra: Mapping[str, Any]) -> None:
-        super().__init__(text)
-        self.extra = extra
-
-
-def decode(body: bytes) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return (arguments by name, control data).
-
-    Raises:
-        ValueError: not a JSON object. `Undecodable`: a typed value is none; names the parameter.
+    A retry may change `args` and `kwargs` (each given in place of all arguments that the message
+    had), `queue`, `priority`, `expires`, `headers` and `limits`.
     """
-    data = orjson.loads(body)
-    if type(data) is not dict:
-        raise ValueError(f"the body is a JSON {_kind(data)}, not an object of named arguments")
-    extra = data.get("extra")
-    if type(extra) is dict and ("task_id" in extra or "task" in extra):
-        del data["extra"]
-        if "param" in extra:
-            data["extra"] = extra["param"]
-    else:
-        extra = _NOTHING
-    if b'"__type__"' in body:
-        return _revived(data, extra), _revived(extra, extra)
-    return data, extra
+
+    def envelope(
+        self, body: bytes, headers: object = None, parse: Callable[[bytes], Any] = orjson.loads
+    ) -> Envelope:
+        """Return (control data, arguments by name, typed values as they came)."""
+        data = parse(body)
+        if type(data) is not dict:
+            raise ValueError(f"the body is a JSON {_kind(data)}, not an object of named arguments")
+        extra = data.get("extra")
+        if type(extra) is dict and ("task_id" in extra or "task" in extra):
+            del data["extra"]
+            if "param" in extra:
+                data["extra"] = extra["param"]
+            return extra, data
+        return {}, data
+
+    def arguments(self, job: Job) -> Arguments:
+        """Revive typed values, then convert by annotation and bind to the function's parameters."""
+        if _TYPED in job.delivery.body:
+            job.kept, job.extra = _revived(job.kept), _revived(job.extra)
+        return job.plan.bind(job.kept, job.extra.get("args", ()))
+
+    def again(self, job: Job, changes: Mapping[str, Any]) -> Outgoing:
+        """Return the message with these changes; a bare one gets an envelope."""
+        extra, data = self.envelope(job.delivery.body, None, _exactly)
+        given = {"queue": job.plan.queue, "priority": job.delivery.priority, **changes}
+        queue, priority = given.pop("queue"), given.pop("priority")
+        if "args" in given or "kwargs" in given:
+            named = dict(given.pop("kwargs", None) or {})
+            data = {str(name): _plain(name, value) for name, value in named.items()}
+            given["args"] = list(given.get("args") or ())
+        if unknown := given.keys() - _CONTROL:
+            raise ArgumentError(f"a retry cannot change {sorted(unknown)[0]!r} of a flat message")
+        for key, value in given.items():
+            extra[key] = _plain(key, value)
+            if not value:
+                del extra[key]
+        outgoing = Outgoing(queue, job.id, _text(data, extra), job.delivery.headers)
+        outgoing.priority = priority
+        return outgoing
+
+    def replayed(self, body: bytes) -> bytes:
+        """Return it with a life more; a bare one as it is: it will get another id."""
+        try:
+            extra, data = self.envelope(body, None, _exactly)
+            if not extra:
+                return body
+            extra["sends"] = sends_of(extra) + 1
+            for key in ("attempt", "crashes", "pushes"):
+                extra.pop(key, None)
+            return _text(data, extra)
+        except (ValueError, RecursionError):
+            return body
 
 
-def _revived(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+FLAT = Flat()
+_CONTROL = {
+    "args", "attempt", "crashes", "expires", "headers", "limits", "pushes", "sends", "task_id",
+}  # fmt: skip
+
+
+def _revived(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values, each of which may be or hold typed ones; they themselves are none."""
     revived = {}
     for name, value in values.items():
         try:
             revived[name] = codec.revive(value)
         except Exception as error:
-            raise Undecodable(f"{name!r} cannot be decoded: {error}", extra) from error
+            raise ValueError(f"{name!r} cannot be decoded: {error}") from error
     return revived
 
 
-def replayed(body: bytes) -> bytes:
-    """Return a dead letter's body as it is sent again: a life more, its attempts anew.
+def _exactly(body: bytes) -> Any:
+    """Parse JSON and keep what orjson would round; slow, for what is sent anew."""
+    import json
 
-    A bare one is no message of ours and stays as it is; it will get another id.
-    """
-    import json  # keeps what orjson would round, and only replays need it
+    return json.loads(body)
 
-    try:
-        data = json.loads(body)
-        extra = data["extra"]
-        if not ("task_id" in extra or "task" in extra):
-            return body
-        extra["sends"] = sends_of(extra) + 1
-        for key in ("attempt", "pushes"):
-            extra.pop(key, None)
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return body
+
+def _text(data: dict[str, Any], extra: Extra) -> bytes:
+    """Return the body of what `_exactly` has read."""
+    import json
+
+    extra.pop("param", None)
+    if "extra" in data:
+        extra["param"] = data.pop("extra")
+    text = json.dumps({**data, "extra": extra}, ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="backslashreplace")
 
 
 def sends_of(extra: Mapping[str, Any]) -> int:
-    """Return how often a message was replayed; 0 where it says nothing sensible."""
-    sends = extra.get("sends", 0)
-    return sends if type(sends) is int and 0 <= sends < 1 << 31 else 0
+    """Return how often a message was sent anew."""
+    return count_of(extra, "sends")
+
+
+def count_of(extra: Mapping[str, Any], key: str) -> int:
+    """Return a count of the control data; 0 where it says nothing sensible."""
+    count = extra.get(key, 0)
+    return count if type(count) is int and 0 <= count < 1 << 31 else 0
 
 
 def _kind(value: Any) -> str:

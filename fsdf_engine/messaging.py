@@ -17,8 +17,8 @@ from .outcomes import State, Verdict
 from .spelling import masked
 
 __all__ = [
-    "Again", "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Outgoing", "Part",
-    "QueueSize", "Settlement", "Subscription",
+    "Again", "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Letter", "Outgoing",
+    "Part", "QueueSize", "Settlement", "Subscription", "line_of",
 ]  # fmt: skip
 LeaseId: TypeAlias = tuple[Any, Any]  # (token of a fetch, place in it); hashable, opaque
 Settlement: TypeAlias = tuple[LeaseId, Verdict]
@@ -30,7 +30,7 @@ class Capability(enum.Flag):
 
     LEASE = enum.auto()  # unsettled deliveries return after a crash; extend() works
     DELAY = enum.auto()
-    PRIORITY = enum.auto()  # 0..9, the highest number first
+    PRIORITY = enum.auto()  # 9..0, then -3, -6, -9: the highest number first
     DEAD_LETTER = enum.auto()
     SIZE = enum.auto()
     DEDUPE = enum.auto()  # publishing one id twice stores one message
@@ -53,7 +53,9 @@ class Outgoing:
     """One message on its way to a broker.
 
     `delay` is relative and made absolute by the server; `not_before` is an instant and used when
-    delay is 0. `priority` is 0..9, 9 first. `ttl` seconds, 0: none. `key` orders or partitions.
+    delay is 0; one that has passed is first in line, where the broker can. `priority` is -9..9, 9
+    first; what lies below 0 is rounded toward it to a multiple of 3. `ttl` seconds, 0: none. `key`
+    orders or partitions.
     """
 
     queue: str
@@ -67,13 +69,40 @@ class Outgoing:
     key: str | None = None
 
 
+def line_of(priority: int) -> int:
+    """Return the priority of the line in which a message waits: 0..9, -3, -6 or -9.
+
+    What is beyond the lines counts as the outermost of them.
+    """
+    if priority >= 0:
+        return priority if priority < 10 else 9
+    return max(-9, -(-priority // 3) * 3)
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """A dead letter to be kept of a message that nobody leases: it was acknowledged early.
+
+    `id` is the message's own name; where another letter of the queue has it, it gets another one.
+    """
+
+    queue: str
+    id: str
+    body: bytes = field(repr=False)
+    reason: str
+    trace: str = field(default="", repr=False)
+    headers: Mapping[str, str] | None = None
+    priority: int = 0
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Delivery:
     """One leased message; it stays ours until it is settled or the lease ends.
 
     `id` is the broker's own name of the message, the same over redeliveries: it becomes the task id
     of a bare body. `deliveries` counts the leases lost before this one, nothing else: the poison
-    limit. `state` is what the last Release carried. `published_at` is 0.0 where unknown.
+    limit. `state` is what the last Release carried. `published_at` is 0.0 where unknown. `priority`
+    is the one it was published with, as far as the broker knows lines.
     """
 
     lease: LeaseId
@@ -83,6 +112,7 @@ class Delivery:
     state: State | None = None
     headers: Mapping[str, str] | None = None
     published_at: float = 0.0
+    priority: int = 0
 
 
 class QueueSize(NamedTuple):
@@ -239,6 +269,17 @@ class Broker(ABC):
     @abstractmethod
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         """Return dead letters, the newest first."""
+
+    @abstractmethod
+    def bury(self, batch: Sequence[Letter]) -> None:
+        """Keep dead letters of messages that nobody leases; one round trip per batch.
+
+        Letters of one queue with the same id and body are one: what is there is not kept again.
+
+        Raises:
+            Unavailable: perhaps some were kept; the same call may be repeated.
+            ServerRefused: as for publish.
+        """
 
     @abstractmethod
     def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:

@@ -74,6 +74,9 @@ class Options(TypedDict, total=False):
     """A `RetryPolicy` instead of the six options above."""
     function_timeout: float
     """The most seconds that one attempt may take; 0: no limit. 0."""
+    soft_time_limit: float
+    """Seconds after which `SoftTimeLimit` is raised in an attempt, which may catch it; 0: never. 0.
+    """
     timeout_kill: Literal["raise", "never"]
     """What meets a thread past its deadline: "raise" an exception in it, or "never": it is only
     abandoned. "raise".
@@ -84,12 +87,16 @@ class Options(TypedDict, total=False):
     """When it is acknowledged; "early" is before the run, which a crash then loses. "late"."""
     keep_failed: bool
     """Failed and timed out messages become dead letters; False: they are gone. True."""
+    cancellable: bool
+    """Messages that have not started can be cancelled, upon which they end as revoked. False."""
     is_consuming_function_use_multi_params: bool
     """False: the function takes the message as one dict. True."""
     schedule_tasks_on_main_thread: bool
     """`consume()` blocks until the consumer is stopped. False."""
     is_using_rpc_mode: bool
     """Keep results, and give them to whoever waits. False."""
+    joins_groups: bool
+    """Its messages may be members of groups: `push_group`. False."""
     result_expires: float
     """Seconds for which a result is kept. As configured, a day."""
     max_tasks_per_child: int
@@ -137,13 +144,16 @@ class TaskOptions:
     never_retry_on: tuple[type[BaseException], ...] = ()
     specify_retry_policy: RetryPolicy | None = None
     function_timeout: float = 0.0
+    soft_time_limit: float = 0.0
     timeout_kill: str = "raise"
     lease: float | None = None
     ack: str = "late"
     keep_failed: bool = True
+    cancellable: bool = False
     is_consuming_function_use_multi_params: bool = True
     schedule_tasks_on_main_thread: bool = False
     is_using_rpc_mode: bool = False
+    joins_groups: bool = False
     result_expires: float | None = None
     max_tasks_per_child: int = 0
     max_memory_per_child: int = 0
@@ -153,6 +163,11 @@ class TaskOptions:
     create_logger_file: bool = False
     is_print_detail_exception: bool = True
     is_show_message_get_from_broker: bool = False
+
+    @property
+    def needs_store(self) -> bool:
+        """Say whether anything of its messages is kept beside the broker."""
+        return self.is_using_rpc_mode or self.joins_groups
 
     def retry_policy(self) -> RetryPolicy:
         """Return what an exception means; `specify_retry_policy` replaces the options about it."""
@@ -167,8 +182,9 @@ class TaskOptions:
 
 
 _LEAST: dict[str, float] = {
-    "concurrent_num": 1, "prefetch": 0, "qps": 0, "msg_expire_seconds": 0, "priority": 0,
+    "concurrent_num": 1, "prefetch": 0, "qps": 0, "msg_expire_seconds": 0, "priority": -9,
     "max_retry_times": 0, "retry_backoff": 0, "retry_backoff_max": 0, "function_timeout": 0,
+    "soft_time_limit": 0,
     "lease": 0.05, "result_expires": 0.001, "max_tasks_per_child": 0, "max_memory_per_child": 0,
 }  # fmt: skip
 _CHOICES = {
@@ -197,6 +213,11 @@ def resolve_options(given: Mapping[str, Any]) -> TaskOptions:
         options["concurrent_num"] = 500
     if (pool := options.get("specify_concurrent_pool")) is not None:
         options["specify_concurrent_pool"] = _pool(pool, options.get("concurrent_num", 50))
+    soft, hard = options.get("soft_time_limit"), options.get("function_timeout")
+    if soft and hard and soft > hard:
+        raise ConfigurationError(
+            f"option soft_time_limit={soft!r} is above function_timeout={hard!r}; give a lower one"
+        )
     return TaskOptions(**options)
 
 

@@ -6,17 +6,21 @@ their type; two of different types may compare equal, and one without fields is 
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence, Set
+from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 State: TypeAlias = Mapping[str, Any]
+_HEAP = 1 << 9  # the flag of a class that Python code has made
+_CHAIN = ("__cause__", "__context__")
+_REFERS = {*_CHAIN, "__suppress_context__", "exceptions"}
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 REASON, TRACE = 4_000, 32_000  # characters that are kept of a reason, and of a traceback
 
@@ -29,6 +33,9 @@ class Interrupted(BaseException):
     """Raised inside a run for which a stopping worker waits no longer; its message goes back."""
 
 
+_MEANT = (Deadline, Interrupted)  # for the run that makes a text
+
+
 class Succeeded(NamedTuple):
     """The function returned."""
 
@@ -36,18 +43,30 @@ class Succeeded(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The function raised, and no attempt is left. `trace` is text where the error is remote."""
+    """The function raised, and no attempt is left.
+
+    `trace` and `reason` are the error's texts, made where it was raised: what handles the
+    outcome elsewhere never asks the error itself, which may block for ever.
+    """
 
     error: BaseException
     trace: str = ""
+    reason: str = ""
 
 
 class Retry(NamedTuple):
-    """The attempt failed and another follows after `delay` seconds."""
+    """The attempt failed and another follows after `delay` seconds; texts are as for `Failed`.
+
+    With `changes` the message is sent anew in its own wire form, and this one acknowledged; which
+    keys there can be is the codec's to say.
+    """
 
     error: BaseException
     delay: float
     attempt: int  # the number of the attempt to come, from 0
+    changes: State | None = None
+    trace: str = ""
+    reason: str = ""
 
 
 class Requeue(NamedTuple):
@@ -121,6 +140,7 @@ Outcome: TypeAlias = (
     | Invalid | Unknown | Deferred | Lost | Crashed
 )  # fmt: skip
 SUCCEEDED = Succeeded()  # of every run that returned None
+ELSEWHERE = Succeeded(...)  # of one in another process that returned something, which stayed there
 
 
 class Ack(NamedTuple):
@@ -155,7 +175,7 @@ def ended(outcome: Outcome) -> bool:
     return type(outcome) not in (Requeue, Deferred, Retry, Crashed)
 
 
-def trace_of(outcome: Failed) -> str:
+def trace_of(outcome: Failed | Retry) -> str:
     """Return the traceback as text, the engine's own frames left out."""
     if outcome.trace:
         return cut(outcome.trace, TRACE)
@@ -163,11 +183,38 @@ def trace_of(outcome: Failed) -> str:
 
     def text(_: object) -> str:
         try:
-            return "".join(traceback.format_exception(type(error), error, tb))
+            if _is_plain_chain(error):
+                return "".join(traceback.format_exception(type(error), error, tb))
+        except _MEANT:
+            raise
         except BaseException:  # it looks into the error, which may be odd
-            return "".join([*traceback.format_tb(tb), describe(outcome), "\n"])
+            pass
+        return "".join([*traceback.format_tb(tb), describe(outcome), "\n"])
 
     return text_of(error, text, TRACE)
+
+
+def _is_plain_chain(error: BaseException) -> bool:
+    """Say whether what an error refers to is what it was given: then there is an end to it."""
+    group = getattr(builtins, "BaseExceptionGroup", None)
+    left, seen = list[BaseException | None]([error]), set[int]()
+    while left:
+        if (each := left.pop()) is None or id(each) in seen:
+            continue
+        if overrides(type(each), _REFERS):
+            return False
+        seen.add(id(each))
+        left += [BaseException.__dict__[name].__get__(each) for name in _CHAIN]
+        if group and issubclass(type(each), group):
+            left += group.__dict__["exceptions"].__get__(each)
+    return True
+
+
+def overrides(kind: type, names: Set[str]) -> bool:
+    """Say whether Python code answers for one of these names in a class of exceptions."""
+    flags, scope = type.__dict__["__flags__"], type.__dict__["__dict__"]
+    bases = type.__dict__["__mro__"].__get__(kind)
+    return any(flags.__get__(b) & _HEAP and scope.__get__(b).keys() & names for b in bases)
 
 
 def frames_of(error: BaseException) -> TracebackType | None:
@@ -181,11 +228,14 @@ def frames_of(error: BaseException) -> TracebackType | None:
 def text_of(value: object, convert: Callable[[object], str] = str, limit: int = REASON) -> str:
     """Return a value's text whatever it is: user code may fail here, and no UTF-8 carries all.
 
+    Only what ends the run from outside is raised.
     Of what is longer than `limit` the middle is left out.
     """
     try:
         text = str.__str__(convert(value))  # of a subclass, too
         return cut(text.encode(errors="backslashreplace").decode(), limit)
+    except _MEANT:
+        raise
     except BaseException as error:
         return f"<{kind_of(value)[1]} without text: {kind_of(error)[1]}>"
 
@@ -208,19 +258,35 @@ def args_of(error: BaseException) -> tuple[Any, ...]:
     """Return what an exception was made with, also where its class hides that."""
     try:
         args = error.args
+    except _MEANT:
+        raise
     except BaseException:
         args = ()
     return args if type(args) is tuple and args else BaseException.__dict__["args"].__get__(error)
 
 
+def class_of(module: str, name: str) -> type[BaseException] | None:
+    """Return a class of exceptions by its qualified name, if it is imported already.
+
+    Runs no code of the user's.
+    """
+    found: Any = sys.modules.get(module)
+    if not issubclass(type(found), ModuleType):
+        return None
+    scope = ModuleType.__getattribute__(found, "__dict__")
+    for part in name.split("."):
+        found = scope.get(part)
+        if not issubclass(type(found), type):
+            return None
+        scope = type.__dict__["__dict__"].__get__(found)
+    return found if issubclass(found, BaseException) else None
+
+
 def rebuilt(module: str, name: str, args: Sequence[Any] | None) -> BaseException | None:
     """Return an exception of a class that is imported already; nothing is imported for it."""
-    kind: Any = sys.modules.get(module)
+    if args is None or (kind := class_of(module, name)) is None:
+        return None
     try:
-        for part in name.split("."):
-            kind = getattr(kind, part, None)
-        if args is None or not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            return None
         error = kind(*args)
     except Exception:  # its constructor wants something else
         return None
@@ -230,8 +296,8 @@ def rebuilt(module: str, name: str, args: Sequence[Any] | None) -> BaseException
 def describe(outcome: Outcome) -> str:
     """Return one line for people: how it ended, and why."""
     match outcome:
-        case Failed(error):
-            return f"{kind_of(error)[1]}: {text_of(error)}".removesuffix(": ")
+        case Failed(error) | Retry(error):
+            return outcome.reason or f"{kind_of(error)[1]}: {text_of(error)}".removesuffix(": ")
         case Rejected(reason) | Invalid(reason):
             return text_of(reason)
         case TimedOut(limit):
@@ -244,6 +310,10 @@ def describe(outcome: Outcome) -> str:
             return f"an equal message has run before: {text_of(key)}"
         case Unknown(task):
             return f"no task named {text_of(task, repr)} is declared on this queue"
+        case Lost(1, None):
+            return "its worker was lost, and the run with it"
+        case Lost(1, code):
+            return f"its child process died in the run, with exit code {code}"
         case Lost(deliveries, None):
             return f"its lease was lost {deliveries} times: its runs kill their worker"
         case Lost(times, code):
@@ -260,7 +330,7 @@ def verdict_for(outcome: Outcome, now: float, state: State | None = None) -> Ver
             return Release(delay, {**(state or {}), "attempt": attempt})
         case Requeue(delay):
             return Release(delay, state)
-        case Failed(Interrupted()):
+        case Failed() if not ended(outcome):
             return Release(0.0, state)
         case Deferred(until, permit):
             kept = {**(state or {}), "permit": permit} if permit else state

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from . import codec
-from .core.replies import Replies
-from .errors import ResultError, ResultTimeout, TaskFailed
+from .errors import ConfigurationError, ResultError, ResultTimeout, TaskFailed
 from .outcomes import rebuilt
+from .replies import Replies
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
+
+    from .engine import Engine
+    from .options import TaskOptions
 
     V = TypeVar("V", default=Any)
 else:
@@ -19,7 +23,12 @@ else:
 
     V = TypeVar("V")
 
-__all__ = ["AsyncResult", "Results"]
+__all__ = ["AsyncResult", "Results", "canceller"]
+
+
+def canceller(engine: Engine, options: TaskOptions) -> Callable[[Iterable[str]], object] | None:
+    """Return what cancels messages of a task; None where it is not cancellable."""
+    return partial(engine.cancel, options=options) if options.cancellable else None
 
 
 class AsyncResult(Generic[V]):
@@ -28,7 +37,7 @@ class AsyncResult(Generic[V]):
     V is what the run returns. Nothing is asked of any server before `get`, `status` or `ready` is.
     """
 
-    __slots__ = ("_queue", "_replies", "_returned", "_told", "task_id")
+    __slots__ = ("_cancel", "_queue", "_replies", "_returned", "_told", "task_id")
 
     def __init__(
         self,
@@ -36,10 +45,11 @@ class AsyncResult(Generic[V]):
         replies: Replies | None,
         queue: str = "",
         returned: Callable[[Any], Any] | None = None,
+        cancel: Callable[[Iterable[str]], object] | None = None,
     ) -> None:
         """`returned` makes of a value that was JSON what the function returned."""
         self.task_id, self._replies, self._queue = task_id, replies, queue
-        self._returned = returned
+        self._returned, self._cancel = returned, cancel
         self._told: dict[str, Any] | None = None
 
     def get(self, timeout: float | None = 120.0) -> V:
@@ -95,6 +105,19 @@ class AsyncResult(Generic[V]):
         """Delete what is stored about it."""
         self._source().store.forget([self.task_id])
 
+    def cancel(self) -> None:
+        """Have it not run, if it has not started: it ends as revoked. Blocks for a round trip.
+
+        Raises:
+            ConfigurationError: its task has not `cancellable=True`.
+        """
+        if self._cancel is None:
+            raise ConfigurationError(
+                f"message {self.task_id} cannot be cancelled: nobody would look; declare its task"
+                " with cancellable=True"
+            )
+        self._cancel([self.task_id])
+
     def _source(self) -> Replies:
         if self._replies is None:
             raise ResultError(
@@ -125,6 +148,15 @@ class AsyncResult(Generic[V]):
             kind=kind,
             traceback=told.get("traceback", ""),
         ) from rebuilt(error.get("module", ""), error.get("type", ""), error.get("args", ()))
+
+    if not TYPE_CHECKING:  # what is misspelt is an error there
+
+        def __getattr__(self, name: str) -> Any:
+            """Nothing more; what results had in the old framework is told by today's word."""
+            from .historic.attributes import result_hint
+
+            text = f"{type(self).__name__!r} object has no attribute {name!r}{result_hint(name)}"
+            raise AttributeError(text, name=name, obj=self)
 
     def __str__(self) -> str:
         return self.task_id

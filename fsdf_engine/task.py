@@ -6,38 +6,42 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import reduce
 from itertools import islice
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from .call import Control, arguments_of, check_times
+from .barrier import grouping_of, push_calls, sinks_of
+from .call import Control, arguments_of, instant_of, limits_given, seconds_of
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
-from .core.ending import result_sink
+from .core.forms import replays
 from .core.publisher import Publisher, place_of
-from .core.replies import Replies
 from .core.run import Watch, compile_plan, is_coroutine
 from .core.worker import ConsumerHandle
 from .core.writer import Writer, moment, writer, written
 from .declaration import Form, binding_of, declaring, form_of, home_of, owner_of, title
 from .errors import ArgumentError, ConfigurationError
-from .message import Extra, replayed
+from .message import Extra
 from .options import TaskOptions
-from .result import AsyncResult, Results
+from .replies import Replies
+from .result import AsyncResult, Results, canceller
 from .transparent import Doc, Transparent
 
 P = ParamSpec("P")
 R = TypeVar("R")
+W = TypeVar("W")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
     from typing_extensions import TypeVar as DefaultingTypeVar
 
-    from .core.supervisor import Supervisor
     from .declaration import Home
     from .engine import Engine
+    from .grouping import Grouping
     from .historic.control import PriorityConsumingControlConfig
+    from .supervisor import Supervisor
 
     V = DefaultingTypeVar("V", default=R)  # the result: of an `async def` what it is awaited to
 
@@ -50,6 +54,7 @@ else:
     V = TypeVar("V")
 
 __all__ = ["Task"]
+_Calls = Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]]
 GROUP = 500  # messages a flush of push_many takes
 _PARTS = {part.name.lower(): part for part in Part if part.name}
 
@@ -79,7 +84,7 @@ class Task(_Proxy, Generic[P, R, V]):
             binding = WholeBody(function)
         self._self_fn, self._self_queue, self._self_options = function, queue, options
         self._self_engine, self._self_binding = engine, binding or binding_of(function, form)
-        self._self_returned = self._self_binding.returned
+        self._self_told = self._self_binding.returned, canceller(engine, options)
         self._self_form, self._self_home = form, home_of(function)
         self._self_owner: type | None = None  # of a classmethod, as of the last access
         self._self_epoch: object = None  # of the engine, when its services were looked up
@@ -167,7 +172,7 @@ class Task(_Proxy, Generic[P, R, V]):
             None,
             None,
             self._self_binding.bind,
-            (result_sink(expires),) if o.is_using_rpc_mode else (),
+            sinks_of(o, expires),
             o.function_timeout,
             o.timeout_kill == "raise",
             o.keep_failed,
@@ -175,7 +180,8 @@ class Task(_Proxy, Generic[P, R, V]):
             o.msg_expire_seconds,
             o.retry_policy(),
             o.ack == "early",
-            o.priority,
+            codecs=engine.codecs,
+            soft=o.soft_time_limit,
         )
         return compile_plan(plan, self._runnable(), watch)
 
@@ -218,7 +224,7 @@ class Task(_Proxy, Generic[P, R, V]):
         if replies:
             replies.expect((outgoing.id,), now)
         publisher.publish((outgoing,))
-        return AsyncResult(outgoing.id, replies, self._self_queue, self._self_returned)
+        return AsyncResult(outgoing.id, replies, self._self_queue, *self._self_told)
 
     delay = push
 
@@ -229,7 +235,7 @@ class Task(_Proxy, Generic[P, R, V]):
         if replies:
             replies.expect((outgoing.id,), now)
         await publisher.apublish((outgoing,))
-        return AsyncResult(outgoing.id, replies, self._self_queue, self._self_returned)
+        return AsyncResult(outgoing.id, replies, self._self_queue, *self._self_told)
 
     def publish(
         self,
@@ -254,34 +260,36 @@ class Task(_Proxy, Generic[P, R, V]):
         kwargs: Mapping[str, Any],
         *,
         task_id: str | None = None,
-        countdown: float = 0.0,
-        eta: float = 0.0,
-        expires: float = 0.0,
+        countdown: float | timedelta = 0.0,
+        eta: float | datetime = 0.0,
+        expires: float | datetime = 0.0,
         priority: int | None = None,
         headers: Mapping[str, Any] | None = None,
+        function_timeout: float = 0.0,
+        soft_time_limit: float = 0.0,
     ) -> AsyncResult[V]:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
-        check_times(countdown=countdown, eta=eta, expires=expires)
+        delay, not_before = seconds_of("countdown", countdown), instant_of("eta", eta)
         if task_id is not None and not (isinstance(task_id, str) and task_id):
             raise ArgumentError(f"task_id={task_id!r} is no text")
-        if priority not in (None, *range(10)):
-            raise ArgumentError(f"priority={priority!r} is no whole number from 0 to 9")
+        if priority is not None and not (isinstance(priority, int) and -9 <= priority <= 9):
+            raise ArgumentError(f"priority={priority!r} is no whole number from -9 to 9")
         extra: Extra = {"headers": dict(headers)} if headers else {}
-        if expires:
-            extra["expires"] = expires
+        if last := instant_of("expires", expires):
+            extra["expires"] = last
+        if limits := limits_given(soft_time_limit, function_timeout):
+            extra["limits"] = limits
         publisher, replies, write = self._services()
         outgoing = write(args, kwargs, now := moment(), extra, task_id or "")
         if replies:
             replies.expect((outgoing.id,), now)
-        outgoing.delay, outgoing.not_before = countdown, eta
+        outgoing.delay, outgoing.not_before = delay, not_before
         if priority is not None:
             outgoing.priority = priority
         publisher.publish((outgoing,))
-        return AsyncResult(outgoing.id, replies, self._self_queue, self._self_returned)
+        return AsyncResult(outgoing.id, replies, self._self_queue, *self._self_told)
 
-    def push_many(
-        self, calls: Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]]
-    ) -> Results[V]:
+    def push_many(self, calls: _Calls) -> Results[V]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.
 
         They are sent 500 at a time; on an error the groups before it are stored.
@@ -294,7 +302,27 @@ class Task(_Proxy, Generic[P, R, V]):
                 replies.expect([outgoing.id for outgoing in batch], now)
             publisher.publish(batch)
             ids += [outgoing.id for outgoing in batch]
-        return Results(ids, replies, self._self_queue, self._self_returned)
+        return Results(ids, replies, self._self_queue, *self._self_told)
+
+    def push_group(
+        self, calls: _Calls, then: Task[..., Any, W], *, on_failure: Task[..., Any] | None = None
+    ) -> AsyncResult[W]:
+        """Publish calls, as `push_many` takes them, and once all have ended one of `then`.
+
+        It gets the list of what they returned, in order; the result is its own. If some failed,
+        `on_failure` gets what they told; without it `then` is a dead letter. Raises as `push` does.
+
+        Raises:
+            ConfigurationError: this task does not join groups, or `then` is of another broker.
+        """
+        other = None if on_failure is None else on_failure._services()
+        services = self._services(), then._services(), other
+        id, replies = push_calls(self._self_engine, self.options, list(calls), *services)
+        return AsyncResult(id, replies, then._self_queue, *then._self_told)
+
+    def grouping(self) -> Grouping:
+        """Return what opens and grows groups of this task's messages, for a layer on top."""
+        return grouping_of(self._self_engine, self._self_options)
 
     # ---------------------------------------------------------------- consuming
 
@@ -314,7 +342,7 @@ class Task(_Proxy, Generic[P, R, V]):
 
     def multi_process_consume(self, process_num: int = 1) -> Supervisor:
         """Consume in `process_num` processes, supervised, each with the task's own concurrency."""
-        from .core.supervisor import run_consumer_with_multi_process
+        from .supervisor import run_consumer_with_multi_process
 
         return run_consumer_with_multi_process(self, process_num)
 
@@ -351,7 +379,8 @@ class Task(_Proxy, Generic[P, R, V]):
     def replay(self, ids: Iterable[str] | None = None) -> int:
         """Put dead letters (all, without ids) back in line; return how many."""
         broker = self._broker()
-        return broker.replay(self.queue, None if ids is None else list(ids), replayed)
+        again = replays(self._self_engine.codecs)
+        return broker.replay(self.queue, None if ids is None else list(ids), again)
 
     def join(self, timeout: float | None = None) -> bool:
         """Block until nothing waits, is delayed or runs, anywhere; False after `timeout` seconds.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 from fsdf_engine.brokers.memory import MemoryBroker
-from fsdf_engine.contracts import Outgoing
+from fsdf_engine.contracts import Codec, Outgoing
 from fsdf_engine.errors import Unavailable
+from fsdf_engine.stores.memory_marks import MemoryMarks
 
 
-class Results:
+class Results(MemoryMarks):
     """A result store; `broken` makes it fail, a `log` shared with others shows the order."""
 
     def __init__(self, log=None):
+        super().__init__()
         self.records, self.log, self.broken = {}, log if log is not None else [], None
 
     def write(self, records):
@@ -22,7 +24,7 @@ class Results:
             self.log.append(record)
             self.records[record.id] = record
 
-    def read(self, ids, *, final=False):
+    def read(self, ids, *, final=False, layout=""):
         if self.broken and (error := self.broken([])):
             raise error
         return {id: self.records[id].body for id in ids if id in self.records}
@@ -65,3 +67,23 @@ def bodies(count, queue="q"):
     return [
         Outgoing(queue, str(n), b'{"n":%d,"extra":{"task_id":"%d"}}' % (n, n)) for n in range(count)
     ]
+
+
+class ListForm(Codec):
+    """A wire form of its own: [control data, arguments]."""
+
+    def envelope(self, body, headers):
+        found = json.loads(body)
+        return (found[0], found[1]) if type(found) is list else None
+
+    def arguments(self, job):
+        return job.kept, {}
+
+    def again(self, job, changes):
+        body = json.dumps([{**job.extra, **changes}, job.kept]).encode()
+        sent = job.delivery
+        return Outgoing(job.plan.queue, "", body, sent.headers, priority=sent.priority)
+
+    def replayed(self, body):
+        control, arguments = json.loads(body)
+        return json.dumps([{**control, "sends": control.get("sends", 0) + 1}, arguments]).encode()

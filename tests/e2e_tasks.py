@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
-from fsdf_engine import ConcurrentModeEnum, Reject, Requeue, Retry, current, task_deco
+from fsdf_engine import (
+    ConcurrentModeEnum,
+    Reject,
+    Requeue,
+    Retry,
+    SoftTimeLimit,
+    current,
+    default_engine,
+    task_deco,
+)
 
 BROKER = os.environ.get("E2E_BROKER", "memory")
 LEDGER = os.environ.get("E2E_LEDGER", os.devnull)
@@ -38,6 +49,31 @@ def rpc(n):
     if n == 14:
         raise Reject("not me")
     return {"n": n, "text": "ж漢"}
+
+
+@task_deco("e2e_member", joins_groups=True, max_retry_times=1, **OPTIONS)
+def member(n):
+    if n < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if n == 50 and not current.attempt:
+        raise Retry
+    return {"n": n}
+
+
+@task_deco("e2e_then", is_using_rpc_mode=True, **OPTIONS)
+def then(values):
+    return values
+
+
+@task_deco("e2e_grouped", is_using_rpc_mode=True, max_retry_times=0, **OPTIONS)
+def grouped(n):
+    """Push a group from a child; say what its result is called."""
+    return member.push_group([(each,) for each in range(n)], then).task_id
+
+
+def then_result(id):
+    """Return the result of a group that a child has pushed."""
+    return default_engine().result(id, then.options)
 
 
 @task_deco("e2e_retry", max_retry_times=2, **OPTIONS)
@@ -78,6 +114,15 @@ def loop(n):
     return sum(range(10**12)) if n == 0 else n
 
 
+@task_deco("e2e_patient", is_using_rpc_mode=True, **OPTIONS)
+def patient(n):
+    try:
+        threading.Event().wait(60 * (1 - n))
+    except SoftTimeLimit:
+        return ["tidied", *current.limits]
+    return n
+
+
 @task_deco("e2e_die", is_using_rpc_mode=True, **OPTIONS)
 def die(marker):
     if not os.path.exists(marker):
@@ -86,12 +131,19 @@ def die(marker):
     return "survived"
 
 
-@task_deco("e2e_early", ack="early", **OPTIONS)
+@task_deco("e2e_early", ack="early", is_using_rpc_mode=True, **OPTIONS)
 def early(marker):
     note("early")
     if not os.path.exists(marker):
         open(marker, "w").close()
-        os.kill(os.getpid(), 15)  # as a service manager does to the whole group
+        os.kill(os.getpid(), 9)
+
+
+@task_deco("e2e_early_long", ack="early", **OPTIONS)
+def early_long(n):
+    note("early_long", n)
+    if n > 50:
+        threading.Event().wait(60.0)
 
 
 @task_deco("e2e_async", is_using_rpc_mode=True, **OPTIONS)

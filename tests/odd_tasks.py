@@ -86,6 +86,12 @@ class HidesCause(Exception):
         raise RuntimeError("no cause")
 
 
+class EndlessCause(Exception):
+    @property
+    def __cause__(self):
+        return EndlessCause()
+
+
 class OddText(str):
     def __len__(self):
         return 1
@@ -139,6 +145,7 @@ ERRORS = {
     "not bool": lambda: NotBool("x"),
     "hides trace": HidesTrace,
     "hides cause": HidesCause,
+    "endless cause": EndlessCause,
     "speaks oddly": SpeaksOddly,
     "surrogates": lambda: ValueError("\udce4 \x00 \ud800", b"\xff", float("nan"), 10**400),
     "huge": lambda: ValueError("x" * 5_000_000),
@@ -155,6 +162,20 @@ ERRORS = {
 }
 if hasattr(builtins, "ExceptionGroup"):
     ERRORS["group"] = group
+
+    class OwnGroup(ExceptionGroup):  # noqa: F821 - Python 3.11
+        @property
+        def exceptions(self):
+            return (self,)
+
+    class EndlessGroup(ExceptionGroup):  # noqa: F821 - Python 3.11
+        @property
+        def exceptions(self):
+            while True:
+                yield ValueError(1)
+
+    ERRORS["own group"] = lambda: OwnGroup("own", [ValueError(1)])
+    ERRORS["endless group"] = lambda: EndlessGroup("endless", [ValueError(1)])
 
 
 class Items(dict):

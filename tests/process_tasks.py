@@ -12,13 +12,15 @@ import time
 from contextvars import ContextVar
 from typing import Any
 
-from fsdf_engine.contracts import Outgoing, Plan
+from fsdf_engine import codec
+from fsdf_engine.contracts import Effect, Job, Outgoing, Plan, Record
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.context import current, current_job
 from fsdf_engine.core.pushes import answers, pushed_id
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.core.run import compile_plan
 from fsdf_engine.errors import PublishError, Retry
+from fsdf_engine.outcomes import SUCCEEDED, Outcome, Succeeded
 
 QUEUE = "processes"
 kept: list[bytes] = []
@@ -205,6 +207,21 @@ def flaky(path: str) -> int:
     return 0
 
 
+def value_sink(job: Job, outcome: Outcome) -> list[Effect]:
+    """Keep what a run has returned: the value itself stays in the child."""
+    if type(outcome) is not Succeeded:
+        return []
+    return [Record(job.id, codec.dumps(codec.plain(outcome.value)))]
+
+
+def give_value(job: Job) -> None:
+    """Give a job's outcome what its child has returned, from the record that was made there."""
+    told = getattr(job, "told", None)
+    if type(job.outcome) is Succeeded and told:
+        value = codec.loads(told.effects[0].body)
+        job.outcome = SUCCEEDED if value is None else Succeeded(value)
+
+
 @functools.lru_cache
 def resolve(queue: str, name: str, timeout: float = 0.0) -> Plan:
     """Return the plan of a function of this module; few have a second attempt."""
@@ -215,5 +232,5 @@ def resolve(queue: str, name: str, timeout: float = 0.0) -> Plan:
     fn = globals()[name]
     policy = RetryPolicy(max_retries={"flaky": 1, "retry": 1, "push_and_retry": 9}.get(name, 0))
     bind = Binding(fn).bind
-    plan = Plan(name, queue, None, None, bind, policy=policy, timeout=timeout)
+    plan = Plan(name, queue, None, None, bind, (value_sink,), policy=policy, timeout=timeout)
     return compile_plan(plan, fn)

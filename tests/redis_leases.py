@@ -14,7 +14,7 @@ import pytest
 import redis
 from helpers import BOUND, until
 
-from fsdf_engine.contracts import Broker, Delivery, Outgoing, Part, Subscription
+from fsdf_engine.contracts import Broker, Delivery, Letter, Outgoing, Part, Subscription
 from fsdf_engine.errors import ConfigurationError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.testing.brokers import MB, fetch_some, outgoing
@@ -34,12 +34,14 @@ def spoil_lists(url: str, queue: str) -> int:
             b'{"x":1}', b"\xff", b":0:9:", b"a b:0:3:\n{}", b":99999999999:3:\n{}",
             b"\xff:0:3:\n{}", b":0:77:\n{}", b"~x:0:3:\n{}", b'a-1:0:3:junk\n{"s":1}',
             b'a-2:0:3:[1]\n{"s":2}', b'a-3:0:3:{"attempt":"x"}\n{"s":3}', b'a-4:0:3:\xff\n{"s":4}',
+            b":0:-3:\n{}", b":0:-4:\n{}", b":0:-0:\n{}", b":0:--:\n{}",
         )  # fmt: skip
-        for line in ("p:3", "again"):
+        for line in ("p:3", "again", "p:-6"):
             client.lpush(side + line, *[entry.replace(b"}", line.encode()) for entry in entries])
         due = (b'{"z":1}', b"~", b"~~:0:0:\n{}", b"~x:0:x:\n{}", b'b-1:0:0:junk\n{"s":5}', b"\xff")
-        client.zadd(side + "delayed", dict.fromkeys(due, 1.0))
-        for leases in ("leases", "claims"):
+        for delayed in ("delayed", "below:delayed"):
+            client.zadd(side + delayed, dict.fromkeys(due, 1.0))
+        for leases in ("leases", "claims", "below:leases", "below:claims"):
             others = (
                 b"junk",
                 b"\xff",
@@ -50,7 +52,7 @@ def spoil_lists(url: str, queue: str) -> int:
         client.set(side + "o:1", "x")
         client.set(side + "b:1", "x")
         client.sadd(side + "waiters", "nobody", b"\xff", "99999999999999999999")
-    return 4 + 2 * len(entries) + len(due)
+    return 4 + 3 * len(entries) + 2 * len(due)
 
 
 def take(sub: Subscription, count: int) -> list[Delivery]:
@@ -384,7 +386,7 @@ class RedisLeases:
         server = own_redis()
         broker = make(server.url)
         sub, short = broker.subscribe(Q, lease=30.0), broker.subscribe(Q, lease=0.05)
-        broker.publish([outgoing(n, Q, priority=n % 2) for n in range(8)])
+        broker.publish([outgoing(n, Q, priority=(0, 1, -3)[n % 3]) for n in range(8)])
         [orphan] = take(short, 1)
         redis.Redis.from_url(server.url).config_set("maxmemory", 1)
         with pytest.raises(Unavailable, match="OOM"):
@@ -401,6 +403,8 @@ class RedisLeases:
         settled(sub, found[4:])
         settled(sub, take(sub, 1))
         assert broker.size(Q) == (0, 1, 0, 1)
+        broker.bury([Letter(Q, "early", b"{}", "bad")])
+        assert broker.size(Q).dead == 2
         for each in (sub, short, broker):
             each.close()
 

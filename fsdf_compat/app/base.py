@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from fsdf_engine.contracts import Plan
 
 from ..exceptions import ImproperlyConfigured, NotRegistered, NotYetSupported
 from ..result import AsyncResult
-from .options import Sending, sending
-from .places import broker_options, result_options
+from .control import Control
+from .options import arguments, sending
+from .places import broker_options, rank, result_options
 from .settings import Settings, values_of
 from .task import Task
 
@@ -26,8 +26,8 @@ __all__ = ["Celery"]
 FOREVER = 10 * 365 * 86_400.0  # seconds for which results are kept that shall never expire
 _NOT_YET = {
     "add_periodic_task", "amqp", "backend", "Beat", "canvas", "chain", "chord", "chunks", "clock",
-    "connection", "connection_for_read", "connection_for_write", "control", "events", "group",
-    "GroupResult", "loader", "on_after_configure", "on_after_finalize", "pool", "producer_pool",
+    "connection", "connection_for_read", "connection_for_write", "events", "group", "GroupResult",
+    "loader", "on_after_configure", "on_after_finalize", "pool", "producer_pool",
     "ResultSet", "signature", "steps", "user_options", "xmap", "xstarmap",
 }  # fmt: skip
 _HARMLESS = {"set_as_current", "autofinalize", "strict_typing"}  # nothing here is global or lazy
@@ -70,11 +70,11 @@ class Celery:
         self.main = main
         self.conf = Settings(given)
         self.tasks = Registry()
+        self.control = Control(self)
         self.Task: type[Task] = type("Task", (task_cls or Task,), {"app": self})
         self._related: list[tuple[Callable[[], Iterable[str]], str | None]] = []
         self._remote: dict[tuple[str, str], EngineTask[..., Any]] = {}
-        self._engine: Engine | None = None
-        self._lock = threading.Lock()
+        self.engine = Engine()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
 
@@ -113,6 +113,10 @@ class Celery:
     def celery_queue(self, queue: str) -> str:
         """Return the name by which users know a queue."""
         return queue.removesuffix(self.conf.fsdf_queue_suffix)
+
+    def rank(self, priority: int) -> int:
+        """Return the engine's priority for one of Celery's."""
+        return rank(self.conf.broker_url, priority)
 
     def has_results(self) -> bool:
         """Say whether results are kept."""
@@ -194,24 +198,15 @@ class Celery:
         if force:
             self.import_tasks()
 
-    def import_tasks(self) -> None:
-        """Import what `include`, `imports` and `autodiscover_tasks` name."""
+    def import_tasks(self, more: Iterable[str] = ()) -> None:
+        """Import what `include`, `imports` and `autodiscover_tasks` name, and more modules."""
         for packages, related in self._related:
             for package in packages():
                 _import_related(package, related)
-        for name in (*_texts(self.conf.include), *_texts(self.conf.imports)):
+        for name in (*_texts(self.conf.include), *_texts(self.conf.imports), *more):
             importlib.import_module(name)
 
     # ---------------------------------------------------------------- messages
-
-    @property
-    def engine(self) -> Engine:
-        """The engine below; made at the first use."""
-        if self._engine is None:
-            with self._lock:
-                if self._engine is None:
-                    self._engine = Engine()
-        return self._engine
 
     def send_task(
         self,
@@ -224,14 +219,14 @@ class Celery:
         """Send a call by the task's name, which need not be known here; as `Task.apply_async`."""
         if name in self.tasks:
             return self.tasks[name].apply_async(args, kwargs, task_id, **options)
-        given: Sending = sending(options)
-        queue = given.queue or self.conf.task_default_queue
+        queue, control = sending(options, self.rank)
+        queue = queue or self.conf.task_default_queue
         if (target := self._remote.get((queue, name))) is None:
             known = self.options(results=not self.conf.task_ignore_result)
-            known["name"], known["priority"] = name, self.conf.task_default_priority or 0
+            known["name"], known["priority"] = name, self.rank(self.conf.task_default_priority or 0)
             target = self.engine.remote(self.wire_queue(queue), **known)
             self._remote[queue, name] = target
-        inner = target.send(*given.call(args, kwargs), task_id=task_id, **given.control)
+        inner = target.send(*arguments(args, kwargs), task_id=task_id, **control)
         return AsyncResult(inner.task_id, app=self, inner=inner)
 
     def AsyncResult(self, id: str, **options: Any) -> AsyncResult:  # noqa: N802
@@ -240,10 +235,15 @@ class Celery:
 
     def engine_result(self, id: str) -> Any:
         """Return the engine's result of an id."""
-        options = self.options(results=True)
-        options["name"] = "any"
-        task = self.engine.remote("results", **options)
-        return self.engine.result(id, task.options)
+        return self.engine.result(id, self._any(results=True).options)
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Have messages not run that have not started, whether they keep results or not. Blocks."""
+        self.engine.cancel(ids, self._any(results=False).options)
+
+    def _any(self, *, results: bool) -> EngineTask[..., Any]:
+        """Return a task that stands for those of messages of which only the id is known."""
+        return self.engine.remote("any", **self.options(results=results))
 
     def plan(self, wire_queue: str, name: str) -> Plan:
         """Return how a task runs, for a child process of the worker."""
@@ -254,14 +254,13 @@ class Celery:
 
     def worker_main(self, argv: Sequence[str]) -> int:
         """Run the worker command for this app: `app.worker_main(["worker", "-l", "INFO"])`."""
-        from ..bin.celery import run_worker
-
-        return run_worker(argv, self)
+        # the commands stand above the app, and are found when one is called
+        command = importlib.import_module("fsdf_compat.bin.celery")
+        return int(command.run_worker(argv, self))
 
     def close(self) -> None:
         """Stop what runs here and free every connection."""
-        if self._engine is not None:
-            self._engine.close()
+        self.engine.close()
 
     def __enter__(self) -> Celery:
         return self

@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "task_default_queue": "celery",
     "task_ignore_result": False,
     "task_serializer": "json",
+    "task_soft_time_limit": None,
     "task_time_limit": None,
     "timezone": None,
     "worker_concurrency": None,
@@ -74,7 +75,7 @@ _FAMILIES: Mapping[str, str] = {
     " default_rate_limit default_routing_key eager_propagates inherit_parent_priority protocol"
     " publish_retry publish_retry_policy queue_max_priority queues reject_on_worker_lost"
     " remote_tracebacks repr_maxlevels retry_on_worker_lost routes send_sent_event"
-    " soft_time_limit store_eager_result store_errors_even_if_ignored track_started",
+    " store_eager_result store_errors_even_if_ignored track_started",
     "worker": "agent autoscaler cancel_long_running_tasks_on_connection_loss consumer"
     " deduplicate_successful_tasks detect_quorum_queues direct disable_prefetch"
     " disable_rate_limits enable_prefetch_count_reduction enable_remote_control"
@@ -93,6 +94,7 @@ OLD_NAMES: Mapping[str, str] = {
     "CELERYD_CONCURRENCY": "worker_concurrency",
     "CELERYD_MAX_TASKS_PER_CHILD": "worker_max_tasks_per_child",
     "CELERYD_POOL": "worker_pool",
+    "CELERYD_TASK_SOFT_TIME_LIMIT": "task_soft_time_limit",
     "CELERYD_TASK_TIME_LIMIT": "task_time_limit",
     "CELERY_ACCEPT_CONTENT": "accept_content",
     "CELERY_ACKS_LATE": "task_acks_late",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 from ..exceptions import ImproperlyConfigured
 from .base import Celery
+from .settings import imported
 
 __all__ = ["find_app"]
 
@@ -21,19 +22,14 @@ def find_app(place: str) -> Celery:
     Raises:
         ImproperlyConfigured: there is none.
     """
-    module, _, attribute = place.partition(":")
-    if attribute:
-        return _checked(getattr(_import(module), attribute, None), place)
-    try:
-        found: Any = _import(module)
-    except ImproperlyConfigured:
-        head, _, tail = module.rpartition(".")  # "proj.celery_app" may be an attribute, too
-        if not head:
-            raise
-        found = getattr(_import(head), tail, None)
+    if not place:
+        raise ImproperlyConfigured("which app? give -A module, or -A module:attribute")
+    found: Any = imported(place)
     if isinstance(found, ModuleType):
         found = _in_module(found)
-    return _checked(found, place)
+    if not isinstance(found, Celery):
+        raise ImproperlyConfigured(f"{place!r} has no Celery app; give module:attribute")
+    return found
 
 
 def _in_module(module: ModuleType) -> Celery | None:
@@ -41,23 +37,6 @@ def _in_module(module: ModuleType) -> Celery | None:
         if isinstance(found := getattr(module, name, None), Celery):
             return found
     if hasattr(module, "__path__"):
-        try:
-            return _in_module(_import(f"{module.__name__}.celery"))
-        except ImproperlyConfigured:
-            pass
+        with suppress(ImproperlyConfigured):
+            return _in_module(imported(f"{module.__name__}.celery"))
     return next((v for v in vars(module).values() if isinstance(v, Celery)), None)
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise
-        raise ImproperlyConfigured(f"there is no module {name!r}; is the folder right?") from None
-
-
-def _checked(found: Any, place: str) -> Celery:
-    if isinstance(found, Celery):
-        return found
-    raise ImproperlyConfigured(f"{place!r} has no Celery app; give module:attribute")

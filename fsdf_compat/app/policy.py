@@ -11,6 +11,7 @@ from fsdf_engine import RetryPolicy
 from fsdf_engine.contracts import outcomes
 
 from ..exceptions import Ignore, Reject, Retry
+from .options import instant
 
 __all__ = ["CeleryPolicy", "seconds_until"]
 
@@ -27,7 +28,7 @@ class CeleryPolicy(RetryPolicy):
         match error:
             case Retry():
                 cause = error.exc if error.exc is not None else error
-                return outcomes.Retry(cause, seconds_until(error.when), attempt + 1)
+                return outcomes.Retry(cause, seconds_until(error.when), attempt + 1, error.changes)
             case Ignore():
                 return outcomes.SUCCEEDED
             case Reject(requeue=True):
@@ -51,7 +52,5 @@ class CeleryPolicy(RetryPolicy):
 def seconds_until(when: float | datetime.datetime | None) -> float:
     """Return the wait that `Retry.when` asks for."""
     if isinstance(when, datetime.datetime):
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=datetime.timezone.utc)
-        return max(0.0, when.timestamp() - time.time())
+        when = instant(when) - time.time()
     return max(0.0, when or 0.0)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = ["NODE", "Context", "request_of"]
+_NOTHING: Any = None  # of any type
 NODE = "FSDF_CELERY_NODE"  # the environment variable that tells child processes the worker's name
 
 # Of the run in whose context it is; a run never sees another's.
@@ -28,17 +29,8 @@ class Context:
     called_directly = False
     is_eager = False
     utc = True
-    eta: Any = None
-    root_id: str | None = None
-    parent_id: str | None = None
-    group: Any = None
-    group_index: Any = None
-    chord: Any = None
-    chain: Any = None
-    callbacks: Any = None
-    errbacks: Any = None
-    reply_to: Any = None
-    origin: Any = None
+    root_id = parent_id = group = group_index = chord = chain = _NOTHING
+    callbacks = errbacks = eta = reply_to = origin = _NOTHING
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -94,7 +86,8 @@ class Context:
     @property
     def timelimit(self) -> list[float | None]:
         """The hard and the soft limit in seconds."""
-        return [self._task.time_limit, None]
+        soft, hard = current.limits
+        return [hard or None, soft or None]
 
     @property
     def ignore_result(self) -> bool:
@@ -113,14 +106,9 @@ class _Direct(Context):
     """The request of a task that was called as a function."""
 
     called_directly = True
-    id = None  # type: ignore[assignment]
-    correlation_id = None  # type: ignore[assignment]
-    args = None  # type: ignore[assignment]
-    kwargs = None  # type: ignore[assignment]
+    id = correlation_id = args = kwargs = headers = _NOTHING
+    delivery_info = expires = timelimit = _NOTHING
     retries = 0
-    headers = None  # type: ignore[assignment]
-    expires = None
-    delivery_info = None  # type: ignore[assignment]
 
 
 def request_of(task: Task) -> Context:

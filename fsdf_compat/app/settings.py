@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from ..exceptions import ImproperlyConfigured
 from .defaults import DEFAULTS, KNOWN, OLD_NAMES
 
-__all__ = ["Settings", "values_of"]
+__all__ = ["Settings", "imported", "values_of"]
 _FROM_ENVIRONMENT = {"broker_url": "CELERY_BROKER_URL", "result_backend": "CELERY_RESULT_BACKEND"}
 
 
@@ -105,7 +106,7 @@ def values_of(source: Any, namespace: str | None = None) -> dict[str, Any]:
         ImproperlyConfigured: there is no such module or attribute.
     """
     if isinstance(source, str):
-        source = _imported(source)
+        source = imported(source)
     if not isinstance(source, Mapping):
         source = {name: getattr(source, name) for name in dir(source) if not name.startswith("_")}
     found: dict[str, Any] = {}
@@ -120,19 +121,22 @@ def values_of(source: Any, namespace: str | None = None) -> dict[str, Any]:
     return found
 
 
-def _imported(place: str) -> Any:
-    from importlib import import_module
+def imported(place: str) -> Any:
+    """Import `package.module`, or what it has by a name: `package.module:name`, or with a dot.
 
-    module, _, attribute = place.partition(":")
+    Raises:
+        ImproperlyConfigured: there is no such module or name.
+    """
+    module, _, name = place.partition(":")
     try:
-        found = import_module(module)
-        return getattr(found, attribute) if attribute else found
+        found: Any = import_module(module)
     except ModuleNotFoundError as error:
-        head, _, tail = module.rpartition(".")
-        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        if head and not attribute:  # "package.module.Class"
-            return _imported(f"{head}:{tail}")
-        raise ImproperlyConfigured(f"there is no module {module!r} to configure from") from None
-    except AttributeError:
-        raise ImproperlyConfigured(f"module {module!r} has no {attribute!r}") from None
+        head, _, tail = module.rpartition(".")
+        if head and not name:
+            return imported(f"{head}:{tail}")
+        raise ImproperlyConfigured(f"there is no module {module!r}; is the folder right?") from None
+    if name and not hasattr(found, name):
+        raise ImproperlyConfigured(f"module {module!r} has no {name!r}")
+    return getattr(found, name) if name else found

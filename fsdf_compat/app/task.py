@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -13,7 +14,7 @@ from fsdf_engine import Task as EngineTask
 
 from ..exceptions import MaxRetriesExceededError, NotYetSupported, Retry
 from ..result import AsyncResult
-from .options import Sending, sending
+from .options import arguments, sending
 from .policy import CeleryPolicy
 from .request import Context, request_of
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Task"]
 _HOOKS = ("__call__", "before_start", "on_success", "on_failure", "on_retry", "after_return")
-_NOT_YET = ("rate_limit", "soft_time_limit", "track_started", "throws", "reject_on_worker_lost")
+_NOT_YET = ("rate_limit", "track_started", "throws", "reject_on_worker_lost")
 
 
 class Task:
@@ -39,6 +40,7 @@ class Task:
     expires: float | None = None
     ignore_result: bool | None = None
     acks_late: bool | None = None
+    soft_time_limit: float | None = None
     time_limit: float | None = None
     max_retries: int | None = 3
     default_retry_delay: float = 180
@@ -93,7 +95,8 @@ class Task:
         """Send a call; returns once the broker has it.
 
         `countdown` seconds from now, or at `eta` (a datetime), it may run; after `expires` (seconds
-        or a datetime) it may no more. `queue`, `priority` (0..9) and `headers` are its own.
+        or a datetime) it may no more. `queue`, `priority` (0..9), `headers`,
+        `soft_time_limit` and `time_limit` (seconds) are its own.
 
         Raises:
             NotYetSupported: an option that this version does not know.
@@ -101,12 +104,11 @@ class Task:
             Unavailable: the broker cannot be reached; nothing was sent.
         """
         options.setdefault("expires", self.expires)
-        given: Sending = sending(options)
+        queue, control = sending(options, self.app.rank)
         target = self._on.get("") or self._default()
-        if given.queue:
-            target = self.on(given.queue)
-        inner = target.send(*given.call(args, kwargs), task_id=task_id, **given.control)
-        return self._result(inner)
+        if queue:
+            target = self.on(queue)
+        return self._result(target.send(*arguments(args, kwargs), task_id=task_id, **control))
 
     def _result(self, inner: EngineResult) -> AsyncResult:
         ignored = self._ignored
@@ -139,9 +141,10 @@ class Task:
 
         Without either after `default_retry_delay` seconds. With no retry left `exc` is raised, or
         without it MaxRetriesExceededError; where the task was called as a function, `exc` or Retry.
+        `args` and `kwargs` replace the message's; where only one is given, the parameters that it
+        gives. The options of `apply_async` replace the message's, `soft_time_limit` and
+        `time_limit` together: one that is not given is the task's.
         """
-        if args is not None or kwargs is not None or options:
-            raise NotYetSupported("a retry with other arguments or options is not implemented yet")
         if not throw:
             raise NotYetSupported("retry(throw=False) is not implemented yet; leave it out")
         request, cause = self.request, sys.exc_info()[1]
@@ -156,10 +159,31 @@ class Task:
                 task_args=request.args,
                 task_kwargs=request.kwargs,
             )
-        when = eta if eta is not None else self.default_retry_delay
-        raise Retry(
-            None, exc if exc is not None else cause, countdown if countdown is not None else when
-        )
+        when = next(w for w in (countdown, eta, self.default_retry_delay) if w is not None)
+        changes = self._changes(options)
+        if args is not None or kwargs is not None:
+            changes |= self._arguments(args, kwargs)
+        raise Retry(None, exc if exc is not None else cause, when, changes=changes)
+
+    def _changes(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the engine changes of a message that is sent anew, for options of a call."""
+        queue, changes = sending(options, self.app.rank)
+        if queue:
+            changes["queue"] = self.app.wire_queue(queue)
+        limits = [changes.pop(name, 0.0) for name in ("soft_time_limit", "function_timeout")]
+        return {**changes, "limits": limits} if any(limits) else changes
+
+    def _arguments(
+        self, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return the arguments of a retry: those that are not given stay as they were."""
+        new, named = arguments(args, kwargs)
+        if args is None or kwargs is None:
+            signature, request = inspect.signature(self.run), self.request
+            bound = signature.bind_partial(*request.args, **request.kwargs)
+            bound.arguments |= signature.bind_partial(*new, **named).arguments
+            new, named = bound.args, bound.kwargs
+        return {"args": list(new), "kwargs": dict(named)}
 
     # ---------------------------------------------------------------- the engine's view
 
@@ -177,23 +201,26 @@ class Task:
 
     def ignores_result(self) -> bool:
         """Say whether nothing is stored about this task's runs."""
-        if self.ignore_result is None:
-            return bool(self.app.conf.task_ignore_result)
-        return self.ignore_result
+        return bool(self._setting("ignore_result"))
+
+    def _setting(self, name: str) -> Any:
+        own = getattr(self, name)
+        return self.app.conf[f"task_{name}"] if own is None else own
 
     def options(self) -> Options:
         """Return the engine's options for this task."""
-        conf = self.app.conf
-        late = conf.task_acks_late if self.acks_late is None else self.acks_late
         options = self.app.options(results=not self.ignores_result())
         options["name"] = self.name
-        options["ack"] = "late" if late else "early"
+        options["ack"] = "late" if self._setting("acks_late") else "early"
         options["keep_failed"] = False  # as Celery does by its default settings
+        options["cancellable"] = True
         options["specify_retry_policy"] = self._policy()
-        priority = conf.task_default_priority if self.priority is None else self.priority
-        options["priority"] = priority or 0
-        if limit := conf.task_time_limit if self.time_limit is None else self.time_limit:
-            options["function_timeout"] = float(limit)
+        usual = self.app.conf.task_default_priority
+        options["priority"] = self.app.rank(
+            (usual if self.priority is None else self.priority) or 0
+        )
+        options["soft_time_limit"] = float(self._setting("soft_time_limit") or 0)
+        options["function_timeout"] = float(self._setting("time_limit") or 0)
         return options
 
     def _policy(self) -> CeleryPolicy:

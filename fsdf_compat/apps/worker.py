@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import multiprocessing
 import os
@@ -11,7 +10,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fsdf_engine import ConsumerHandle, Pool, StopSignals, end_fast, masked, tune
 from fsdf_engine.contracts import Job, Plan, outcomes
@@ -56,7 +54,11 @@ class Worker:
         _import_tasks(self.app)
         if not self.app.tasks:
             raise ImproperlyConfigured(f"{self.app!r} has no tasks; set include=[...]")
-        mode, size = self._mode(), self._size()
+        mode = self.pool or str(self.app.conf.worker_pool)
+        if mode not in MODES:
+            raise ImproperlyConfigured(f"unknown pool {mode!r}; there are {', '.join(MODES)}")
+        size = int(self.concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1)
+        size = 1 if mode == "solo" else size
         queues = list(self.queues) or [self.app.conf.task_default_queue]
         self._greet(mode, size, queues)
         self._report()
@@ -74,35 +76,23 @@ class Worker:
             self.app.close()
             signals.close()
 
-    def _mode(self) -> str:
-        name = self.pool or str(self.app.conf.worker_pool)
-        if name not in MODES:
-            raise ImproperlyConfigured(f"unknown pool {name!r}; there are {', '.join(MODES)}")
-        return name
-
-    def _size(self) -> int:
-        if self._mode() == "solo":
-            return 1
-        return int(self.concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1)
-
     def _make_pool(self, mode: str, size: int) -> Pool:
-        more: dict[str, Any] = {}
-        if MODES[mode] == "processes":
-            conf = self.app.conf
-            if not self.place:
-                raise ImproperlyConfigured("child processes must find the app: give -A module")
-            os.environ[APP] = self.place
-            memory = self.max_memory_per_child or conf.worker_max_memory_per_child or 0
-            more = {
-                "start_method": conf.worker_pool_start_method or _start_method(),
-                "preload": (_module_of(self.place),),
-                "resolve": RESOLVE,
-                "max_tasks_per_child": self.max_tasks_per_child
-                or conf.worker_max_tasks_per_child
-                or 0,
-                "max_memory_per_child": memory * 1024,
-            }
-        return self.app.engine.new_pool(MODES[mode], size, **more)
+        conf, make = self.app.conf, self.app.engine.new_pool
+        if MODES[mode] != "processes":
+            return make(MODES[mode], size)
+        if not self.place:
+            raise ImproperlyConfigured("child processes must find the app: give -A module")
+        os.environ[APP] = self.place
+        memory = self.max_memory_per_child or conf.worker_max_memory_per_child or 0
+        return make(
+            MODES[mode],
+            size,
+            start_method=conf.worker_pool_start_method or _start_method(),
+            preload=(_module_of(self.place),),
+            resolve=RESOLVE,
+            max_tasks_per_child=self.max_tasks_per_child or conf.worker_max_tasks_per_child or 0,
+            max_memory_per_child=memory * 1024,
+        )
 
     def _consume(self, name: str, pool: Pool) -> ConsumerHandle:
         """Serve one queue with every task: any task may come on any queue."""
@@ -171,8 +161,8 @@ def _tell(job: Job, outcome: outcomes.Outcome) -> None:
     elif kind is outcomes.Retry:
         log.info("Task %s[%s] retry: %s", job.plan.name, job.id, outcomes.describe(outcome))
     elif isinstance(outcome, outcomes.Failed):
-        name, trace = job.plan.name, outcomes.trace_of(outcome)
-        log.error("Task %s[%s] raised %r\n%s", name, job.id, outcome.error, trace)
+        why, trace = outcomes.describe(outcome), outcomes.trace_of(outcome)
+        log.error("Task %s[%s] raised %s\n%s", job.plan.name, job.id, why, trace)
     else:
         state = OF_OUTCOME.get(kind.__name__.lower(), kind.__name__.upper())
         log.warning("Task %s[%s] %s: %s", job.plan.name, job.id, state, outcomes.describe(outcome))
@@ -191,7 +181,5 @@ def resolve_plan(wire_queue: str, name: str) -> Plan:
 
 
 def _import_tasks(app: Celery) -> None:
-    app.import_tasks()
-    for name in os.environ.get(INCLUDE, "").split(","):
-        if name.strip():
-            importlib.import_module(name.strip())
+    names = os.environ.get(INCLUDE, "").split(",")
+    app.import_tasks(name.strip() for name in names if name.strip())

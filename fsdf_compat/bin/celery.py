@@ -17,8 +17,7 @@ __all__ = ["main", "parser", "run_worker"]
 _COMMANDS_TO_COME = ("beat", "call", "control", "events", "inspect", "multi", "purge", "report",
                      "result", "shell", "status")  # fmt: skip
 
-_NOT_YET_USED = ("--task-events", "--soft-time-limit", "--prefetch-multiplier",
-                 "--heartbeat-interval")  # fmt: skip
+_NOT_YET_USED = ("--task-events", "--prefetch-multiplier", "--heartbeat-interval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +66,7 @@ def _work(options: Namespace, app: Celery | None) -> int:
     from ..apps.worker import Worker
 
     place = options.app or os.environ.get("CELERY_APP") or ""
-    app = app or find_app(place or _missing_app())
+    app = app or find_app(place)
     _configure(app, options)
     host = socket.gethostname()
     hostname = (options.hostname or "celery@%h").replace("%h", host).replace("%n", "celery")
@@ -108,20 +107,17 @@ def _configure(app: Celery, options: Namespace) -> None:
     """What the command line says is stronger than the app's own settings, in children too."""
     from ..apps.worker import INCLUDE
 
-    if options.broker:
-        os.environ["CELERY_BROKER_URL"] = options.broker
-    if options.result_backend:
-        os.environ["CELERY_RESULT_BACKEND"] = options.result_backend
-    if options.include:
-        os.environ[INCLUDE] = options.include
-    if options.time_limit:
-        app.conf["task_time_limit"] = options.time_limit
-
-
-def _missing_app() -> str:
-    from ..exceptions import ImproperlyConfigured
-
-    raise ImproperlyConfigured("which app? give -A module, or -A module:attribute")
+    told = {
+        "CELERY_BROKER_URL": options.broker,
+        "CELERY_RESULT_BACKEND": options.result_backend,
+        INCLUDE: options.include,
+    }
+    os.environ.update({name: value for name, value in told.items() if value})
+    limits = {
+        "task_time_limit": options.time_limit,
+        "task_soft_time_limit": options.soft_time_limit,
+    }
+    app.conf.update({key: seconds for key, seconds in limits.items() if seconds})
 
 
 def _listed(text: str | None) -> list[str]:
@@ -149,6 +145,7 @@ def parser() -> ArgumentParser:
     top.add_argument("-I", "--include", metavar="MODULES")
     top.add_argument("--max-tasks-per-child", type=int, default=0, metavar="N")
     top.add_argument("--max-memory-per-child", type=int, default=0, metavar="KIB")
+    top.add_argument("--soft-time-limit", type=float, metavar="SECONDS")
     top.add_argument("--time-limit", type=float, metavar="SECONDS")
     top.add_argument("-O", "--optimization", help=SUPPRESS)
     top.add_argument("-E", "--task-events", action="store_true", help=SUPPRESS)

@@ -12,6 +12,7 @@ from ..contracts import (
     DeadMessage,
     Delivery,
     LeaseId,
+    Letter,
     Outgoing,
     Part,
     QueueSize,
@@ -61,6 +62,9 @@ class GreenBroker(Broker):
 
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         return self._call(self.broker.dead_letters, queue, limit, offset)
+
+    def bury(self, batch: Sequence[Letter]) -> None:
+        self._call(self.broker.bury, batch)
 
     def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
         return self._call(self.broker.replay, queue, ids, again)

@@ -20,11 +20,13 @@ from ..contracts import (
     DeadMessage,
     Delivery,
     LeaseId,
+    Letter,
     Outgoing,
     Part,
     QueueSize,
     Settlement,
     Subscription,
+    line_of,
 )  # fmt: skip
 from ..outcomes import Ack, DeadLetter, Release, State, Verdict
 
@@ -34,9 +36,9 @@ __all__ = ["MemoryBroker"]
 class _Entry:
     __slots__ = ("body", "deliveries", "headers", "id", "priority", "state")
 
-    def __init__(self, id: str, item: Outgoing) -> None:
+    def __init__(self, id: str, item: Outgoing | Letter) -> None:
         self.id, self.body, self.headers = id, item.body, item.headers
-        self.priority, self.deliveries = item.priority, 0
+        self.priority, self.deliveries = line_of(item.priority), 0
         self.state: State | None = None
 
 
@@ -96,8 +98,15 @@ class _Queue:
                 entry.state = state
                 self.add(entry, delay, first=True)
             case DeadLetter(reason, trace):
-                letter = DeadMessage(entry.id, entry.body, reason, trace, time.time())
-                self.dead[entry.id] = (entry, letter)
+                self.bury(entry, reason, trace)
+
+    def bury(self, entry: _Entry, reason: str, trace: str, *, once: bool = False) -> None:
+        name = entry.id
+        while found := self.dead.get(name):
+            if once and found[0].body == entry.body:
+                return
+            name += "_"
+        self.dead[name] = (entry, DeadMessage(name, entry.body, reason, trace, time.time()))
 
 
 class MemoryBroker(Broker):
@@ -127,7 +136,8 @@ class MemoryBroker(Broker):
                 for item in batch:
                     if item.queue == name:
                         delay = item.delay or (item.not_before and item.not_before - now)
-                        queue.add(_Entry(f"{next(queue.ids)}", item), delay)
+                        entry = _Entry(f"{next(queue.ids)}", item)
+                        queue.add(entry, delay, first=delay < 0)
                 queue.changed.notify_all()
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
@@ -165,6 +175,12 @@ class MemoryBroker(Broker):
         with q.changed:
             letters = [letter for _, letter in reversed(q.dead.values())]
         return letters[offset : offset + limit]
+
+    def bury(self, batch: Sequence[Letter]) -> None:
+        for item in batch:
+            queue = self._queue(item.queue)
+            with queue.changed:
+                queue.bury(_Entry(item.id, item), item.reason, item.trace, once=True)
 
     def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
         q = self._queue(queue)
@@ -208,7 +224,7 @@ class _MemorySubscription(Subscription):
             token, end = next(queue.ids), time.time() + self._lease
             queue.batches[token] = _Batch(end, dict(enumerate(entries)))
         return [
-            Delivery((token, n), e.body, e.id, e.deliveries, e.state, e.headers)
+            Delivery((token, n), e.body, e.id, e.deliveries, e.state, e.headers, 0.0, e.priority)
             for n, e in enumerate(entries)
         ]
 

@@ -10,7 +10,8 @@ from ..contracts import Capability, Delivery, LeaseId, Settlement, Subscription
 from ..outcomes import Ack
 from .redis_ack_scripts import ACK, BATCH, EXTEND, RETURN
 from .redis_connection import Command
-from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments, opened
+from .redis_entries import arguments, opened
+from .redis_queue import RedisQueueBroker, RedisQueueSubscription
 
 __all__ = ["RedisAckBroker"]
 
@@ -41,9 +42,9 @@ class _AckSubscription(RedisQueueSubscription):
             token = batch[len(self._batch) :]
             if entries:
                 for n in range(entries):
-                    id, lost, _, state, body = opened(items[n])
-                    lease = (batch, bytes([129 + n]))
-                    found.append(Delivery(lease, body, id or token + _SUFFIXES[n], lost, state))
+                    id, lost, priority, state, body = opened(items[n])
+                    lease, name = (batch, bytes([129 + n])), id or token + _SUFFIXES[n]
+                    found.append(Delivery(lease, body, name, lost, state, priority=priority))
                 del items[:entries]
             # map() leaves the loop to C: this is the hot path
             end = entries + len(items)

@@ -21,7 +21,9 @@ from .redis_ack_scripts import BATCH, EXTEND
 from .redis_ack_scripts import SCRIPTS as LIST_SCRIPTS
 from .redis_brpoplpush_scripts import ACK, CLAIM, PURGE, RETURN, SCRIPTS, SIZE, keys_of
 from .redis_connection import Command, Connection, Connections, Unanswered
-from .redis_queue import PARTS, RedisQueueBroker, RedisQueueSubscription, arguments, opened
+from .redis_entries import arguments, opened
+from .redis_list_counts import SCRIPTS as SENDING
+from .redis_queue import PARTS, RedisQueueBroker, RedisQueueSubscription
 
 __all__ = ["RedisBrpopLpushBroker"]
 
@@ -39,7 +41,7 @@ class RedisBrpopLpushBroker(RedisQueueBroker):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._connections = Connections(url, (*LIST_SCRIPTS, SIZE, PURGE))
+        self._connections = Connections(url, (*SENDING, SIZE, PURGE))
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
         return _OwnerSubscription(self.url, queue, lease)
@@ -134,5 +136,5 @@ class _OwnerSubscription(RedisQueueSubscription):
 
 def _returned(lease: LeaseId, entry: bytes, token: str) -> Delivery:
     """Return the delivery of an entry: what has been leased before, or has a priority."""
-    id, lost, _, state, body = opened(entry)
-    return Delivery(lease, body, id or f"{token}-{lease[1]}", lost, state)
+    id, lost, priority, state, body = opened(entry)
+    return Delivery(lease, body, id or f"{token}-{lease[1]}", lost, state, priority=priority)

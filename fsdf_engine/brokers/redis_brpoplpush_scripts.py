@@ -3,6 +3,7 @@
 Keys, entries and places are those of `redis_ack_scripts`, whose other scripts serve here too, but
 
  4  {q}:claims    zset  keys of owner lists by deadline
+21  {q}:below:claims zset the same of those that hold entries of priorities below 0
     {q}:o:<token> list  what one fetch leased: marks, then the items as they were moved
 
 The marks are one character per item: "b" a bare body, "e" an entry, "-" settled (the item is empty
@@ -12,9 +13,10 @@ equal items are never mistaken for each other.
 
 from __future__ import annotations
 
-from .redis_ack_scripts import ENTRY
+from .redis_ack_scripts import LISTS
 from .redis_ack_scripts import keys_of as keys_of_lists
 from .redis_connection import ALWAYS, Script
+from .redis_entries import BURIAL
 
 __all__ = ["ACK", "CLAIM", "PURGE", "RETURN", "SCRIPTS", "SIZE", "keys_of"]
 
@@ -22,11 +24,12 @@ __all__ = ["ACK", "CLAIM", "PURGE", "RETURN", "SCRIPTS", "SIZE", "keys_of"]
 def keys_of(queue: str) -> tuple[str, ...]:
     """Return the keys of a queue, in the order that every script expects."""
     keys = keys_of_lists(queue)
-    return (*keys[:3], f"{{{queue}}}:claims", *keys[4:])
+    claims, below = f"{{{queue}}}:claims", f"{{{queue}}}:below:claims"
+    return (*keys[:3], claims, *keys[4:20], below)
 
 
 _COMMON = (
-    ENTRY
+    LISTS
     + """
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
@@ -37,11 +40,11 @@ local function parts(owner, place, mark, item)
   if not id then return derived, 0, 0, '', item end
   return id == '' and derived or id, lost, priority, state, body
 end
-local function sides() return redis.call('EXISTS', KEYS[2], unpack(KEYS, 8, 16)) > 0 end
+local function sides(last) return redis.call('EXISTS', KEYS[2], unpack(KEYS, 8, last)) > 0 end
 local function settle(owner, marks, places)
   local left = table.concat(marks)
   if not string.find(left, '[be]') then
-    redis.call('UNLINK', owner); redis.call('ZREM', KEYS[4], owner)
+    redis.call('UNLINK', owner); end_lease(owner)
     return
   end
   redis.call('LSET', owner, 0, left)
@@ -62,7 +65,7 @@ local function bring_back(owner, counted)
       redis.call('RPUSH', line_of(priority), entry(id, n + counted, priority, state, body))
     end
   end
-  redis.call('UNLINK', owner); redis.call('ZREM', KEYS[4], owner)
+  redis.call('UNLINK', owner); end_lease(owner)
 end
 """
 )
@@ -77,16 +80,16 @@ CLAIM = Script(
     + """
 local owner, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if ARGV[7] ~= '' then redis.call('SREM', KEYS[5], ARGV[7]) end
-local due = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, limit)
-for i = #due, 1, -1 do
-  redis.call('ZREM', KEYS[3], due[i])
-  join(due[i])
-end
 for i = #ARGV, 8, -1 do bring_back(ARGV[i], 0) end
 local late = ARGV[6] == '' or now - ARGV[6] > math.max(ARGV[4] / 3, 0.25)
-if ARGV[5] ~= '-' and not late then
-  return_ended('o:', ARGV[5] == '' and '-inf' or now - ARGV[5], now, bring_back)
+local function bring_in(delayed, claims)
+  join(delayed, now, limit)
+  if ARGV[5] ~= '-' and not late then
+    return_ended(claims, 'o:', ARGV[5] == '' and '-inf' or now - ARGV[5], now, bring_back)
+  end
 end
+local claims = KEYS[4]
+bring_in(KEYS[3], claims)
 local items, bytes = {}, 0
 local function take(list)
   while #items < limit and bytes < room do
@@ -95,17 +98,25 @@ local function take(list)
     items[#items + 1] = item; bytes = bytes + #item
   end
 end
-local some = sides()
+local some = sides(21)
 if some then
   for priority = 9, 0, -1 do take(line_of(priority)) end
 end
 local entries = #items
 take(KEYS[1])
+if some and #items < limit then
+  claims = #items == 0 and KEYS[21] or claims
+  bring_in(KEYS[20], KEYS[21])
+  if #items == 0 then
+    for i = 17, 19 do take(KEYS[i]) end
+    entries = #items
+  end
+end
 if #items > 0 then
   redis.call('LPUSH', owner, string.rep('e', entries) .. string.rep('b', #items - entries))
-  redis.call('ZADD', KEYS[4], now + ARGV[4], owner)
+  redis.call('ZADD', claims, now + ARGV[4], owner)
 end
-local poke = some and sides() and redis.call('SRANDMEMBER', KEYS[5])
+local poke = some and sides(19) and redis.call('SRANDMEMBER', KEYS[5])
 return {entries, poke, items, string.format('%.6f', now)}
 """
 )
@@ -139,6 +150,7 @@ return lost
 RETURN = Script(
     ALWAYS
     + _COMMON
+    + BURIAL
     + """
 local lost, poke = {}, false
 for i = 1, #ARGV, 5 do
@@ -154,7 +166,7 @@ for i = 1, #ARGV, 5 do
       bury(KEYS[6], KEYS[7], now, id, ARGV[i + 4], n, priority, body)
     else
       local back = entry(id, n, priority, ARGV[i + 4], body)
-      if delay > 0 then redis.call('ZADD', KEYS[3], now + delay, back)
+      if delay > 0 then redis.call('ZADD', KEYS[priority < 0 and 20 or 3], now + delay, back)
       else redis.call('RPUSH', line_of(priority), back) end
       poke = true
     end
@@ -178,10 +190,16 @@ SIZE = Script(
     + _LEASED
     + """
 local waiting, held = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]), 0
-for i = 8, 16 do waiting = waiting + redis.call('LLEN', KEYS[i]) end
-for _, owner in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do held = held + leased(owner) end
-local due = redis.call('ZCOUNT', KEYS[3], '-inf', now)
-return {waiting + due, redis.call('ZCARD', KEYS[3]) - due, held, redis.call('HLEN', KEYS[7])}
+for i = 8, 19 do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+for _, key in ipairs({KEYS[4], KEYS[21]}) do
+  for _, owner in ipairs(redis.call('ZRANGE', key, 0, -1)) do held = held + leased(owner) end
+end
+local delayed = 0
+for _, key in ipairs({KEYS[3], KEYS[20]}) do
+  local due = redis.call('ZCOUNT', key, '-inf', now)
+  waiting, delayed = waiting + due, delayed + redis.call('ZCARD', key) - due
+end
+return {waiting, delayed, held, redis.call('HLEN', KEYS[7])}
 """
 )
 
@@ -195,19 +213,23 @@ local parts, count = {}, 0
 for _, part in ipairs(ARGV) do parts[part] = true end
 if parts.waiting then
   count = redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-  for _, i in ipairs({1, 2, 8, 9, 10, 11, 12, 13, 14, 15, 16}) do
+    + redis.call('ZREMRANGEBYSCORE', KEYS[20], '-inf', now)
+  for _, i in ipairs({1, 2, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}) do
     count = count + redis.call('LLEN', KEYS[i]); redis.call('UNLINK', KEYS[i])
   end
 end
 if parts.delayed then
-  count = count + redis.call('ZCARD', KEYS[3]); redis.call('UNLINK', KEYS[3])
+  count = count + redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[20])
+  redis.call('UNLINK', KEYS[3], KEYS[20])
 end
 if parts.leased then
-  for _, owner in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-    local held = leased(owner)
-    if held > 0 then count = count + held; redis.call('UNLINK', owner) end
+  for _, key in ipairs({KEYS[4], KEYS[21]}) do
+    for _, owner in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      local held = leased(owner)
+      if held > 0 then count = count + held; redis.call('UNLINK', owner) end
+    end
+    redis.call('UNLINK', key)
   end
-  redis.call('UNLINK', KEYS[4])
 end
 if parts.dead then
   count = count + redis.call('HLEN', KEYS[7]); redis.call('UNLINK', KEYS[6], KEYS[7])

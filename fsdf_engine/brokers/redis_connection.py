@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 from ..errors import BrokerError, MissingExtra, ServerRefused, Unanswered, Unavailable
 from .redis_route import TIMEOUT, Route
+from .redis_wire import Silence, wire_over
 
 try:
     import hiredis
@@ -40,7 +41,6 @@ __all__ = [
 Command: TypeAlias = tuple[Any, ...]  # str, bytes, int or float each
 OLDEST = (6, 2)
 STALE = 1.0  # seconds idle after which a connection is looked at before it is used
-SLICE = 1 << 20  # bytes that must leave within the timeout
 _MORE = object()
 _PASSING = (
     "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "BUSY",
@@ -151,7 +151,7 @@ class Connection:
     def _renew(self) -> None:
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._connection: Any = None
-        self._sock: Any = None  # its socket while it is usable
+        self._wire: Any = None  # a Wire while it is usable
         self._used = 0.0
 
     def call(
@@ -225,13 +225,13 @@ class Connection:
                 self._drop()
 
     def _connect(self) -> None:
-        if self._sock is not None and not self._stale():
+        if self._wire is not None and not self._stale():
             return
         self._drop()
         try:
             self._connection = self._route.connection()
             self._connection.connect()
-            self._sock = self._connection._sock
+            self._wire = wire_over(self._connection._sock, TIMEOUT)
             self._reader = hiredis.Reader(notEnoughData=_MORE)
             greeting: list[Command] = [("CLIENT", "ID"), ("INFO", "server"), ("TIME",)]
             greeting += [("SCRIPT", "LOAD", script.text) for script in self._scripts]
@@ -251,16 +251,7 @@ class Connection:
 
     def _stale(self) -> bool:
         """Say whether the server has closed a connection that lay idle; blocks not."""
-        if time.monotonic() - self._used < STALE:
-            return False
-        try:
-            self._sock.settimeout(0)
-            self._sock.recv(1)  # nothing is expected: what comes is the end, or out of step
-        except BlockingIOError:
-            return False
-        except OSError as error:  # TLS says "want read"
-            return type(error).__name__ != "SSLWantReadError"
-        return True
+        return time.monotonic() - self._used >= STALE and bool(self._wire.has_ended())
 
     def _exchange(
         self,
@@ -269,16 +260,10 @@ class Connection:
         late: Callable[[], object],
         first: Callable[[Any], float] | None,
     ) -> list[Any]:
-        sock, reader = self._sock, self._reader
+        wire, reader = self._wire, self._reader
         replies: list[Any] = []
         try:
-            sock.settimeout(TIMEOUT)
-            data = b"".join(map(hiredis.pack_command, commands))
-            if len(data) <= SLICE:
-                sock.sendall(data)
-            else:  # the timeout is of a whole sendall()
-                for start in range(0, len(data), SLICE):
-                    sock.sendall(data[start : start + SLICE])
+            wire.send(b"".join(map(hiredis.pack_command, commands)))
             end = time.monotonic() + patience if patience else 0.0
             while len(replies) < len(commands):
                 reply = reader.gets()
@@ -295,15 +280,12 @@ class Connection:
 
     def _receive(self, end: float, late: Callable[[], object]) -> float:
         """Read some bytes; return when to call `late`, 0.0 when that is not (or no longer) due."""
-        if end:
-            self._sock.settimeout(max(0.0005, end - time.monotonic()))
         try:
-            data = self._sock.recv(1 << 16)
-        except socket.timeout:  # noqa: UP041 - another class than TimeoutError under eventlet
+            data = self._wire.receive(max(0.0005, end - time.monotonic()) if end else 0.0)
+        except Silence:
             if not end:
                 raise
             late()
-            self._sock.settimeout(TIMEOUT)
             return 0.0
         if not data:
             raise ConnectionResetError("closed by the server")
@@ -313,6 +295,8 @@ class Connection:
     def _repeat(self, commands: Sequence[Command], replies: list[Any], errors: list[int]) -> None:
         """Send once more what the server surely did not execute: unknown scripts, moved keys."""
         texts = [_reason(replies[n]) for n in errors]
+        if broken := [text for text in texts if text.startswith("ERR Protocol error")]:
+            raise Unanswered(f"Redis at {self._route.masked} hangs up: {broken[0]}")
         moved = [text.startswith("MOVED") for text in texts]
         if self._route.kind == "cluster" and any(moved):
             self._drop()  # the next call finds the new node
@@ -330,7 +314,7 @@ class Connection:
             self._drop()  # a former master: ask again for the address
 
     def _drop(self) -> None:
-        connection, self._connection, self._sock = self._connection, None, None
+        connection, self._connection, self._wire = self._connection, None, None
         if connection is not None:
             connection.disconnect()
 

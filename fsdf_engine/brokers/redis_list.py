@@ -10,7 +10,8 @@ from ..contracts import Delivery, LeaseId, Settlement, Subscription
 from ..outcomes import Ack
 from .redis_ack_scripts import RETURN
 from .redis_connection import Unanswered
-from .redis_queue import RedisQueueBroker, RedisQueueSubscription, arguments, opened
+from .redis_entries import arguments, bare, opened
+from .redis_queue import RedisQueueBroker, RedisQueueSubscription
 
 __all__ = ["RedisBroker"]
 
@@ -40,12 +41,10 @@ class _ListSubscription(RedisQueueSubscription):
         for batch, entries, items in self._take(limit, max_bytes):
             token = batch[len(self._batch) :]
             for n, item in enumerate(items):
-                id, lost, rest, body = f"{token}-{n + 1}", 0, ":0:0:", item
-                state = None
-                if n < entries:
-                    known, lost, priority, state, body = opened(item)
-                    id, rest = known or id, f":{lost}:{priority}:"
-                found.append(Delivery(((token, n, id + rest), body), body, id, lost, state))
+                known, lost, priority, state, body = opened(item) if n < entries else bare(item)
+                id = known or f"{token}-{n + 1}"
+                lease = (token, n, f"{id}:{lost}:{priority}:"), body
+                found.append(Delivery(lease, body, id, lost, state, priority=priority))
         return found
 
     def settle(self, batch: Sequence[Settlement]) -> Collection[LeaseId]:

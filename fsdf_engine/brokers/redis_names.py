@@ -22,7 +22,8 @@ PAGE = 1000  # keys per SCAN: bounds how long one command holds the server
 CHUNK = 200  # sizes per write
 # Keys beside the queue's own; those in the second group show that it holds something.
 _SIDE = re.compile(
-    rb"\{(.*)\}:(?:(again|delayed|leases|claims|dead|[ps]:[1-9])|owners|bell|(?:o|bell):.*)",
+    rb"\{(.*)\}:(?:(again|delayed|leases|claims|dead|[ps]:-?[1-9]|below:(?!owners).*)"
+    rb"|owners|below:owners|bell|(?:o|bell):.*)",
     re.DOTALL,
 )
 

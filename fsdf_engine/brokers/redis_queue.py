@@ -7,7 +7,6 @@ the list named like the queue, so any program may LPUSH one, and LLEN is true.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -19,77 +18,34 @@ from ..contracts import (
     Broker,
     Capability,
     DeadMessage,
+    Letter,
     Outgoing,
     Part,
     QueueSize,
     Subscription,
+    line_of,
 )  # fmt: skip
 from ..errors import BrokerError, ConfigurationError, PublishError, ServerRefused, Unavailable
-from ..outcomes import DeadLetter, Release, State, Verdict, state_of
-from .redis_ack_scripts import (
-    BATCH,
-    CLAIM,
-    DELAY,
-    FORGET,
-    GIVE_BACK,
-    LETTERS,
-    LOOK,
-    PURGE,
-    REPLAY,
-    SCRIPTS,
-    SIZE,
-    keys_of,
-)  # fmt: skip
+from .redis_ack_scripts import BATCH, CLAIM, DELAY, FORGET, GIVE_BACK, LOOK, SCRIPTS, keys_of
 from .redis_connection import Command, Connection, Connections, Unanswered, failure
+from .redis_entries import buried, fresh, letter
+from .redis_list_counts import BURY, LETTERS, PURGE, REPLAY, SIZE
+from .redis_list_counts import SCRIPTS as SENDING
 from .redis_names import holding
 
-__all__ = ["RedisQueueBroker", "RedisQueueSubscription", "arguments", "opened"]
+__all__ = ["PARTS", "RedisQueueBroker", "RedisQueueSubscription"]
 
 CHUNK = 1000  # bodies per LPUSH: bounds how long one command holds the server
 PARTS = {Part.WAITING: "waiting", Part.DELAYED: "delayed", Part.LEASED: "leased", Part.DEAD: "dead"}
-PAGE = 100  # dead letters per replay: each may be large
+PAGE = 100  # dead letters per script: each may be large
 # Of all Redis brokers: they may share a server.
 _SIDE_KEY = re.compile(
     r"\{(.*)\}:(?:again|bell|claims|dead|delayed|leases|letters|owners|states|waiters"
-    r"|[ps]:\d|(?:b|o|bell):.*)",
+    r"|[ps]:-?\d|(?:b|o|bell|below):.*)",
     re.DOTALL,
 )
 _OURS = "fsdf:"
-_HEAD = re.compile(rb"([\w/-]*):(\d{1,9}):(\d):([^\n]*)\n")
 LONGEST = 300.0  # seconds of one wait; waiters are forgotten after an hour
-
-
-def arguments(verdict: Verdict) -> tuple[Any, ...]:
-    """Return how RETURN is told about a verdict that keeps the message; nothing of an Ack."""
-    match verdict:
-        case Release(delay, state):
-            return "back", delay, json.dumps(state, separators=(",", ":")) if state else ""
-        case DeadLetter(reason, trace):
-            return "dead", 0, json.dumps([reason, trace])
-    return ()
-
-
-def opened(entry: bytes) -> tuple[str, int, int, State | None, bytes]:
-    """Return the id, the leases lost, the priority, the state and the body of an entry.
-
-    What is no entry, because another program has written it, is a body.
-    """
-    if (found := _HEAD.match(entry)) is None:
-        return "", 0, 0, None, entry
-    id, lost, priority, state = found.groups()
-    known = state_of(state) if state else None
-    return id.decode(), int(lost), int(priority), known, entry[found.end() :]
-
-
-def letter(id: bytes, died_at: bytes, value: bytes | None) -> DeadMessage:
-    """Return a dead letter as it is stored, whoever has stored it."""
-    told, _, entry = (value or b"").partition(b"\n")
-    try:
-        reason, trace = json.loads(told)
-    except (TypeError, ValueError):
-        reason, trace, entry = "another program has put it here", "", value or b""
-    name = id.decode(errors="backslashreplace")
-    return DeadMessage(name, opened(entry)[4], str(reason), str(trace), float(died_at))
 
 
 class _Parcel(NamedTuple):
@@ -123,7 +79,7 @@ class RedisQueueBroker(Broker):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._connections = Connections(url, SCRIPTS)
+        self._connections = Connections(url, SENDING)
 
     @classmethod
     def valid_queue(cls, name: str) -> None:
@@ -184,6 +140,21 @@ class RedisQueueBroker(Broker):
         flat = self._call(queue, LETTERS(keys_of(queue), offset, limit))
         return [letter(*facts) for facts in zip(flat[::3], flat[1::3], flat[2::3])]
 
+    def bury(self, batch: Sequence[Letter]) -> None:
+        queues: dict[str, list[Letter]] = {}
+        for item in batch:
+            queues.setdefault(item.queue, []).append(item)
+        by_connection: dict[Connection, list[Command]] = {}
+        for queue, letters in queues.items():
+            commands = by_connection.setdefault(self._connections.to(queue), [])
+            for start in range(0, len(letters), PAGE):
+                commands.append(self._bury(queue, buried(letters[start : start + PAGE])))
+        for connection, commands in by_connection.items():
+            connection.call(*commands)
+
+    def _bury(self, queue: str, told: Sequence[Any]) -> Command:
+        return BURY(keys_of(queue), *told)
+
     def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
         connection, total = self._connections.to(queue), 0
         # All: those that there are now, for what runs meanwhile may bury others.
@@ -219,12 +190,13 @@ def _parcels(queue: str, items: list[Outgoing]) -> list[_Parcel]:
     """Return the commands that store these messages."""
     plain: list[Outgoing] = []
     lines: dict[int, list[Outgoing]] = {}
-    later: list[Outgoing] = []
+    later: dict[int, list[Outgoing]] = {}
     for item in items:
+        priority = item.priority and line_of(item.priority)
         if item.delay > 0 or item.not_before > 0:
-            later.append(item)
-        elif item.priority:
-            lines.setdefault(item.priority, []).append(item)
+            later.setdefault(3 if priority >= 0 else 20, []).append(item)
+        elif priority:
+            lines.setdefault(priority, []).append(item)
         else:
             plain.append(item)
     found: list[_Parcel] = []
@@ -236,16 +208,13 @@ def _parcels(queue: str, items: list[Outgoing]) -> list[_Parcel]:
     keys = keys_of(queue)
     for priority, some in lines.items():
         entries = [b":0:%d:\n" % priority + item.body for item in some]
-        found.append(_Parcel(queue, ("LPUSH", keys[6 + priority], *entries), some))
+        place = 6 + priority if priority > 0 else 15 - priority // 3
+        found.append(_Parcel(queue, ("LPUSH", keys[place], *entries), some))
         found.append(_Parcel(queue, ("SRANDMEMBER", keys[4]), []))
-    token = os.urandom(8).hex().encode()
-    for start in range(0, len(later), CHUNK):
-        some = later[start : start + CHUNK]
-        told: list[Any] = []
-        for n, item in enumerate(some, start):
-            due = f"+{item.delay!r}" if item.delay > 0 else repr(item.not_before)
-            told += (due, b"~%b-%d:0:%d:\n" % (token, n, item.priority) + item.body)
-        found.append(_Parcel(queue, DELAY(keys, *told), some))
+    for place, those in later.items():
+        for start in range(0, len(those), CHUNK):
+            some = those[start : start + CHUNK]
+            found.append(_Parcel(queue, DELAY(keys, place, *fresh(some)), some))
     return found
 
 
@@ -367,7 +336,8 @@ class RedisQueueSubscription(Subscription):
         for batch, part, (entries, waiter, items, clock) in zip(batches, parts, replies):
             self._fetching.clock = float(clock) - time.monotonic()  # it may have been set
             self._poke(waiter)
-            self.emptied = len(items) < part and sum(map(len, items)) < room
+            taken = len(items) < part and sum(map(len, items)) < room
+            self.emptied = taken and waiter is None
             if items:
                 found.append((batch, entries, items))
                 typical = sum(map(len, items)) // len(items) + 1

@@ -43,6 +43,11 @@ def _sound(scheme: str, rest: str) -> bool:
     return "@" in host or not host if scheme == "unix" else "@" not in path
 
 
+def _names_database(rest: str) -> bool:
+    path = urlsplit(f"//{rest}").path.strip("/")
+    return not path or (path.isascii() and path.isdecimal())
+
+
 class Route:
     """Where a URL leads: makes unconnected connections, asking for the address where needed."""
 
@@ -57,6 +62,8 @@ class Route:
                 raise _Wrong("write / ? # and @ in a password or an option as %2F %3F %23 %40")
             if self.kind == "sentinel":
                 rest = self._sentinels(rest)
+            if self._scheme != "unix" and not _names_database(rest):  # the client would take 0
+                raise _Wrong("what follows the host is no number of a database, such as /0")
             pool = redis.ConnectionPool.from_url(f"{self._scheme}://{rest}")
         except (ValueError, TypeError) as error:
             place = url.partition("?")[0]

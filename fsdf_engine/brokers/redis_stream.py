@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any, ClassVar, TypeAlias
 
@@ -24,29 +25,23 @@ from ..contracts import (
     Part,
     Settlement,
     Subscription,
+    line_of,
 )  # fmt: skip
 from ..errors import PublishError, ServerRefused, Unavailable
 from ..outcomes import Ack, state_of
-from .redis_ack_scripts import LETTERS
 from .redis_connection import Command, Connection, Connections, Unanswered, failure
-from .redis_queue import PARTS, RedisQueueBroker, arguments
-from .redis_stream_counts import PURGE, REPLAY, SIZE
-from .redis_stream_scripts import (
-    ACK,
-    CLAIM,
-    CLOSE,
-    DELAY,
-    EXTEND,
-    RETURN,
-    SCRIPTS,
-    keys_of,
-)  # fmt: skip
+from .redis_entries import arguments, fresh
+from .redis_list_counts import LETTERS
+from .redis_queue import PARTS, RedisQueueBroker
+from .redis_stream_counts import BURY, PURGE, REPLAY, SIZE
+from .redis_stream_leases import ACK, CLOSE, EXTEND, RETURN, SCRIPTS
+from .redis_stream_scripts import CLAIM, DELAY, keys_of
 
 __all__ = ["RedisStreamBroker"]
 
 _Parcel: TypeAlias = tuple[Command, Sequence[Outgoing]]  # a command, and what it stores
 CHUNK = 500  # leases, delayed messages or ids per script: bounds how long one holds the server
-_TOKENS = [(priority, 1) for priority in range(10)]  # of what is handed out for the first time
+_FIRST = {n: (n, 1) for n in (*range(10), -3, -6, -9)}  # tokens of what was never handed out before
 
 
 class RedisStreamBroker(RedisQueueBroker):
@@ -57,7 +52,7 @@ class RedisStreamBroker(RedisQueueBroker):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._connections = Connections(url, (DELAY, SIZE, PURGE, LETTERS, REPLAY))
+        self._connections = Connections(url, (DELAY, SIZE, PURGE, LETTERS, REPLAY, BURY))
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         queues: dict[str, list[Outgoing]] = {}
@@ -96,6 +91,9 @@ class RedisStreamBroker(RedisQueueBroker):
         names = [name for part, name in PARTS.items() if part in parts]
         return int(self._call(queue, PURGE(keys_of(queue), *names)))
 
+    def _bury(self, queue: str, told: Sequence[Any]) -> Command:
+        return BURY(keys_of(queue), *told)
+
     def _send_again(self, connection: Connection, queue: str, told: Sequence[Any]) -> int:
         return int(connection.call(REPLAY(keys_of(queue), *told))[0])
 
@@ -103,20 +101,18 @@ class RedisStreamBroker(RedisQueueBroker):
 def _parcels(queue: str, items: Sequence[Outgoing]) -> Iterator[_Parcel]:
     """Yield the commands that store these messages, each with the messages it stores."""
     keys = keys_of(queue)
-    later: list[Outgoing] = []
+    later: dict[int, list[Outgoing]] = {}
     for item in items:
+        priority = item.priority and line_of(item.priority)
         if item.delay > 0 or item.not_before > 0:
-            later.append(item)
+            later.setdefault(11 if priority >= 0 else 20, []).append(item)
         else:
-            yield ("XADD", keys[item.priority], "*", "body", item.body), (item,)
-    token = os.urandom(8).hex()
-    for start in range(0, len(later), CHUNK):
-        some = later[start : start + CHUNK]
-        told: list[Any] = []
-        for n, item in enumerate(some, start):
-            due = f"+{item.delay!r}" if item.delay > 0 else repr(item.not_before)
-            told += (due, b"~%b-%d:0:%d:\n" % (token.encode(), n, item.priority) + item.body)
-        yield DELAY(keys, *told), some
+            place = priority if priority >= 0 else 15 - priority // 3
+            yield ("XADD", keys[place], "*", "body", item.body), (item,)
+    for place, those in later.items():
+        for start in range(0, len(those), CHUNK):
+            some = those[start : start + CHUNK]
+            yield DELAY(keys, place, *fresh(some)), some
 
 
 class _StreamSubscription(Subscription):
@@ -133,7 +129,7 @@ class _StreamSubscription(Subscription):
             url, SCRIPTS
         )  # everything else: the outbox's, the keeper's, wake()
         self._look = 0.0  # seconds until something is due, as of the last empty fetch
-        self._seen: list[Any] = ["0-0"] * 11  # the last entries of the streams and of `bell`
+        self._seen: list[Any] = ["0-0"] * 14  # the last entries of the streams and of `bell`
         self._changing = threading.Lock()  # guards the next three
         self._waiting = self._woken = False
         self._waits = 0  # each has a stream of its own: none takes the wake-up of another
@@ -153,7 +149,7 @@ class _StreamSubscription(Subscription):
             self._waiting = True
             self._waits += 1
         seconds = max(0.001, min(timeout, self._look))
-        keys = (*self._keys[:10], self._keys[13], self._wakeup)
+        keys = (*self._keys[:10], *self._keys[16:19], self._keys[13], self._wakeup)
         block = int(seconds * 1000) + 1000  # the server looks at it ten times a second: ours counts
         peek = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", *keys, *self._seen, "0-0")
         try:
@@ -200,13 +196,14 @@ class _StreamSubscription(Subscription):
         found: list[Delivery] = []
         for run in runs:
             priority = run[0]
-            token, prefix = _TOKENS[priority], f"{self._queue}:{priority}/"
+            token, prefix = _FIRST[priority], f"{self._queue}:{priority}/"
             add = found.append
+            fresh = partial(Delivery, priority=priority) if priority else Delivery
             for id, body in zip(run[1::2], run[2::2]):
                 if b" " in id:
                     add(self._returned(priority, id, body))
                 else:
-                    add(Delivery((token, id), body, prefix + id.decode()))
+                    add(fresh((token, id), body, prefix + id.decode()))
         return found
 
     def _returned(self, priority: int, told: bytes, body: bytes) -> Delivery:
@@ -214,7 +211,8 @@ class _StreamSubscription(Subscription):
         id, times, lost, origin, state = told.split(b" ", 4)
         lease = ((priority, int(times)), id)
         kept = state_of(state) if state else None
-        return Delivery(lease, body, f"{self._queue}:{origin.decode()}", int(lost), kept)
+        name = f"{self._queue}:{origin.decode()}"
+        return Delivery(lease, body, name, int(lost), kept, priority=priority)
 
     @contextlib.contextmanager
     def _noting_outages(self, usual: float) -> Iterator[None]:

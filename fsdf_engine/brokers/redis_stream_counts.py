@@ -1,10 +1,13 @@
-"""The Lua of `redis_stream` that counts, purges and replays; keys as in `redis_stream_scripts`."""
+"""The Lua of `redis_stream` that counts, purges, buries and replays; its keys are those of
+`redis_stream_scripts`."""
 
 from __future__ import annotations
 
+from .redis_connection import ALWAYS
+from .redis_entries import BURIAL_ONCE, LETTER
 from .redis_stream_scripts import script
 
-__all__ = ["PURGE", "REPLAY", "SIZE"]
+__all__ = ["BURY", "PURGE", "REPLAY", "SIZE"]
 
 _COUNTS = """
 local function counts(s)
@@ -24,13 +27,18 @@ end
 SIZE = script(
     _COUNTS
     + """
-local waiting, leased = 0, 0
-for s = 1, 10 do
-  local w, l = counts(s)
-  waiting, leased = waiting + w, leased + l
+local waiting, delayed, leased = 0, 0, 0
+for _, side in ipairs({UPPER, LOWER}) do
+  local first, last = streams(side)
+  for s = first, last do
+    local w, l = counts(s)
+    waiting, leased = waiting + w, leased + l
+  end
+  local later = KEYS[side - 1]
+  local due = redis.call('ZCOUNT', later, '-inf', now)
+  waiting, delayed = waiting + due, delayed + redis.call('ZCARD', later) - due
 end
-local due = redis.call('ZCOUNT', DELAYED, '-inf', now)
-return {waiting + due, redis.call('ZCARD', DELAYED) - due, leased, redis.call('ZCARD', DEAD)}
+return {waiting, delayed, leased, redis.call('ZCARD', DEAD)}
 """
 )
 
@@ -62,28 +70,32 @@ local function unread(s)
     gone = gone + #ids
   until #page < 200
 end
-if parts.waiting then gone = redis.call('ZREMRANGEBYSCORE', DELAYED, '-inf', now) end
-for s = 1, 10 do
-  if redis.call('EXISTS', KEYS[s]) == 1 then
-    if parts.leased then
-      local summary = pending(KEYS[s])
-      for _, pair in ipairs(summary[4] or {}) do
-        if pair[1] ~= PARKED then drop(s, pair[1]) end
-      end
-    end
-    if parts.waiting then
-      drop(s, PARKED)
-      local _, leased = counts(s)
-      if leased == 0 then gone = gone + redis.call('XTRIM', KEYS[s], 'MAXLEN', 0)
-      else unread(s) end
+local function empty(s)
+  if parts.leased then
+    local summary = pending(KEYS[s])
+    for _, pair in ipairs(summary[4] or {}) do
+      if pair[1] ~= PARKED then drop(s, pair[1]) end
     end
   end
+  if parts.waiting then
+    drop(s, PARKED)
+    local _, leased = counts(s)
+    if leased == 0 then gone = gone + redis.call('XTRIM', KEYS[s], 'MAXLEN', 0)
+    else unread(s) end
+  end
 end
-if parts.leased then
-  for _, c in ipairs(redis.call('ZRANGE', OWNERS, 0, -1)) do forget(c) end
-end
-if parts.delayed then
-  gone = gone + redis.call('ZCARD', DELAYED); redis.call('UNLINK', DELAYED)
+for _, side in ipairs({UPPER, LOWER}) do
+  local later, first, last = KEYS[side - 1], streams(side)
+  if parts.waiting then gone = gone + redis.call('ZREMRANGEBYSCORE', later, '-inf', now) end
+  for s = first, last do
+    if redis.call('EXISTS', KEYS[s]) == 1 then empty(s) end
+  end
+  if parts.leased then
+    for _, c in ipairs(redis.call('ZRANGE', KEYS[side], 0, -1)) do forget(c, side) end
+  end
+  if parts.delayed then
+    gone = gone + redis.call('ZCARD', later); redis.call('UNLINK', later)
+  end
 end
 if parts.dead then
   gone = gone + redis.call('ZCARD', DEAD); redis.call('UNLINK', DEAD, LETTERS)
@@ -94,18 +106,33 @@ return gone
 
 # ARGV per dead letter: id, body. Puts them at the end of the line as new messages. Reply: how many
 # there were. O(ids * log n).
-REPLAY = script("""
+REPLAY = script(
+    LETTER
+    + """
 local count = 0
 for n = 1, #ARGV, 2 do
   local id = ARGV[n]
   local value = redis.call('HGET', LETTERS, id)
   if value then
-    local _, _, s = head(letter(value))
-    redis.call('XADD', KEYS[(s or 0) + 1], '*', 'body', ARGV[n + 1])
+    redis.call('XADD', KEYS[stream_of(letter_priority(value))], '*', 'body', ARGV[n + 1])
     redis.call('HDEL', LETTERS, id)
     count = count + 1
   end
   redis.call('ZREM', DEAD, id)
 end
 return count
-""")
+"""
+)
+
+# ARGV per dead letter: id, JSON of reason and trace, priority, body. Keeps what is not there yet.
+# O(log n) each.
+BURY = script(
+    ALWAYS
+    + BURIAL_ONCE
+    + """
+for n = 1, #ARGV, 4 do
+  bury_once(DEAD, LETTERS, now, ARGV[n], ARGV[n + 1], ARGV[n + 2], ARGV[n + 3])
+end
+return 0
+"""
+)

@@ -8,11 +8,13 @@ Every script gets the same keys, in the order of `keys_of`:
  13     {q}:states     hash    "<priority>/<id>" -> "<releases> <state JSON>" of all that came back
  14     {q}:bell       stream  one entry, added whenever what waiters do not block on has changed
  15     {q}:dead       zset    ids of dead letters by time, as for the list brokers
- 16     {q}:letters    hash    id -> "<JSON of reason and trace>\\n<entry>", as for the list brokers
+ 16     {q}:letters    hash    id -> dead letter, as for the list brokers
+ 17..19 {q}:s:-3 -6 -9   stream  the messages of these priorities
+ 20     {q}:below:delayed zset  as 11, of these three
+ 21     {q}:below:owners  zset  as 12, of these three
 
-entry = "<head>\\n<body>", head = "<id>:<leases lost>:<priority>:<state JSON>". "~" before the id:
-never leased. A message in a stream has one field, `body` (or another name, if it is foreign); one
-that was released with a delay has a second one, `fsdf`: its head.
+An entry is what `redis_entries` says. A message in a stream has one field, `body` (or another name,
+if it is foreign); one that was released with a delay has a second one, `fsdf`: the entry's head.
 
 A lease is (consumer, entry id, how often the entry was handed out): the group's pending list says
 whether it still holds. What is released or orphaned is pending for the consumer `released`.
@@ -20,27 +22,33 @@ whether it still holds. What is released or orphaned is pending for the consumer
 
 from __future__ import annotations
 
-from .redis_ack_scripts import ENTRY
 from .redis_connection import ALWAYS, Script
+from .redis_entries import ENTRY
 
-__all__ = [
-    "ACK", "CLAIM", "CLOSE", "DELAY", "EXTEND", "RETURN", "SCRIPTS", "keys_of", "script",
-]  # fmt: skip
+__all__ = ["CLAIM", "DELAY", "keys_of", "script"]
 
 
 def keys_of(queue: str) -> tuple[str, ...]:
     """Return the keys of a queue, in the order that every script expects."""
     side = ("delayed", "owners", "states", "bell", "dead", "letters")
-    connections = (f"s:{priority}" for priority in range(1, 10))
-    return (queue, *[f"{{{queue}}}:{name}" for name in (*connections, *side)])
+    upper, lower = [f"s:{n}" for n in range(1, 10)], [f"s:{n}" for n in (-3, -6, -9)]
+    below = ("below:delayed", "below:owners")
+    return (queue, *[f"{{{queue}}}:{name}" for name in (*upper, *side, *lower, *below)])
 
 
 _COMMON = (
     ENTRY
     + """
 local GROUP, PARKED = 'fsdf', 'released'
-local DELAYED, OWNERS, STATES, BELL, DEAD, LETTERS =
-  KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local STATES, BELL, DEAD, LETTERS = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+-- Two sides of a queue, each named by the place of its owners: priorities 0..9, and those below 0.
+-- What is delayed stands before the owners.
+local UPPER, LOWER = 12, 21
+local function streams(side) if side == UPPER then return 1, 10 end return 17, 19 end
+local function side_of(s) return s > 16 and LOWER or UPPER end
+local function stream_of(priority) return priority < 0 and 16 - priority / 3 or priority + 1 end
+local function priority_of(s) return s > 16 and 3 * (16 - s) or s - 1 end
+local function mark(s, id) return priority_of(s) .. '/' .. id end
 local t = redis.call('TIME'); local now = t[1] + t[2] / 1e6
 local function ring()
   redis.call('XADD', BELL, 'MAXLEN', 1, '*', 'r', '1'); redis.call('EXPIRE', BELL, 86400)
@@ -65,7 +73,7 @@ local function remove(s, ids)
   send({'XACK', KEYS[s], GROUP}, ids); send({'XDEL', KEYS[s]}, ids)
   if #ids > 0 and redis.call('EXISTS', STATES) == 1 then
     local fields = {}
-    for n, id in ipairs(ids) do fields[n] = (s - 1) .. '/' .. id end
+    for n, id in ipairs(ids) do fields[n] = mark(s, id) end
     send({'HDEL', STATES}, fields)
   end
 end
@@ -80,21 +88,26 @@ local function parts(fields)
 end
 local function history(s, id, times, meta)
   local origin, lost, _, state = head((meta or '') .. '\\n')
-  if (origin or '') == '' then origin, lost, state = (s - 1) .. '/' .. id, 0, '' end
-  local kept, releases = redis.call('HGET', STATES, (s - 1) .. '/' .. id), 0
+  if (origin or '') == '' then origin, lost, state = mark(s, id), 0, '' end
+  local kept, releases = redis.call('HGET', STATES, mark(s, id)), 0
   local count, text = string.match(kept or '', '^(%d+) ([^\\n]*)$')
   if count and tonumber(count) > 0 then releases, state = tonumber(count), text end
   return origin, math.max(0, lost + times - 1 - releases), state, releases
 end
-local function holds_nothing(consumer)
-  for s = 1, 10 do
-    if #pending(KEYS[s], '-', '+', 1, consumer) > 0 then return false end
+local function forget(consumer, side)
+  local first, last = streams(side)
+  for s = first, last do
+    redis.pcall('XGROUP', 'DELCONSUMER', KEYS[s], GROUP, consumer)
   end
-  return true
+  redis.call('ZREM', KEYS[side], consumer)
 end
-local function forget(consumer)
-  for s = 1, 10 do redis.pcall('XGROUP', 'DELCONSUMER', KEYS[s], GROUP, consumer) end
-  redis.call('ZREM', OWNERS, consumer)
+-- Forgets a consumer that holds nothing.
+local function leave(consumer, side)
+  local first, last = streams(side)
+  for s = first, last do
+    if #pending(KEYS[s], '-', '+', 1, consumer) > 0 then return end
+  end
+  forget(consumer, side)
 end
 local function uptime()
   local facts = redis.pcall('INFO', 'server') -- an ACL may hide it
@@ -102,10 +115,11 @@ local function uptime()
 end
 -- Goes through all that a consumer holds: parks what its lease has ended on, if told to, and notes
 -- when the next one may end. What was leased before the server started gets time to be extended.
-local function review(consumer, reap)
+local function review(consumer, side, reap)
   local lease = (tonumber(string.match(consumer, '[%d.]+$')) or 0) * 1000
   local nearest, up = nil, nil
-  for s = 1, 10 do
+  local first, last = streams(side)
+  for s = first, last do
     local from = '-'
     while from do
       local page, ended = pending(KEYS[s], from, '+', 1000, consumer), {}
@@ -119,39 +133,12 @@ local function review(consumer, reap)
         else nearest = math.min(nearest or left, left) end
       end
       send({'XCLAIM', KEYS[s], GROUP, PARKED, 0}, ended, 'JUSTID')
-      for _, id in ipairs(ended) do redis.call('HSETNX', STATES, (s - 1) .. '/' .. id, '0 ') end
+      for _, id in ipairs(ended) do redis.call('HSETNX', STATES, mark(s, id), '0 ') end
       from = #page == 1000 and '(' .. page[1000][1]
     end
   end
-  if nearest then redis.call('ZADD', OWNERS, now + nearest / 1000, consumer)
-  else forget(consumer) end
-end
-local function held(key, low, high, consumer)
-  local times = {}
-  while low do
-    local page = pending(key, low, high, 1000, consumer)
-    for _, e in ipairs(page) do times[e[1]] = e[4] end
-    low = #page == 1000 and '(' .. page[1000][1]
-  end
-  return times
-end
--- Calls visit(s, ids) for the leases in ARGV from `n` on that are ours, group by group (priority,
--- times, lowest and highest id, count, ids); returns the ordinals of the others.
-local function each(n, consumer, visit)
-  local lost, ordinal = {}, 0
-  while n <= #ARGV do
-    local s, times, count = ARGV[n] + 1, tonumber(ARGV[n + 1]), tonumber(ARGV[n + 4])
-    local ours, ids = held(KEYS[s], ARGV[n + 2], ARGV[n + 3], consumer), {}
-    for k = n + 5, n + 4 + count do
-      local id = ARGV[k]
-      if ours[id] == times then ids[#ids + 1] = id; ours[id] = nil
-      else lost[#lost + 1] = ordinal end
-      ordinal = ordinal + 1
-    end
-    visit(s, ids)
-    n = n + 5 + count
-  end
-  return lost
+  if nearest then redis.call('ZADD', KEYS[side], now + nearest / 1000, consumer)
+  else forget(consumer, side) end
 end
 """
 )
@@ -168,26 +155,30 @@ def script(text: str) -> Script:
 # consumers; no orphans if the call comes late, for then owners' calls do, too).
 # Reply: the time, '0', then per priority {priority, id, body, id, body..}; the id of one that was
 # handed out before is "id times lost origin state". Of an empty queue: the time, seconds until
-# something is due, the last ids of the streams 1..10 and of `bell`.
+# something is due, the last ids of the streams 1..10, 17..19 and of `bell`. What is below 0 is
+# looked at only where there is nothing else.
 # O(messages); what a consumer holds is gone through when a lease of it may have ended.
 CLAIM = script(
     ALWAYS
     + """
 local me, limit, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-for _, e in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'LIMIT', 0, limit)) do
-  redis.call('ZREM', DELAYED, e)
-  local fresh = string.byte(e) == 126
-  local id, _, s, _, body = head(fresh and string.sub(e, 2) or e)
-  local line = {'XADD', KEYS[(s or 0) + 1], '*', 'body', body or e}
-  if id and not fresh then line[6] = 'fsdf'; line[7] = string.sub(e, 1, -2 - #body) end
-  redis.call(unpack(line))
-end
 local late = ARGV[6] == '' or now - ARGV[6] > math.max(ARGV[4] / 3, 0.25)
-if tonumber(ARGV[5]) <= 0 and not late then
-  for _, c in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', now, 'LIMIT', 0, 8)) do
-    review(c, true)
+local function bring_in(side)
+  for _, e in ipairs(redis.call('ZRANGEBYSCORE', KEYS[side - 1], '-inf', now, 'LIMIT', 0, limit)) do
+    local fresh = string.byte(e) == 126
+    local id, _, priority, _, body = head(fresh and string.sub(e, 2) or e)
+    local line = {'XADD', KEYS[stream_of(priority or 0)], '*', 'body', body or e}
+    if id and not fresh then line[6] = 'fsdf'; line[7] = string.sub(e, 1, -2 - #body) end
+    redis.call('ZREM', KEYS[side - 1], e)
+    redis.call(unpack(line))
+  end
+  if tonumber(ARGV[5]) <= 0 and not late then
+    for _, c in ipairs(redis.call('ZRANGEBYSCORE', KEYS[side], '-inf', now, 'LIMIT', 0, 8)) do
+      review(c, side, true)
+    end
   end
 end
+bring_in(UPPER)
 local reply, count, bytes, step = {string.format('%.6f', now), '0'}, 0, 0, 0.25
 local function more() return count < limit and bytes < room end
 local function chunk()
@@ -204,7 +195,7 @@ local function read(key, n)
   return got and got[1][2] or {}
 end
 local function take(s)
-  local key, items = KEYS[s], {s - 1}
+  local key, items = KEYS[s], {priority_of(s)}
   local function add(id, fields, times)
     local body, meta = parts(fields)
     if times or meta then
@@ -238,141 +229,54 @@ end
 for s = 10, 1, -1 do
   if more() and (s == 1 or redis.call('EXISTS', KEYS[s]) == 1) then take(s) end
 end
+local used, sides = UPPER, {UPPER}
+if count == 0 and redis.call('EXISTS', unpack(KEYS, 17, 21)) > 0 then
+  used, sides[2] = LOWER, LOWER
+  bring_in(LOWER)
+  for s = 17, 19 do
+    if more() and redis.call('EXISTS', KEYS[s]) == 1 then take(s) end
+  end
+end
 if count > 0 then
-  redis.call('ZADD', OWNERS, 'NX', now + ARGV[4], me)
+  redis.call('ZADD', KEYS[used], 'NX', now + ARGV[4], me)
   return reply
 end
-if holds_nothing(me) then forget(me) end
 local look = now + 3600
-local first = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
-if first[2] then look = math.min(look, first[2]) end
-first = redis.call('ZRANGE', OWNERS, 0, 0, 'WITHSCORES')
-if first[2] then look = math.min(look, math.max(first[2], now + ARGV[5])) end
+for _, side in ipairs(sides) do
+  leave(me, side)
+  local first = redis.call('ZRANGE', KEYS[side - 1], 0, 0, 'WITHSCORES')
+  if first[2] then look = math.min(look, first[2]) end
+  first = redis.call('ZRANGE', KEYS[side], 0, 0, 'WITHSCORES')
+  if first[2] then look = math.min(look, math.max(first[2], now + ARGV[5])) end
+end
 reply[2] = tostring(look - now)
-for s = 1, 10 do
-  reply[s + 2] = '0-0'
+local function read_to(s)
   for _, group in ipairs(redis.call('EXISTS', KEYS[s]) == 1
       and redis.call('XINFO', 'GROUPS', KEYS[s]) or {}) do
     local facts = {}
     for n = 1, #group, 2 do facts[group[n]] = group[n + 1] end
-    if facts.name == GROUP then reply[s + 2] = facts['last-delivered-id'] end
+    if facts.name == GROUP then return facts['last-delivered-id'] end
   end
+  return '0-0'
 end
-first = redis.call('XREVRANGE', BELL, '+', '-', 'COUNT', 1)
-reply[13] = first[1] and first[1][1] or '0-0'
+for s = 1, 10 do reply[#reply + 1] = read_to(s) end
+for s = 17, 19 do reply[#reply + 1] = sides[2] and read_to(s) or '0-0' end
+local last = redis.call('XREVRANGE', BELL, '+', '-', 'COUNT', 1)
+reply[#reply + 1] = last[1] and last[1][1] or '0-0'
 return reply
 """
 )
 
-# ARGV consumer, then groups: priority, times, count, ids. Ends leases for good. Reply: ordinals of
-# those that were not ours. An entry without a place in `states` has had one owner only, so that the
-# pending list needs no look. O(leases).
-ACK = script(
-    ALWAYS
-    + """
-local me, lost, ordinal, n = ARGV[1], {}, 0, 2
-local moved = redis.call('EXISTS', STATES) == 1
-local function delete(s, ids, ordinals)
-  if redis.call('XACK', KEYS[s], GROUP, unpack(ids)) == #ids then
-    redis.call('XDEL', KEYS[s], unpack(ids))
-    return
-  end
-  for k, id in ipairs(ids) do -- settled before, or purged: then the entry is gone, too
-    if redis.call('XDEL', KEYS[s], id) == 0 then lost[#lost + 1] = ordinals[k] end
-  end
-end
-while n <= #ARGV do
-  local s, times, count = ARGV[n] + 1, tonumber(ARGV[n + 1]), tonumber(ARGV[n + 2])
-  local ids, ordinals, marks = {unpack(ARGV, n + 3, n + 2 + count)}, {}, {}
-  for k = 1, count do ordinals[k] = ordinal + k - 1 end
-  ordinal, n = ordinal + count, n + 3 + count
-  if moved then
-    for k, id in ipairs(ids) do marks[k] = (s - 1) .. '/' .. id end
-    local kept, free, places, known = redis.call('HMGET', STATES, unpack(marks)), {}, {}, {}
-    for k, id in ipairs(ids) do
-      local e = kept[k] and pending(KEYS[s], id, id, 1, me)[1]
-      if kept[k] and not (e and e[4] == times) or not kept[k] and times > 1 then
-        lost[#lost + 1] = ordinals[k]
-      else
-        free[#free + 1] = id; places[#places + 1] = ordinals[k]
-        if kept[k] then known[#known + 1] = marks[k] end
-      end
-    end
-    ids, ordinals = free, places
-    send({'HDEL', STATES}, known)
-  elseif times > 1 then
-    for k = 1, count do lost[#lost + 1] = ordinals[k] end
-    ids = {}
-  end
-  if #ids > 0 then delete(s, ids, ordinals) end
-end
-if holds_nothing(me) then forget(me) end
-return lost
-"""
-)
-
-# ARGV consumer, groups (see `each`). Restarts the leases. Reply: ordinals of those that were not
-# ours. O(what the consumer holds).
-EXTEND = script(
-    ALWAYS
-    + """
-local lost = each(2, ARGV[1], function(s, ids)
-  send({'XCLAIM', KEYS[s], GROUP, ARGV[1], 0}, ids, 'JUSTID')
-end)
-review(ARGV[1], false)
-return lost
-"""
-)
-
-# ARGV consumer, then per message: priority, times, id, "back" or "dead", delay, state or JSON of
-# reason and trace. Ends leases otherwise. Reply: ordinals of those not ours. O(log n) each.
-RETURN = script(
-    ALWAYS
-    + """
-local function back(s, id, times, kind, delay, text)
-  local e = pending(KEYS[s], id, id, 1, ARGV[1])[1]
-  if not e or e[4] ~= times then return false end
-  local found = redis.call('XRANGE', KEYS[s], id, id)[1]
-  if not found then remove(s, {id}) return false end -- somebody has deleted the entry itself
-  local body, meta = parts(found[2])
-  local origin, lost, _, releases = history(s, id, times, meta)
-  if kind == 'dead' then
-    remove(s, {id})
-    bury(DEAD, LETTERS, now, origin, text, lost, s - 1, body)
-  elseif delay > 0 then
-    remove(s, {id})
-    redis.call('ZADD', DELAYED, now + delay, entry(origin, lost, s - 1, text, body))
-  else
-    redis.call('HSET', STATES, (s - 1) .. '/' .. id, (releases + 1) .. ' ' .. text)
-    redis.call('XCLAIM', KEYS[s], GROUP, PARKED, 0, id, 'JUSTID')
-  end
-  return true
-end
-local lost = {}
-for n = 2, #ARGV, 6 do
-  if not back(ARGV[n] + 1, ARGV[n + 2], tonumber(ARGV[n + 1]), ARGV[n + 3],
-      tonumber(ARGV[n + 4]), ARGV[n + 5]) then lost[#lost + 1] = (n - 2) / 6 end
-end
-ring()
-if holds_nothing(ARGV[1]) then forget(ARGV[1]) end
-return lost
-"""
-)
-
-# ARGV per message: "+<seconds from now>" or an instant, entry. Wakes waiters if the earliest has
-# changed. O(log n) each.
+# ARGV 11 or 20, the key where they wait; then per message: "+<seconds from now>" or an instant,
+# entry. Wakes waiters if the earliest has changed. O(log n) each.
 DELAY = script("""
-local before = redis.call('ZRANGE', DELAYED, 0, 0)[1]
-for n = 1, #ARGV, 2 do
+local delayed = KEYS[tonumber(ARGV[1])]
+local before = redis.call('ZRANGE', delayed, 0, 0)[1]
+for n = 2, #ARGV, 2 do
   local due = tonumber(ARGV[n])
   if string.byte(ARGV[n]) == 43 then due = now + due end
-  redis.call('ZADD', DELAYED, due, ARGV[n + 1])
+  redis.call('ZADD', delayed, due, ARGV[n + 1])
 end
-if redis.call('ZRANGE', DELAYED, 0, 0)[1] ~= before then ring() end
+if redis.call('ZRANGE', delayed, 0, 0)[1] ~= before then ring() end
 return 0
 """)
-
-# ARGV consumer. Removes the consumer if it holds nothing. O(1).
-CLOSE = script("if holds_nothing(ARGV[1]) then forget(ARGV[1]) end return 0")
-
-SCRIPTS = (ACK, CLAIM, CLOSE, DELAY, EXTEND, RETURN)

@@ -20,12 +20,15 @@ import hiredis
 from ..errors import ArgumentError, Unavailable
 from .redis_connection import Command, Connections
 from .redis_route import TIMEOUT, Route
+from .redis_wire import Silence, Wire, wire_over
 
 __all__ = ["Subscriber"]
 
 _log = logging.getLogger("fsdf.redis")
 DOUBTED = 1.0  # seconds of silence that may be nothing
 IDLE = 30.0  # seconds of silence after which the connection is tried
+LEAD = 1.0  # seconds for which one who waits receives by himself; then our thread does
+ASIDE = 0.02  # seconds for which our thread waits for the next one who does
 BACKOFF = (0.05, 5.0)  # seconds: the first pause before it connects again, and the longest
 
 
@@ -34,6 +37,8 @@ class Subscriber:
 
     Its thread calls `heard(channel, data)`, and `subscribed(channels)` once the server listens
     for us, also again after each reconnect. Both say which channels it need not hear any more.
+    While one waiter follows the other, each calls them himself, by `attend`, which saves a change
+    of threads; ours looks after the connection all the same.
     """
 
     def __init__(
@@ -46,9 +51,15 @@ class Subscriber:
         self.address = f"fsdf:inbox:{uuid.uuid4().hex}"
         self._connections, self._route = connections, Route(url, self.address)
         self._heard, self._subscribed = heard, subscribed
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next three
         self._channels: set[str] = set()
         self._asked: list[str] = []  # to be subscribed to
+        self._reader: object = None  # who receives: we, that is our thread, or one who waits
+        self._lent = False  # they have received just now, so the next one may
+        self._called = threading.Event()  # our thread shall not wait for that
+        self._stream: tuple[Wire, hiredis.Reader] | None = None  # used by `_reader` only
+        self._attended: Sequence[bytes] | None = None  # what the last who waits finds
+        self._dropped = False  # we have ended the connection ourselves
         self._closing = threading.Event()
         self._connection: Any = None
         self._pause, self._came = BACKOFF[0], 0.0  # `_came`: when the server last said something
@@ -76,6 +87,49 @@ class Subscriber:
         except Unavailable:
             pass  # it reconnects, too, and subscribes to all
 
+    def attend(self, done: threading.Lock, found: Sequence[bytes], timeout: float) -> bool:
+        """Wait as `Inbox.attend`: receive here if our thread does not, and save its wake-up."""
+        end, me = time.monotonic() + timeout, object()
+        self._attended = found
+        try:
+            if self._stream and self._stream[0].native and self._take(me):
+                self._lead(found, min(end, time.monotonic() + LEAD))
+        finally:
+            if self._reader is me:
+                self._lent, self._reader = True, None
+                if not found:
+                    self.resume()
+        return done.acquire(timeout=max(0.0, end - time.monotonic()))
+
+    def resume(self) -> None:
+        """Receive in our thread, unless somebody else does. Any thread."""
+        self._lent = False
+        self._called.set()
+
+    def _take(self, who: object) -> bool:
+        with self._lock:
+            if self._reader is None:
+                self._reader = who
+            return self._reader is who
+
+    def _lead(self, found: Sequence[bytes], end: float) -> None:
+        """Receive until something is found, `end` has come, or the connection has ended."""
+        self._lent = True
+        try:
+            while not found and (left := end - time.monotonic()) > 0:
+                self._step(left)
+        except Silence:
+            pass
+        except BaseException as error:
+            lost = isinstance(error, (ConnectionError, hiredis.HiredisError))
+            lost = (
+                lost or getattr(error, "errno", None) is not None
+            )  # else a signal's handler did it
+            self._dropped = not lost
+            self._shut()  # our thread connects anew: what was received may not have been handled
+            if not lost:
+                raise
+
     def doubt(self) -> None:
         """Connect anew unless something has come just now. Any thread."""
         if time.monotonic() - self._came > DOUBTED:
@@ -84,6 +138,7 @@ class Subscriber:
     def close(self) -> None:
         """End the thread and free the connection. Idempotent."""
         self._closing.set()
+        self._called.set()
         self._shut()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -106,10 +161,12 @@ class Subscriber:
             except Exception as error:
                 # The loop's edge: whatever ended the connection, the next one may work.
                 if not self._closing.is_set():
-                    level = logging.WARNING if self._pause == BACKOFF[0] else logging.DEBUG
+                    first = self._pause == BACKOFF[0] and not self._dropped
+                    level = logging.WARNING if first else logging.DEBUG
                     _log.log(level, "the inbox lost Redis, and tries again: %r", error)
             finally:
                 self._disconnect()
+            self._dropped = False
             self._closing.wait(self._pause)
             self._pause = min(BACKOFF[1], self._pause * 2)
 
@@ -120,30 +177,50 @@ class Subscriber:
 
     def _receive(self, sock: Any) -> None:
         """Subscribe, then receive until the connection ends."""
-        reader, quiet = hiredis.Reader(), False
+        wire, pinged = wire_over(sock, IDLE), 0.0
         with self._lock:
             self._asked.clear()
             subscribe: Command = ("SUBSCRIBE", self.address, *self._channels)
-        sock.sendall(hiredis.pack_command(subscribe))
-        while not self._closing.is_set():
-            try:
-                sock.settimeout(TIMEOUT if quiet else IDLE)
-                data = sock.recv(1 << 16)
-            except socket.timeout:  # noqa: UP041 - another class than TimeoutError under eventlet
-                if quiet:
-                    raise
-                quiet = True
-                sock.sendall(hiredis.pack_command(("PING",)))
-                continue
-            if not data:
-                raise ConnectionResetError("closed by the server")
-            quiet, self._came = False, time.monotonic()
-            reader.feed(data)
-            messages = []
-            while (message := reader.gets()) is not False:
-                messages.append(message)
-            for command in self._handle(messages):
-                sock.sendall(hiredis.pack_command(command))
+        wire.send(hiredis.pack_command(subscribe))
+        self._stream = wire, hiredis.Reader()
+        try:
+            while not self._closing.is_set():
+                self._await_turn()
+                self._attended, quiet = None, self._came < pinged
+                try:
+                    self._step(TIMEOUT if quiet else 0.0)
+                except Silence:
+                    if quiet:
+                        raise
+                    pinged = time.monotonic()
+                    wire.send(hiredis.pack_command(("PING",)))
+                finally:
+                    self._reader = None
+                self._lent = bool(self._attended)
+        finally:
+            self._stream = None
+
+    def _await_turn(self) -> None:
+        """Block while those who wait receive by themselves, one soon after the other."""
+        while self._lent or not self._take(self):
+            self._lent = False
+            if self._called.wait(ASIDE):
+                self._called.clear()
+
+    def _step(self, patience: float) -> None:
+        """Receive something, and handle it. By the one who is `_reader`."""
+        if self._stream is None:
+            raise ConnectionResetError("closed meanwhile")
+        wire, reader = self._stream
+        if not (data := wire.receive(patience)):
+            raise ConnectionResetError("closed by the server")
+        self._came = time.monotonic()
+        reader.feed(data)
+        messages = []
+        while (message := reader.gets()) is not False:
+            messages.append(message)
+        for command in self._handle(messages):
+            wire.send(hiredis.pack_command(command))
 
     def _handle(self, messages: Sequence[Any]) -> list[Command]:
         """Hand on what came; return what to ask of the server."""

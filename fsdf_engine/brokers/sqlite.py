@@ -26,6 +26,7 @@ from ..contracts import (
     DeadMessage,
     Delivery,
     LeaseId,
+    Letter,
     Outgoing,
     Part,
     QueueSize,
@@ -37,7 +38,7 @@ from ..outcomes import Ack, DeadLetter, Release
 from . import sqlite_statements as statement
 from .sqlite_file import PATIENCE, SqliteFile, span
 from .sqlite_grace import Grace
-from .sqlite_rows import MEND, READABLE, delivery
+from .sqlite_rows import MEND, READABLE, delivery, letter, message
 from .wakeup import Waiter
 
 __all__ = ["SqliteBroker"]
@@ -66,7 +67,7 @@ class SqliteBroker(Broker):
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         now = time.time()
-        rows = [_row(item, now) for item in batch]
+        rows = [message(item, now) for item in batch]
         rung: dict[str, int] = {}
         try:
             with self.file.write_once() if len(rows) == 1 else self.file.write() as db:
@@ -134,6 +135,11 @@ class SqliteBroker(Broker):
             rows = db.execute(sql, (queue, limit, offset)).fetchall()
         return [DeadMessage(str(seq), *rest) for seq, *rest in rows]
 
+    def bury(self, batch: Sequence[Letter]) -> None:
+        now = time.time()
+        with self.file.write() as db:
+            db.executemany(statement.BURY_ONCE, [letter(item, now) for item in batch])
+
     def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
         chosen = None
         if ids is not None:
@@ -152,16 +158,6 @@ class SqliteBroker(Broker):
 
     def close(self) -> None:
         self.file.close()
-
-
-def _row(item: Outgoing, now: float) -> tuple[Any, ...]:
-    due = 0.0
-    if item.delay > 0:
-        due = now + item.delay
-    elif item.not_before > now:
-        due = item.not_before
-    headers = json.dumps(dict(item.headers)) if item.headers else None
-    return item.queue, item.id, item.body, item.priority, due, headers, now
 
 
 class _SqliteSubscription(Subscription):

@@ -27,7 +27,7 @@ from .owned import check_place, identity
 from .process_lock import ProcessLock, exclusive
 from .sqlite_errors import locked, translated, translating
 from .sqlite_rows import ODD
-from .sqlite_schema import EXPIRE, FROM_1, SCHEMA, VERSION
+from .sqlite_schema import EXPIRE, EXPIRING, STAGE, VERSION, stage_of, upgrade
 from .sqlite_turn import Connection, Turn
 from .wakeup import WakeUps
 
@@ -39,12 +39,14 @@ GLANCE = 0.05  # seconds; what is stored so shortly after a file is removed goes
 SWEEP = 60.0  # seconds between two looks for what has expired
 OLDEST = (3, 35)  # RETURNING, and json_each built in
 # What a transaction moves between WAL and database at a time, and what the log may leave behind.
-# The index finds what no instant says when to run; files of earlier versions have none.
+# The indices find what no instant says when to run, and a message's dead letters; files of earlier
+# versions have none.
 _SETTINGS = """
 PRAGMA synchronous = NORMAL;
 PRAGMA wal_autocheckpoint = 2000;
 PRAGMA journal_size_limit = 16777216;
 CREATE INDEX IF NOT EXISTS message_odd ON message (queue) WHERE %s;
+CREATE INDEX IF NOT EXISTS dead_id ON dead (queue, id);
 """
 
 
@@ -174,12 +176,12 @@ class SqliteFile:
         )  # fmt: skip
         db.identity = identity(self.path)
         try:
-            if self._version(db) < VERSION:
+            if self._format(db) < (VERSION, STAGE):
                 with exclusive(os.path.join(wakeups.folder, "lock")):
-                    if (found := self._version(db)) < VERSION:
+                    if (found := self._format(db)) < (VERSION, STAGE):
                         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                         db.execute("PRAGMA journal_mode = WAL")
-                        db.executescript(SCHEMA % (FROM_1 if found else "", VERSION))
+                        db.executescript(upgrade(*found))
             db.executescript(_SETTINGS % ODD)
         except BaseException:
             db.close()
@@ -218,14 +220,15 @@ class SqliteFile:
         if (process_lock := self._process_lock) is not None:
             process_lock.leave()
 
-    def _version(self, db: sqlite3.Connection) -> int:
-        found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    def _format(self, db: sqlite3.Connection) -> tuple[int, int]:
+        [found] = db.execute("PRAGMA user_version").fetchone()
+        [stage] = db.execute("PRAGMA application_id").fetchone()
         if found > VERSION:
             raise ServerRefused(
                 f"{self.path} has the format {found} of a newer fsdf or of another program, and"
                 f" this version knows {VERSION}: upgrade fsdf, or set SQLITE_PATH to another file"
             )
-        return found
+        return found, stage_of(stage)
 
     def _create(self) -> None:
         os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
@@ -291,13 +294,15 @@ class SqliteFile:
         """
         with self.read() as db:
             sweep = sweep or time.monotonic() >= self._swept + SWEEP
-            sql = "SELECT 1 FROM result WHERE expires <= ? LIMIT 1"
-            ended = sweep and db.execute(sql, (time.time(),)).fetchone()
+            sql, now = "SELECT 1 FROM {} WHERE expires <= ? LIMIT 1", (time.time(),)
+            tables = EXPIRING if sweep else ()
+            ended = [t for t in tables if db.execute(sql.format(t), now).fetchone()]
             [free] = db.execute("PRAGMA freelist_count").fetchone()
             [all_] = db.execute("PRAGMA page_count").fetchone()
         if ended:
             with self.write() as db:
-                db.execute(EXPIRE.format("result"), (time.time(), pages))
+                for table in ended:
+                    db.execute(EXPIRE.format(table), (*now, pages))
             return True
         if sweep:
             self._swept = time.monotonic()

@@ -1,4 +1,4 @@
-"""Rows of the table `message` as they may be: any program on the machine may have written one.
+"""Rows as we write them, and those of the table `message` as any program may have written them.
 
 A body is taken as the bytes that it is. Whatever else is not as we would have written it counts as
 if it were not there, so that no row keeps another from being read.
@@ -11,10 +11,10 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from ..contracts import Delivery
+from ..contracts import Delivery, Letter, Outgoing, line_of
 from ..outcomes import state_of
 
-__all__ = ["MEND", "ODD", "READABLE", "delivery"]
+__all__ = ["MEND", "ODD", "READABLE", "delivery", "letter", "message"]
 
 # Text of another program need not be UTF-8.
 READABLE = operator.methodcaller("decode", "utf-8", "backslashreplace")
@@ -23,18 +23,43 @@ ODD = "due < 0 OR due >= '' OR (due IS NULL AND lease IS NULL)"
 MEND = f"UPDATE message SET due = 0 WHERE queue = :queue AND ({ODD})"  # O(found log n)
 
 
+def message(item: Outgoing, now: float) -> tuple[Any, ...]:
+    """Return the row of a message."""
+    due = 0.0
+    if item.delay > 0:
+        due = now + item.delay
+    elif item.not_before > now:
+        due = item.not_before
+    return item.queue, item.id, item.body, line_of(item.priority), due, _text(item.headers), now
+
+
+def letter(item: Letter, now: float) -> dict[str, Any]:
+    """Return the row of a dead letter."""
+    return {
+        "queue": item.queue, "id": item.id.encode(errors="backslashreplace").decode(),
+        "priority": line_of(item.priority), "headers": _text(item.headers), "body": item.body,
+        "reason": item.reason, "trace": item.trace, "at": now,
+    }  # fmt: skip
+
+
+def _text(headers: Mapping[str, str] | None) -> str | None:
+    return json.dumps(dict(headers)) if headers else None
+
+
 def delivery(token: int, row: tuple[Any, ...]) -> Delivery:
-    """Return a row as a delivery: seq, id, body, deliveries, state, headers, published."""
-    seq, id, body, deliveries, state, headers, published = row
+    """Return a row as a delivery; the row is one of `sqlite_statements.WAITING`."""
+    seq, id, body, deliveries, state, headers, published, priority = row
     if type(id) is not str:
         id = bytes(id).hex()
     if type(deliveries) is not int:
         deliveries = 0
     if type(published) is not float:
         published = 0.0
+    if type(priority) is not int:
+        priority = 0
     state = state_of(state) if state else None
     headers = _headers(headers) if headers else None
-    return Delivery((token, seq), body, id, deliveries, state, headers, published)
+    return Delivery((token, seq), body, id, deliveries, state, headers, published, priority)
 
 
 def _headers(text: object) -> Mapping[str, str] | None:

@@ -23,7 +23,7 @@ UPDATE message SET due = 0, lease = NULL, deliveries = coalesce(deliveries, 0) +
 WHERE lease = ? AND seq IN (SELECT value FROM json_each(?))
 """  # O(batch log n)
 WAITING = """
-SELECT seq, id, CAST(body AS BLOB), deliveries, state, headers, published FROM message
+SELECT seq, id, CAST(body AS BLOB), deliveries, state, headers, published, priority FROM message
 WHERE queue = ? AND due = 0 ORDER BY priority DESC, seq LIMIT ?
 """  # O(limit)
 LEASE = "INSERT INTO lease (token, ends, queue, count, seqs) VALUES (?, ?, ?, ?, ?)"
@@ -33,6 +33,12 @@ INSERT INTO dead (queue, id, priority, published, headers, body, at, reason, tra
 SELECT queue, id, priority, published, headers, body, ?, ?, ? FROM message
 WHERE lease = ? AND seq = ?
 """  # O(log n)
+BURY_ONCE = """
+INSERT INTO dead (queue, id, priority, headers, body, at, reason, trace)
+SELECT :queue, :id, :priority, :headers, :body, :at, :reason, :trace
+WHERE NOT EXISTS (
+    SELECT 1 FROM dead WHERE queue = :queue AND id = :id AND CAST(body AS BLOB) = :body)
+"""  # O(log n + letters of this id)
 NEXT = f"""
 SELECT (SELECT 0 FROM message WHERE queue = :queue AND due = 0 LIMIT 1),
     (SELECT 0 FROM message WHERE queue = :queue AND ({ODD}) LIMIT 1),

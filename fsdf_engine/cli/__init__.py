@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser; each parsed command has its function as `run`."""
-    from . import dead, queues, settings, work
+    from . import cancel, dead, queues, settings, work
     from .arguments import Parser
 
     top = Parser(
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     work.add_to(commands)
     queues.add_to(commands)
     dead.add_to(commands)
+    cancel.add_to(commands)
     settings.add_to(commands)
     commands.add_parser("celery", help="the commands of Celery, run by fsdf", add_help=False)
     return top

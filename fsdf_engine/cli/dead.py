@@ -7,8 +7,9 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from ..contracts import Broker, DeadMessage, Part
-from ..message import decode, replayed
+from ..contracts import Again, Broker, DeadMessage, Part
+from ..core.forms import replays
+from ..engine import default_engine
 from .arguments import whole
 from .output import Commands, agreed, plain, show_json, show_rows
 from .progress import progress
@@ -74,7 +75,7 @@ def _replay(options: Namespace) -> int:
     broker, queue = broker_of(options), options.queue
     if options.ids:
         named, missing = _named(broker, queue, options.ids)
-        count = broker.replay(queue, [letter.id for letter in named], replayed)
+        count = broker.replay(queue, [letter.id for letter in named], _again())
         print(f"replayed {count}")
         return _missing(missing, queue)
     total = broker.size(queue).dead
@@ -87,7 +88,7 @@ def _replay(options: Namespace) -> int:
         count = (
             _replay_in_steps(broker, queue, total, tell)
             if in_steps
-            else broker.replay(queue, None, replayed)
+            else broker.replay(queue, None, _again())
         )
     print(f"replayed {count}")
     return 0
@@ -99,7 +100,7 @@ def _replay_in_steps(broker: Broker, queue: str, total: int, tell: Callable[[int
     while done < total:
         offset = max(0, broker.size(queue).dead - _STEP)  # the newest come first
         oldest = [letter.id for letter in broker.dead_letters(queue, _STEP, offset)]
-        count = broker.replay(queue, oldest[::-1], replayed)
+        count = broker.replay(queue, oldest[::-1], _again())
         if not count:
             break
         done += count
@@ -133,10 +134,17 @@ def _named(broker: Broker, queue: str, ids: Sequence[str]) -> tuple[list[DeadMes
 
 
 def _task_id(letter: DeadMessage) -> str:
-    try:
-        return str(decode(letter.body)[1].get("task_id", ""))
-    except Exception:  # what it holds is why it is dead, perhaps
-        return ""
+    for codec in default_engine().codecs:
+        try:
+            if found := codec.envelope(letter.body, None):
+                return str(found[0].get("task_id", ""))
+        except Exception:  # what it holds is why it is dead, perhaps
+            break
+    return ""
+
+
+def _again() -> Again:
+    return replays(default_engine().codecs)
 
 
 def _letters(broker: Broker, queue: str) -> Iterator[DeadMessage]:

@@ -29,7 +29,7 @@ from .failures import BrokenModule
 from .output import Commands
 
 if TYPE_CHECKING:
-    from ..core.supervisor import Supervisor
+    from ..supervisor import Supervisor
     from ..task import Task
 
 __all__ = ["add_to", "load"]
@@ -153,7 +153,7 @@ def _run(options: Namespace) -> int:
     tasks = _chosen(engine, options.queue)
     if options.processes == 1:
         return _work(engine, tasks, signals, options.grace)
-    from ..core.supervisor import Supervisor
+    from ..supervisor import Supervisor
 
     for task in tasks:
         check_shared(task)

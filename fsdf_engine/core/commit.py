@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from ..contracts import Effect, Job, Outgoing, Record, Settlement
+from ..contracts import Effect, Job, Letter, Member, Outgoing, Record, Settlement
 from ..errors import PublishError
-from ..outcomes import ACK
+from ..outcomes import DeadLetter
 
-__all__ = ["Commit", "Item", "names_all", "nowhere", "publishes", "records", "settlements"]
+__all__ = [
+    "LATER", "Commit", "Item", "letters", "members", "names_all", "nowhere", "publishes", "records",
+    "settlements",
+]  # fmt: skip
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Commit:
-    """Effects (or an early acknowledgement) that somebody waits for in the middle of a run."""
+    """Effects that somebody waits for in the middle of a run."""
 
     job: Job
     effects: Sequence[Effect]
-    ack: bool
     tell: Callable[[], object]
     error: BaseException | None = None
     tries: int = 0
 
-    @property
-    def delivery(self) -> Any:
-        """The message, as a job has it."""
-        return self.job.delivery
-
 
 Item: TypeAlias = Job | Commit
+LATER = (Record, Member)  # effects that are stored when the others have been published
 
 
 def names_all(items: Sequence[Item], error: PublishError) -> bool:
@@ -50,9 +48,26 @@ def records(items: Sequence[Item]) -> list[Record]:
     return [e for item in items for e in item.effects if type(e) is Record]
 
 
-def settlements(items: Sequence[Item]) -> list[Settlement]:
+def members(items: Sequence[Item]) -> list[Member]:
+    """Return what to tell groups of them."""
+    return [e for item in items for e in item.effects if type(e) is Member]
+
+
+def settlements(jobs: Sequence[Job]) -> list[Settlement]:
     """Return what their broker is told of them."""
-    return [(item.delivery.lease, item.verdict if type(item) is Job else ACK) for item in items]
+    return [(job.delivery.lease, job.verdict) for job in jobs]
+
+
+def letters(jobs: Sequence[Job]) -> list[Letter]:
+    """Return what is kept of jobs that nobody leases."""
+    return [
+        Letter(
+            job.plan.queue, job.delivery.id or job.id, job.delivery.body, verdict.reason,
+            verdict.trace, job.delivery.headers, job.delivery.priority,
+        )
+        for job in jobs
+        if type(verdict := job.verdict) is DeadLetter
+    ]  # fmt: skip
 
 
 def nowhere(_: object) -> None:

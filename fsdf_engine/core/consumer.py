@@ -1,4 +1,4 @@
-"""The consumer: wait -> fetch -> decode -> judge -> pace -> submit. One thread per queue."""
+"""The consumer: wait -> fetch -> open -> judge -> pace -> submit. One thread per queue."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from ..contracts import Broker, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve
+from ..contracts import Broker, Codec, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve
 from ..errors import Unavailable
-from ..message import Undecodable, decode, new_id
-from ..outcomes import Invalid, Lost, Outcome, Requeue, Unknown, text_of
+from ..message import FLAT, new_id
+from ..outcomes import Invalid, Lost, Outcome, Requeue, Unknown
+from .early import Early
 from .ending import POISON
+from .forms import limit, open_envelope
+from .gates import Gates
 from .isolation import ORDINARY, Isolation
 from .lease import Keeper
 from .listeners import Listeners
+from .marking import Marking
 from .outbox import Outbox
-from .prefetch import Prefetch
+from .pacing import pace
+from .prefetch import Prefetch, horizon_of
 from .publisher import place_of
+from .room import Room
 
 __all__ = ["Consumer"]
 log = logging.getLogger("fsdf.consumer")
@@ -28,6 +34,7 @@ MAX_BYTES = 1 << 20
 MOST = 1000  # messages a fetch may ask for
 FEW = 8  # after fewer that were all there was, another fetch would most often find nothing
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+GRACE = 30.0  # seconds that a pause leaves to what is acknowledged and waits for a slot
 
 
 def _unbound(*_: object) -> tuple[Sequence[object], Mapping[str, object]]:
@@ -49,6 +56,7 @@ class Consumer:
         *,
         valve: Valve | None = None,
         gates: Sequence[Gate] = (),
+        codecs: Sequence[Codec] = (FLAT,),
         results: ResultStore | None = None,
         lease: float = 15.0,
         ceiling: int = 500,
@@ -59,29 +67,37 @@ class Consumer:
         self.report: Report | None = None
         self._plans: dict[str, Plan] = {}
         self._only: Plan | None = None
+        self._limits = self._acks_ahead = False  # some task has, or wants, them
         self._any = Plan("", queue, None, None, _unbound)  # of messages without a known task
-        self._valve, self._gates = valve, gates
-        self._prefetch = Prefetch(ceiling=ceiling)
+        self._valve, self._codecs = valve, codecs
+        self._prefetch = Prefetch(horizon_of(broker), ceiling)
         self._isolation, self._suspicious = Isolation(pool.size), False
         self.hard = pool.size + 2 * ceiling
         self.fetched = self.most_held = 0
         self._ended, self._ended_at = 0, 0.0
-        self._failures, self._fetching = 0, False
-        self._overload, self._overloaded = overload, False
+        self._failures, self._fetching, self._overloaded = 0, False, False
+        self._overload = overload
         self._stopping, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
-        self._parked, self._room, self._hurried = False, threading.Event(), False
+        self._room, self._hurried = Room(), False
         self.subscription = broker.subscribe(queue, lease=lease)
         self.keeper = Keeper(self.subscription, lease, lambda: pool.alive(lease))
+        self._gates = Gates(gates, self.keeper, pool)
         place, services = place_of(broker), (broker, self.subscription, results, self.keeper)
-        self.outbox = Outbox(*services, self._make_room, listeners, place=place, slots=pool.size)
+        self.outbox = Outbox(*services, self._room.made, listeners, place=place, slots=pool.size)
+        self.marking = Marking(queue, lease, self.outbox, self.keeper.acked)
+        self._early = Early(self.subscription, self.keeper, self.marking, self._answer)
         self._thread = threading.Thread(target=self._loop, name=f"fsdf-{queue}", daemon=True)
 
     def add(self, plan: Plan) -> None:
         """Serve one more task; also while running."""
         plan = self.report.watch(plan) if self.report else plan
+        if plan.early:
+            self._acks_ahead, self.keeper.tend = True, self.marking.tend
+        self._gates.add(plan.gate)
         self._plans[plan.name] = plan
         self._only = plan if len(self._plans) == 1 and not plan.name else None
+        self._limits = any(p.timeout or p.soft for p in self._plans.values())
         sinks = tuple(dict.fromkeys(s for p in self._plans.values() for s in p.sinks))
         self._any = Plan("", self.queue, None, None, _unbound, sinks)
 
@@ -116,7 +132,8 @@ class Consumer:
         self._rouse()
         if self._thread.is_alive():
             self._thread.join()
-        self._withdraw()
+        self._hand_over(self._early.give_up())
+        self.withdraw()
 
     def disown(self) -> None:
         """Pause for good: in a forked child what we hold is the parent's.
@@ -124,27 +141,28 @@ class Consumer:
         There is no thread of ours, but under a hub there are copies of our greenlets.
         """
         self._resumed = threading.Event()  # a new one: the lock of the other may be held
+        self._early.disown()
         self.outbox.disown()
 
     def hurry(self) -> None:
         """Cut a patient `drained` short, now or later."""
         self._hurried = True
-        self._room.set()
+        self._room.rouse()
 
     def drained(self, timeout: float, *, patient: bool = True) -> bool:
         """Block until no run of ours is in the pool, at most `timeout` seconds. After `quit`."""
         deadline = time.monotonic() + timeout
-        while self.outbox.last_ended() < self.fetched and not (self._hurried and patient):
-            self._parked = True
-            if self.outbox.last_ended() >= self.fetched:
+        while (runs := self._runs()) and not (self._hurried and patient):
+            if (left := deadline - time.monotonic()) <= 0:
                 break
-            if not self._room.wait(max(0.0, deadline - time.monotonic())):
-                return self.outbox.last_ended() >= self.fetched
-            self._room.clear()
-        return self.outbox.last_ended() >= self.fetched
+            self._room.wait_while(self._runs, left)
+        return not runs
+
+    def _runs(self) -> bool:
+        return self.outbox.last_ended() < self.fetched
 
     def _rouse(self) -> None:
-        self._room.set()
+        self._room.rouse()
         with suppress(Unavailable):  # then its wait has ended, too
             self.subscription.wake()
 
@@ -152,9 +170,17 @@ class Consumer:
         empty = False  # the last fetch found nothing, or the last few
         while not self._stopping.is_set():
             try:
-                if not self._resumed.is_set():
-                    self._withdraw()
-                    self._resumed.wait()
+                if self._early.group:  # not answered
+                    self._hand_over(self._early.acknowledge())
+                elif self.marking.lapsed:
+                    self._adopt()
+                elif not self._resumed.is_set():
+                    self.withdraw()
+                    if not self._resumed.wait(GRACE):
+                        self.withdraw(acked=True)
+                        self._resumed.wait()
+                elif self._early:
+                    self._advance()
                 elif empty:
                     empty = False  # whatever becomes of the wait: a server may refuse that alone
                     self.subscription.wait(STALL if self.pool.waiting() else IDLE)
@@ -194,7 +220,7 @@ class Consumer:
         worth = 0 if self._isolation.most else depth // 4  # fewer are not worth a round trip
         space = self._space(depth)
         if space <= worth:
-            self._wait_for_space(depth, worth)
+            self._park_while(lambda: self._space(depth) <= worth)
             return 0
         if self._valve:
             space, again = self._valve.permits(space, time.monotonic())
@@ -224,36 +250,68 @@ class Consumer:
             )  # fmt: skip
             self._overload()
 
-    def _wait_for_space(self, depth: int, worth: int) -> None:
-        """Park until the outbox has stored something, or a stall has to be looked at."""
-        self._parked = True  # before looking again: the outbox changes its counts, then looks here
-        if self._space(depth) <= worth and not self._stopping.is_set():
-            self._room.wait(STALL if self.pool.waiting() else IDLE)
-        self._parked = False
-        self._room.clear()
-        self._withdraw_stalled()
+    def _advance(self) -> None:
+        """Acknowledge what the pool has room for, and hand it over; wait when there is none."""
+        wanted = self.pool.ahead(self._early.line[0])
+        ahead = self._prefetch.ahead(self.outbox.last_ended(), time.monotonic(), wanted)
+        worth = min(ahead // 4, len(self._early) - 1)
+        if self._room_ahead(ahead) <= worth:
+            return self._park_while(lambda: self._room_ahead(ahead) <= worth)
+        self._early.choose(self._room_ahead(ahead))
+        return self._hand_over(self._early.acknowledge())
 
-    def _make_room(self) -> None:
-        if self._parked:
-            self._parked = False
-            self._room.set()
+    def _room_ahead(self, ahead: int) -> int:
+        """How many more the pool may have. A valve has counted already what is fetched."""
+        if self._valve:
+            return len(self._early)
+        in_pool = self.fetched - self.outbox.last_ended() - len(self._early)
+        return self.pool.size + ahead - in_pool
+
+    def _hand_over(self, jobs: Sequence[Job]) -> None:
+        if self._valve:
+            self._give_back(pace(jobs, self._valve, self.pool.submit, self._holds))
+        elif jobs:
+            self.pool.submit(jobs)
+
+    def _holds(self, seconds: float) -> bool:
+        """Wait; say whether no run is to start any more."""
+        return self._stopping.wait(seconds) or not self._resumed.is_set()
+
+    def _park_while(self, full: Callable[[], bool]) -> None:
+        """Park until the outbox has stored something, or a stall has to be looked at."""
+        waiting = self._early or self.pool.waiting()
+        self._room.wait_while(
+            lambda: full() and not self._stopping.is_set(), STALL if waiting else IDLE
+        )
+        self._withdraw_stalled()
 
     def _withdraw_stalled(self) -> None:
         """Give waiting jobs to other workers when our slots are all in long runs."""
         ended, now = self.outbox.last_ended(), time.monotonic()
-        if ended != self._ended or not self.pool.waiting():
+        for job, outcome in self._gates.look_again(self._early.line, now):
+            self._answer(job, outcome)
+        if ended != self._ended or not (self._early or self.pool.waiting()):
             self._ended, self._ended_at = ended, now
         elif now - self._ended_at >= STALL:
             self._prefetch.forget()
-            self._withdraw()
+            self.withdraw()
 
-    def _withdraw(self) -> None:
-        self._give_back(self.pool.withdraw(self.hard, self.outbox))
+    def withdraw(self, *, acked: bool = False) -> None:
+        """Give back what has not started; `acked`: publish again what nobody leases, too."""
+        self._give_back(self._early.clear())
+        self._give_back(self.pool.withdraw(self.hard, self.outbox, acked=acked))
 
     def _give_back(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._answer(job, Requeue())
         self._prefetch.skip(len(jobs))
+
+    def _adopt(self) -> None:
+        """End what a worker that is gone has left."""
+        jobs = self.marking.adopt(self._plans, self._any, lost := Lost(1))
+        self.fetched += len(jobs)
+        for job in jobs:
+            self._answer(job, lost)
 
     def _answer(self, job: Job, outcome: Outcome) -> None:
         job.outcome = outcome
@@ -276,10 +334,7 @@ class Consumer:
         if self.report:
             self.report.fetched(jobs)
         try:
-            for gate in self._gates:
-                outcomes = gate.judge(jobs, time.time())
-                answers += [(job, o) for job, o in zip(jobs, outcomes) if o is not None]
-                jobs = [job for job, o in zip(jobs, outcomes) if o is None]
+            self._gates.judge(jobs, answers)
         except Exception:
             self._give_back(jobs)
             raise
@@ -290,38 +345,39 @@ class Consumer:
             jobs = self._isolate(jobs, in_pool)
         if not self._resumed.is_set():  # paused while we fetched
             self._give_back(jobs)
-        elif self._valve:
-            self._pace(jobs, self._valve)
-        elif jobs:
-            self.pool.submit(jobs)
+        elif self._acks_ahead:
+            self._early.line.extend(jobs)
+        else:
+            self._hand_over(jobs)
 
     def _read(self, job: Job, delivery: Delivery) -> Outcome | None:
-        """Decode and bind into `job`; an outcome when it must not run."""
-        job.plan, job.extra, job.claims = self._any, {}, None
-        job.published_at, job.acked, job.pushes, job.attempt = delivery.published_at, False, None, 0
-        job.id = f"{self.queue}:{delivery.id}" if delivery.id else new_id()
-        try:
-            job.data, extra = data, _ = decode(delivery.body)
-            if extra:
-                job.extra = extra
-                job.id = str(extra.get("task_id") or job.id)
-                job.published_at = float(extra.get("publish_time", job.published_at))
-                if job.published_at - job.published_at != 0.0:  # not finite: no age to judge
-                    raise ValueError(f"extra.publish_time is {job.published_at}")
-                if not 0 <= (attempt := int(extra.get("attempt", 0))) < 1 << 31:
-                    raise ValueError(f"extra.attempt is {attempt}")
-                job.attempt = attempt
-            plan = self._plans.get(extra["task"]) if "task" in extra else self._only
-            if plan is None:
-                return Unknown(str(extra.get("task", "")))
-            job.plan = plan
-            if plan.timeout:
-                job.claims = [None]
-            job.args, job.kwargs = plan.bind(data, extra.get("args", ()))
-        except BaseException as error:  # also what conversions of the user's raise
-            if isinstance(error, Undecodable):  # who waits for it shall learn of it
-                job.extra, job.id = error.extra, str(error.extra.get("task_id") or job.id)
-            return Invalid(f"{type(error).__name__}: {text_of(error)}")
+        """Open the envelope of `job`; an outcome when it must not run. Runs no user code."""
+        job.plan, job.claims, job.acked, job.pushes = self._any, None, False, None
+        job.published_at, job.attempt = delivery.published_at, 0
+        misread = open_envelope(job, self._codecs)
+        extra = job.extra
+        if type(id := extra.get("task_id")) is not str or not id:
+            id = str(id) if id else f"{self.queue}:{delivery.id}" if delivery.id else new_id()
+        job.id = id
+        if misread:
+            return misread
+        at, attempt = extra.get("publish_time", job.published_at), extra.get("attempt", 0)
+        if type(at) is not float or type(attempt) is not int:
+            try:
+                at, attempt = float(at), int(attempt)
+            except (TypeError, ValueError, OverflowError):
+                attempt = -1
+        if not (0 <= attempt < 1 << 31 and at - at == 0.0):  # finite: an age to judge
+            told = extra.get("publish_time"), extra.get("attempt")
+            return Invalid("extra.publish_time is {!r}, extra.attempt is {!r}".format(*told))
+        job.published_at, job.attempt = at, attempt
+        name = extra.get("task")
+        plan = self._only if name is None else self._plans.get(name) if type(name) is str else None
+        if plan is None:
+            return Unknown("" if name is None else str(name))
+        job.plan = plan
+        if (self._limits or "limits" in extra) and (misread := limit(job)):
+            return misread
         if delivery.state:
             job.attempt = delivery.state.get("attempt", job.attempt)
         if delivery.deliveries > ORDINARY:
@@ -340,20 +396,3 @@ class Consumer:
             )  # fmt: skip
         self._give_back(others)
         return list(jobs)
-
-    def _pace(self, jobs: list[Job], valve: Valve) -> None:
-        """Submit each job at its instant. Blocks, for as long as the valve leases ahead."""
-        due: list[Job] = []
-        for n, job in enumerate(jobs):
-            now = time.monotonic()
-            [at] = valve.starts(1, now)
-            if at > now:
-                if due:
-                    self.pool.submit(due)
-                    due = []
-                if self._stopping.wait(at - now) or not self._resumed.is_set():
-                    return self._give_back(jobs[n:])
-            due.append(job)
-        if due:
-            self.pool.submit(due)
-        return None

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..contracts import Effect, Job
 from ..errors import FsdfError, LeaseLost
+from ..limits import limits_of
 from .pushes import Pushes
 
 __all__ = ["Forked", "current", "current_job", "is_forked"]
@@ -35,11 +36,11 @@ class _Nobody:
         sys.excepthook(type(error), error, error.__traceback__)
         raise Forked(1)
 
-    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    def commit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Store nothing."""
         raise LeaseLost(f"this is a forked child; the message {job.id} is its parent's")
 
-    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    async def acommit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Store nothing."""
         self.commit(job, effects)
 
@@ -107,6 +108,11 @@ class _Current:
     def expires(self) -> float:
         """The instant after which the message would not have been run; 0.0 for none."""
         return float(self._job().extra.get("expires", 0.0))
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The soft and the hard limit of an attempt in seconds; 0 where there is none."""
+        return limits_of(self._job())
 
     @property
     def attempt(self) -> int:

@@ -1,52 +1,77 @@
-"""Deadlines of runs: one timer thread per consumer, started by the first run that has one."""
+"""Limits of runs: one timer thread per consumer, started by the first run that has some."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import deque
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TypeAlias
 
 from ..contracts import Job, Pool, finish
+from ..errors import SoftTimeLimit
+from ..limits import limits_of
 from ..outcomes import Deadline, TimedOut
 
 __all__ = ["Deadlines"]
 log = logging.getLogger("fsdf.run")
-MOST = 10_000  # entries of a line before those of ended runs are dropped
+MOST = 10_000  # entries before those of ended runs are dropped
+LONGEST = 3600.0  # seconds of one wait: what is due in a thousand years overflows no timer
+
+# (at, serial, job, attempt, seconds from a soft limit to the hard one; None: it is the hard one);
+# the serial tells any two apart before their jobs would be compared
+Due: TypeAlias = tuple[float, int, Job, int, float | None]
+
+
+def _is_over(due: Due) -> bool:
+    """Say whether the attempt has ended before its time."""
+    _, _, job, attempt, _ = due
+    return not job.claims or job.attempt != attempt
 
 
 class Deadlines:
-    """Ends runs that pass their timeout: the outcome is TimedOut at once, whatever the code does.
+    """Raises SoftTimeLimit in runs that pass their soft limit, and ends those that pass their hard
+    one: the outcome is TimedOut at once, whatever the code does.
 
-    All runs of a task have one timeout, so each task has a line that is in order by itself.
+    Each attempt has one entry in a heap. Entries of ended ones go when they are the first, or when
+    they are half of all.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._lines: dict[float, deque[tuple[float, Job, int]]] = {}
+        self._heap: list[Due] = []
+        self._serial = count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._most = MOST
 
     def watch(self, job: Job) -> None:
-        """From now on this attempt has its timeout. Any thread or loop; does not block for long."""
-        timeout = job.plan.timeout
-        at = time.monotonic() + timeout
+        """From now on this attempt has its limits. Any thread or loop; does not block for long."""
+        soft, hard = limits_of(job)
+        if not (soft or hard):
+            return
+        first, rest = hard, None
+        if soft and not 0 < hard <= soft:
+            first, rest = soft, (hard or math.inf) - soft
         with self._changed:
-            line = self._lines.setdefault(timeout, deque())
-            while line and not line[0][1].claims:  # ended before its time
-                line.popleft()
-            if len(line) > self._most:  # ended ones behind one that hangs
-                line = self._lines[timeout] = deque(entry for entry in line if entry[1].claims)
-                self._most = max(MOST, 2 * len(line))
-            line.append((at, job, job.attempt))
+            heap = self._heap
+            while heap and _is_over(heap[0]):
+                heappop(heap)
+            if len(heap) > self._most:  # ended ones behind one that hangs
+                heap[:] = [due for due in heap if not _is_over(due)]
+                heapify(heap)
+                self._most = max(MOST, 2 * len(heap))
+            due = time.monotonic() + first, next(self._serial), job, job.attempt, rest
+            heappush(heap, due)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._loop, name="fsdf-deadlines", daemon=True
                 )
                 self._thread.start()
-            elif len(line) == 1:
+            elif heap[0] is due:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -58,27 +83,33 @@ class Deadlines:
     def _loop(self) -> None:
         while True:
             with self._changed:
-                while not (due := self._take(time.monotonic())):
+                while not (dues := self._take(time.monotonic())):
                     if self._closed:
                         return
-                    heads = [line[0][0] for line in self._lines.values() if line]
-                    self._changed.wait(max(0.0, min(heads) - time.monotonic()) if heads else None)
-            for job in due:
-                self._end(job)
+                    wait = self._heap[0][0] - time.monotonic() if self._heap else LONGEST
+                    self._changed.wait(min(max(0.0, wait), LONGEST))
+            for _, _, job, _, rest in dues:
+                self._pass(job, hard=rest is None)
 
-    def _take(self, now: float) -> list[Job]:
-        due: list[Job] = []
-        for line in self._lines.values():
-            while line and (line[0][0] <= now or not line[0][1].claims):
-                _, job, attempt = line.popleft()
-                if job.claims and job.attempt == attempt:
-                    due.append(job)
-        return due
+    def _take(self, now: float) -> list[Due]:
+        """Take what is due; a soft limit leaves the hard one behind."""
+        dues: list[Due] = []
+        heap = self._heap
+        while heap and (heap[0][0] <= now or _is_over(heap[0])):
+            due = heappop(heap)
+            if not _is_over(due):
+                dues.append(due)
+                at, serial, job, attempt, rest = due
+                if rest is not None and rest < math.inf:
+                    heappush(heap, (at + rest, serial, job, attempt, None))
+        return dues
 
-    def _end(self, job: Job) -> None:
-        """Give the outcome first: the code may not end for long."""
+    def _pass(self, job: Job, hard: bool) -> None:
+        """Raise in the code, or give the outcome first: the code may not end for long."""
         try:
-            if finish(job, TimedOut(job.plan.timeout)):
-                self._pool.interrupt(job, Deadline())
-        except Exception:  # a loop's edge: the other deadlines must be kept
-            log.exception("cannot end a run at its deadline")
+            if not hard:
+                self._pool.interrupt(job, SoftTimeLimit())
+            elif finish(job, TimedOut(limits_of(job)[1])):
+                self._pool.interrupt(job, Deadline(), kill=True)
+        except Exception:  # a loop's edge: the other limits must be kept
+            log.exception("cannot end a run at its limit")

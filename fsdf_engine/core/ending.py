@@ -1,20 +1,23 @@
-"""How a job's end is told: its verdict, its effects, and what is written about it. Pure."""
+"""How a job's end is told: its verdict, its effects, and the record that is kept of it. Pure."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orjson import Fragment
+
 from .. import codec, outcomes
-from ..contracts import Effect, Job, Outgoing, Record, Sink
-from ..errors import ArgumentError
-from ..message import decode, encode, sends_of
+from ..contracts import Effect, Job, Outgoing, Record, Sink, Told
+from ..errors import ArgumentError, ConfigurationError
+from ..message import count_of, sends_of
 from ..outcomes import (
     ACK,
     DeadLetter,
     Failed,
     Outcome,
+    Release,
     Retry,
     State,
     Succeeded,
@@ -23,7 +26,9 @@ from ..outcomes import (
     kind_of,
     text_of,
 )  # fmt: skip
+from .forms import again
 from .pushes import open_push
+from .telling import effects_of, unasked
 
 __all__ = ["POISON", "give_effects", "give_up", "give_verdict", "result_sink"]
 MOST = 20  # arguments of an exception that are told
@@ -31,21 +36,40 @@ POISON = 5  # workers or children lost with a message before it is given up
 
 
 def give_verdict(job: Job, now: float) -> None:
-    """Set `job.verdict`; a message that keeps killing its workers becomes Lost."""
-    state = _state(job)
-    if type(job.outcome) is outcomes.Crashed and outcomes.crashes(state) >= POISON:
+    """Set `job.verdict`; a message that keeps killing its workers becomes Lost.
+
+    One that is acknowledged does so at once: rather lost than run twice.
+    """
+    job.outcome, state = unasked(job.outcome), _state(job)
+    if type(job.outcome) is outcomes.Crashed and (job.acked or outcomes.crashes(state) >= POISON):
         job.outcome = outcomes.Lost(outcomes.crashes(state) + 1, job.outcome.exitcode)
+    job.verdict = outcomes.verdict_for(job.outcome, now, state)
+    if not job.plan.keep_failed and type(job.outcome) in (Failed, outcomes.TimedOut):
+        job.verdict = ACK if type(job.verdict) is DeadLetter else job.verdict
+    if job.delivery.lease is None:  # a lost worker has left it, and no body to keep
+        job.verdict = ACK
+    if type(job.verdict) is Release:
+        _send_anew(job, job.verdict)
+
+
+def _send_anew(job: Job, verdict: Release) -> None:
+    """Publish what a release cannot give back: it is acknowledged, or not the same any more."""
+    changes = job.outcome.changes if type(job.outcome) is Retry else None
+    if not changes and not job.acked:
+        return
     try:
-        job.verdict = outcomes.verdict_for(job.outcome, now, state)
-        if not job.plan.keep_failed and type(job.outcome) in (Failed, outcomes.TimedOut):
-            job.verdict = ACK if type(job.verdict) is DeadLetter else job.verdict
-    except Exception as error:  # a user's exception whose str() fails
-        job.verdict = DeadLetter(f"{type(job.outcome).__name__}: {kind_of(error)[1]}")
+        job.effects = [again(job, verdict.state, changes, verdict.delay)]
+        job.verdict = ACK
+    except BaseException as error:  # a codec's own, or a change that its form does not have
+        why = f"the message cannot be sent anew: {text_of(error)}"
+        job.outcome, job.verdict = unasked(Failed(ArgumentError(why))), DeadLetter(why)
 
 
 def _state(job: Job) -> State | None:
     """What comes back with a message that is released: attempts made in place count, too."""
     state = job.delivery.state
+    if (died := count_of(job.extra, "crashes")) and not outcomes.crashes(state):
+        state = {**(state or {}), "crashes": died}
     if job.attempt and (not state or state.get("attempt") != job.attempt):
         state = {**(state or {}), "attempt": job.attempt}
     if type(job.outcome) is not Succeeded and (kept := open_push(job)):
@@ -54,113 +78,101 @@ def _state(job: Job) -> State | None:
     return state
 
 
-def give_effects(job: Job, now: float) -> None:
-    """Set `job.effects`; a value without a JSON form makes the run a failed one.
-
-    A sink that fails makes a dead letter, and keeps no other from telling how the run ended.
-    """
-    effects, error = _effects(job)
-    if error is not None and type(job.outcome) is Succeeded:
-        job.outcome = Failed(ArgumentError(f"the result cannot be stored: {text_of(error)}"))
+def give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> None:
+    """Set `job.effects`: as told by the run, else by the sinks, from the envelope alone."""
+    made: Told | None = getattr(job, "told", None)
+    job.told = None  # an error holds its frames, and they hold the job
+    if made is None or made.outcome is not job.outcome:  # a run that was ended may still tell
+        made = _told_here(job)
+    elif made.json:
+        return _give_effects_of_json(job, made.json)
+    if made.outcome is not job.outcome:
+        job.outcome, job.effects = made.outcome, ()
         give_verdict(job, now)
-        effects, error = _effects(job)
-    if error is not None:
+    if made.failure:
+        job.verdict = DeadLetter(made.failure)
+        job.effects = ()  # not anew as well
+    job.effects = [*job.effects, *made.effects] if job.effects else made.effects
+    try:
+        for effect in made.effects:
+            if type(effect) is Outgoing:
+                valid_queue(effect.queue)
+    except ConfigurationError as error:
+        give_up(job, "an effect cannot be published", error)
+
+
+def _give_effects_of_json(job: Job, value: bytes) -> None:
+    try:
+        job.effects = job.plan.sinks[0](job, Succeeded(Fragment(value)))
+    except BaseException as error:
         job.verdict = DeadLetter(f"a sink failed: {text_of(error, repr)}")
-    job.effects = effects
+
+
+def _told_here(job: Job) -> Told:
+    try:
+        return effects_of(job, job.outcome)
+    except BaseException as error:  # not even what a run raises to end itself ends the outbox
+        return Told(job.outcome, (), f"a sink failed: {text_of(error, repr)}")
 
 
 def give_up(job: Job, why: str, error: Exception) -> None:
     """The job's effects cannot be stored: its message becomes a dead letter, its result says so."""
-    told = f"{why}: {text_of(error, repr)}"
-    job.outcome, job.verdict = Failed(ArgumentError(told)), DeadLetter(told)
-    job.effects = [effect for effect in _effects(job)[0] if type(effect) is Record]
-
-
-def _effects(job: Job) -> tuple[Sequence[Effect], BaseException | None]:
-    """Return what the sinks make of the outcome, and the error of one that failed."""
-    effects: list[Effect] = []
-    failure: BaseException | None = None
-    for sink in (*job.plan.sinks, _again) if job.acked else job.plan.sinks:
-        try:
-            effects += sink(job, job.outcome)
-        except BaseException as error:  # of a user's class, or a sink's own
-            failure = error
-    return effects, failure
-
-
-def _again(job: Job, outcome: Outcome) -> Sequence[Effect]:
-    """A message that was acknowledged before its run goes back as a new one."""
-    verdict, back = job.verdict, type(outcome) in (Retry, outcomes.Requeue)
-    if not back or not isinstance(verdict, outcomes.Release):
-        return ()
-    data, extra = decode(job.delivery.body)
-    state = verdict.state or {}
-    control: dict[str, Any] = {**extra, "task_id": job.id, "attempt": state.get("attempt", 0)}
-    if "pushes" in state:
-        control["pushes"] = state["pushes"]
-    if not control.get("args"):
-        control.pop("args", None)
-    body = encode(data, control)
-    return [Outgoing(job.plan.queue, job.id, body, None, verdict.delay, 0.0, job.plan.priority)]
+    why = f"{why}: {text_of(error, repr)}"
+    job.outcome, job.verdict = unasked(Failed(ArgumentError(why))), DeadLetter(why)
+    job.effects = [effect for effect in _told_here(job).effects if type(effect) is not Outgoing]
 
 
 def result_sink(expires: float) -> Sink:
     """Return a sink that stores one record for every outcome that ends a message."""
+    from hashlib import blake2b  # slow to import, and only results need it
 
     def sink(job: Job, outcome: Outcome) -> Sequence[Effect]:
         final = outcomes.ended(outcome)
         if not final and type(outcome) is not Retry:
             return ()
-        body = codec.dumps(_told(job, outcome))
-        reply = job.extra.get("reply", "")
+        extra, name = job.extra, job.plan.queue
+        reply, published = extra.get("reply", ""), extra.get("publish_time")
+        told = {  # what a waiter learns
+            "task_id": job.id,  # these two first: waiters look for them there
+            "publish_time": published if type(published) in (float, int) else None,
+            "status": type(outcome).__name__.lower(),
+            "queue": name,
+            "task": job.plan.name,
+            "attempt": job.attempt,
+            "ended_at": int(time.time() * 1e4) / 1e4,
+        }
+        if type(outcome) is Succeeded:
+            value = outcome.value
+            told["result"] = value if type(value) is Fragment else codec.plain(value)
+        else:
+            told.update(_why(outcome))
+        # what tells the message from any other of its id: redelivered, retried or replayed it has
+        # the same, and nobody can guess it who has not seen the message; a bare one claims no id
+        origin = f"{name}:{published!r}:{extra.get('reply')!r}" if extra else name
+        digest = blake2b(origin.encode(errors="backslashreplace"), digest_size=8).hexdigest()
         reply = reply if type(reply) is str else ""
-        lives = job.delivery.deliveries, final, expires, reply, sends_of(job.extra)
-        return [Record(job.id, body, *lives, _origin(job))]
+        lives = job.delivery.deliveries, final, expires, reply, sends_of(extra)
+        return (Record(job.id, codec.dumps(told), *lives, digest, job.attempt),)
 
+    setattr(sink, "of_json", True)  # noqa: B010  a function has no attributes for mypy
     return sink
 
 
-def _origin(job: Job) -> str:
-    """Return what tells the message from any other of its id: redelivered, retried or replayed it
-    has the same, and nobody can guess it who has not seen the message."""
-    import hashlib  # slow to import, and only results need it
-
-    name, extra = job.plan.queue, job.extra
-    if extra:  # a bare message cannot claim an id
-        name = f"{name}:{extra.get('publish_time')!r}:{extra.get('reply')!r}"
-    digest = hashlib.blake2b(name.encode(errors="backslashreplace"), digest_size=8)
-    return digest.hexdigest()
-
-
-def _told(job: Job, outcome: Outcome) -> Mapping[str, Any]:
-    """What a waiter learns. `status` is the outcome's name in lower case."""
-    published = job.extra.get("publish_time")
-    told: dict[str, Any] = {
-        "task_id": job.id,  # these two first: waiters look for them there
-        "publish_time": published if type(published) in (float, int) else None,
-        "status": type(outcome).__name__.lower(),
-        "queue": job.plan.queue,
-        "task": job.plan.name,
-        "attempt": job.attempt,
-        "ended_at": round(time.time(), 4),
-    }
-    if type(outcome) is Succeeded:
-        told["result"] = codec.plain(outcome.value)
-        return told
-    try:
-        told.update(_why(outcome))
-    except BaseException as error:  # of a user's class; that it ended is told in any case
-        told["reason"] = f"no reason can be told: {kind_of(error)[1]}"
-    return told
-
-
 def _why(outcome: Outcome) -> Mapping[str, Any]:
+    try:
+        return _reasons(outcome)
+    except (outcomes.Deadline, outcomes.Interrupted):  # meant for the run that this is part of
+        raise
+    except BaseException as error:  # of a user's class; that it ended is told in any case
+        return {"reason": f"no reason can be told: {kind_of(error)[1]}"}
+
+
+def _reasons(outcome: Outcome) -> Mapping[str, Any]:
     why: dict[str, Any] = {"reason": outcomes.describe(outcome)}
     if isinstance(outcome, (Failed, Retry)):
         module, name = kind_of(outcome.error)
         why["error"] = {"type": name, "module": module, "args": _arguments(outcome.error)}
-        failed = outcome if type(outcome) is Failed else Failed(outcome.error)
-        why["traceback"] = outcomes.trace_of(failed)
+        why["traceback"] = outcomes.trace_of(outcome)
     return why
 
 

@@ -119,6 +119,14 @@ class Child:
             pass
         self._process.kill()  # does nothing if it has ended
 
+    def signal(self, number: int) -> None:
+        """Signal this very process: not another one by now of its id, nor what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.sentinel is not None and self.sentinel != self._process.sentinel:
+                signal.pidfd_send_signal(self.sentinel, number)
+            else:
+                os.kill(self.pid, number)
+
     def bury(self) -> int:
         """Free what belongs to the ended process; return its exit code, or the worst."""
         self._process.join(1.0)

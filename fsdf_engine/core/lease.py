@@ -27,14 +27,17 @@ class _Request:
 class Keeper:
     """Owns one thread, a native one also under a hub: a greenlet that computes must not end leases.
 
-    `held` and `lost` change by single set operations, atomic in themselves: the consumer adds to
-    `held`, the outbox drops from both, the keeper's thread fills `lost`.
+    `held`, `lost` and `acked` change by single set operations, atomic in themselves: the consumer
+    adds to `held`, the outbox drops from both, the keeper's thread fills `lost`. `acked` are those
+    that nobody leases any more, and whose end is not stored yet.
     """
 
     def __init__(self, subscription: Subscription, lease: float, alive: Callable[[], bool]) -> None:
         self._subscription, self._lease, self._alive = subscription, lease, alive
+        self.tend: Callable[[], None] = lambda: None  # whenever leases have been renewed
         self.held: set[Job] = set()
         self.lost: set[Job] = set()
+        self.acked: set[Job] = set()
         self._confirmed = time.monotonic()  # all held leases were ours then
         self._requests: deque[_Request] = deque()
         self._wakeup, self._stopping = Event(), False
@@ -45,6 +48,24 @@ class Keeper:
         self.held.difference_update(jobs)
         if self.lost:
             self.lost.difference_update(jobs)
+
+    def acknowledged(self, jobs: Iterable[Job]) -> None:
+        """Know that these are ours without a lease, until the outbox has stored how they ended."""
+        self.acked.update(jobs)
+        self.drop(jobs)
+
+    def tell_lost(self, jobs: Iterable[Job]) -> None:
+        """Name with their bodies those that nobody leases and that nothing is stored of."""
+        for job in self.acked.intersection(jobs):
+            log.error(
+                "queue %s: message %s was acknowledged, and how it ended is not stored: %r",
+                job.plan.queue, job.id, job.delivery.body,
+            )  # fmt: skip
+        self.acked.difference_update(jobs)
+
+    def ours_until(self) -> float:
+        """Return an instant of `time.monotonic()` before which no lease of ours can have ended."""
+        return self._confirmed + self._lease
 
     def confirm(self) -> None:
         """Extend at once if nobody could for a whole lease (SIGSTOP, a C loop with the GIL).
@@ -88,11 +109,13 @@ class Keeper:
             try:
                 if requests or (not asked and self._alive()):
                     self.extend()
+                    if not requests:  # nobody waits
+                        self.tend()
                 elif not asked:
                     log.error("the pool does not answer; its leases are not renewed")
             except Exception as caught:  # a loop's edge: the next turn tries again
                 error = caught
-                log.warning("cannot renew leases: %r", error)
+                log.warning("cannot renew leases, or marks: %r", error)
             for request in requests:
                 request.error = error
                 request.done.set()

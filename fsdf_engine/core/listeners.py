@@ -13,6 +13,7 @@ Listener: TypeAlias = Callable[..., object]
 EVENTS = {
     "consumer_started": "queue",
     "consumer_stopped": "queue",
+    # texts of a failure are in the outcome; what a child returned stays there
     "run_ended": "job, outcome; from the outbox's thread, after the effects are stored",
 }
 

@@ -1,9 +1,9 @@
 """The outbox: a group commit. Outcomes become effects, effects are stored together, then we settle.
 
 Batches form by themselves: while one flush is in flight, the next collects; no timer, no size to
-tune. Order inside a flush: publishes, results, settle. What fails is kept and repeated with
-backoff: `Unavailable` blames nobody; any other error is narrowed down to the item at fault, which
-becomes a dead letter after five failures of its own.
+tune. Order inside a flush: publishes, results, members of groups, settle. What fails is kept and
+repeated with backoff: `Unavailable` blames nobody; any other error is narrowed down to the item at
+fault, which becomes a dead letter after five failures of its own.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..contracts import Broker, Effect, Job, Record, Report, ResultStore, Settlement, Subscription
+from ..contracts import Broker, Effect, Job, Report, ResultStore, Settlement, Subscription
 from ..errors import LeaseLost, PublishError, Unanswered, Unavailable
 from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Succeeded, text_of
-from .commit import Commit, Item, names_all, nowhere, publishes, records, settlements
+from . import commit as picks
+from .commit import LATER, Commit, Item, names_all, nowhere
 from .ending import give_effects, give_up, give_verdict
 from .lease import Keeper
 from .listeners import Listeners
+
+if TYPE_CHECKING:
+    from ..grouping import Grouping
 
 __all__ = ["Outbox"]
 log = logging.getLogger("fsdf.outbox")
@@ -54,6 +58,7 @@ class Outbox:
         self._keeper, self._flushed = keeper, flushed
         self._listeners = listeners if listeners and listeners.wants("run_ended") else None
         self.report: Report | None = None
+        self._groups: Grouping | None = None
         self._done: deque[Item] = deque()
         self._kept: list[Item] = []  # failed, to be repeated
         self._failures = 0  # flushes in a row that something kept from being stored
@@ -77,12 +82,17 @@ class Outbox:
             self._parked = False
             self._wakeup.set()
 
+    def join_groups(self, groups: Grouping) -> None:
+        """Take part in groups from now on: tell them of members, and finish what others left."""
+        self._groups = groups
+        self._wakeup.set()
+
     def disown(self) -> None:
         """Store nothing: in a forked child all of it is the parent's."""
-        self._done, self._kept = deque(), []
+        self._done, self._kept, self._groups = deque(), [], None
         setattr(self, "put", lambda item: None)  # noqa: B010  a method that every run calls
 
-    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    def commit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Block until the effects are stored, in a flush shared with all other slots.
 
         Raises:
@@ -90,25 +100,25 @@ class Outbox:
             PublishError: the broker does not take a message.
         """
         stored = threading.Event()
-        item = self._put_commit(job, effects, ack, stored.set)
+        item = self._put_commit(job, effects, stored.set)
         stored.wait()
         if item.error:
             raise item.error
 
-    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    async def acommit(self, job: Job, effects: Sequence[Effect]) -> None:
         """As `commit`, for a run on a loop."""
         import asyncio
 
         loop, stored = asyncio.get_running_loop(), asyncio.Event()
-        item = self._put_commit(job, effects, ack, lambda: loop.call_soon_threadsafe(stored.set))
+        item = self._put_commit(job, effects, lambda: loop.call_soon_threadsafe(stored.set))
         await stored.wait()
         if item.error:
             raise item.error
 
     def _put_commit(
-        self, job: Job, effects: Sequence[Effect], ack: bool, tell: Callable[[], object]
+        self, job: Job, effects: Sequence[Effect], tell: Callable[[], object]
     ) -> Commit:
-        item = Commit(job, list(effects), ack, tell)
+        item = Commit(job, list(effects), tell)
         with self._counting:
             self._commits += 1
         self.put(item)
@@ -148,6 +158,8 @@ class Outbox:
             self._given_up.intersection_update(self._kept)
             self.flushes += 1
             self._flushed()
+            if self._groups:
+                self._groups.sweep()
 
     def _take(self) -> list[Item]:
         """Return what there is to flush; blocks until there is something. Empty: we are closed."""
@@ -164,9 +176,11 @@ class Outbox:
                 return []
             self._parked = True
             if not self._done and self._deadline is None:
-                self._wakeup.wait()
+                self._wakeup.wait(self._groups.pause() if self._groups else None)
             self._parked = False
             self._wakeup.clear()
+            if self._groups:
+                self._groups.sweep()
         take = self._done.popleft
         fresh = [take() for _ in range(min(len(self._done), LIMIT - min(LIMIT, len(self._kept))))]
         self._prepare(fresh)
@@ -181,12 +195,12 @@ class Outbox:
                 jobs += 1
                 item.tries = 0
                 item.effects = ()
-                if item.outcome is SUCCEEDED:
+                if type(item.outcome) is Succeeded:
                     item.verdict = ACK
                 else:
                     give_verdict(item, now)
-                if item.plan.sinks or item.acked:
-                    give_effects(item, now)
+                if item.plan.sinks:
+                    give_effects(item, now, self.broker.valid_queue)
         self.ended += jobs
         if jobs != len(items):
             with self._counting:
@@ -201,54 +215,49 @@ class Outbox:
         ready = items
         if waiting:
             ready = [item for item in items if not item.effects]
-            stored = self._step(waiting, publishes, self.broker.publish)
+            stored = self._step(waiting, picks.publishes, self.broker.publish)
             for item in stored:  # not published again if the next step fails
-                item.effects = records([item])
+                item.effects = [e for e in item.effects if type(e) in LATER]
             write = self.results.write if self.results else nowhere
-            stored = self._step(stored, records, write)
+            stored = self._step(stored, picks.records, write)
+            if self._groups:
+                stored = self._step(stored, picks.members, self._groups.add)
             for item in stored:
                 item.effects = ()
             ready += stored
         self._settle_ready(ready)
 
     def _settle_ready(self, ready: Sequence[Item]) -> None:
-        jobs: list[Item] = []
+        unsettled: list[Job] = []
+        acked: list[Job] = []
         for item in ready:
-            if isinstance(item, Commit) and not item.ack:
+            if isinstance(item, Commit):
                 self._tell(item)
             else:
-                jobs.append(item)
-        unsettled = [item for item in jobs if type(item) is not Job or not item.acked]
+                (acked if item.acked else unsettled).append(item)
         self._lost.clear()
-        done = self._step(unsettled, settlements, self._settle)
-        for kept in self._kept:
-            if type(kept) is Commit and kept.ack:  # a repeat may find lost what this has settled
-                kept.tries = max(1, kept.tries)
-        self._keeper.drop([item.job if isinstance(item, Commit) else item for item in done])
-        if len(unsettled) != len(jobs):
-            done = done + [item for item in jobs if type(item) is Job and item.acked]
-        count = 0
-        for item in done:
-            if type(item) is Job:
-                count += 1
-            elif item.delivery.lease in self._lost and not item.tries:
-                self._keeper.held.add(item.job)  # its outcome is another worker's, too
-                self._keeper.lost.add(item.job)
-                self._tell(item, LeaseLost(f"the lease of message {item.job.id} was lost; stop"))
-            else:
-                item.job.acked = True
-                self._tell(item)
-        self.settled += count
-        for item in done:
-            if type(item) is Job and (
-                type(outcome := item.outcome) is not Succeeded or item.verdict is not ACK
-            ):
-                if self.report and item.delivery.lease not in self._lost:
-                    self.report.ended(item, outcome)
-                item.outcome = SUCCEEDED  # an error holds its frames, and they hold the job
-                self._emit(item, outcome)
-            elif self._listeners and type(item) is Job:
-                self._emit(item, item.outcome)
+        done = self._step(unsettled, picks.settlements, self._settle)
+        self._keeper.drop(done)
+        if acked:
+            done = done + (ended := self._bury(acked))
+            self._keeper.acked.difference_update(ended)
+        self.settled += len(done)
+        for job in done:
+            if type(outcome := job.outcome) is not Succeeded or job.verdict is not ACK:
+                if self.report and job.delivery.lease not in self._lost:
+                    self.report.ended(job, outcome)
+                job.outcome = SUCCEEDED  # an error holds its frames, and they hold the job
+                self._emit(job, outcome)
+            elif self._listeners:
+                self._emit(job, job.outcome)
+
+    def _bury(self, acked: list[Job]) -> list[Job]:
+        """Keep what of them is dead: nobody leases it."""
+        dead = {job for job in acked if type(job.verdict) is DeadLetter}
+        if not dead:
+            return acked
+        others = [job for job in acked if job not in dead]
+        return others + self._step([*dead], picks.letters, self.broker.bury)
 
     def _emit(self, job: Job, outcome: Outcome) -> None:
         if self._listeners:
@@ -299,7 +308,8 @@ class Outbox:
         if self._silent[pick] < SILENT and self._suspects.isdisjoint(items):
             return False
         try:
-            self.results.read(("",)) if pick is records and self.results else self.broker.check()
+            ours = self.results if pick in (picks.records, picks.members) else None
+            ours.read(("",)) if ours else self.broker.check()
         except Exception:  # whatever it is, nothing is known of the items
             return False
         return True
@@ -310,7 +320,7 @@ class Outbox:
         stored: list[Any] = []
         unclear: list[Any] = []
         for item in items:
-            left = [e for e in item.effects if type(e) is Record or id(e) in rejected | unknown]
+            left = [e for e in item.effects if type(e) in LATER or id(e) in rejected | unknown]
             no = [e for e in left if id(e) in rejected]
             perhaps = [e for e in left if id(e) in unknown]
             if not no and not perhaps:
@@ -337,8 +347,9 @@ class Outbox:
         if type(item) is not Job:
             item.effects = ()
             return self._tell(item, error)
-        if not item.effects and type(item.verdict) is DeadLetter:  # its lease ends it
+        if not item.effects and type(item.verdict) is DeadLetter:  # its lease ends it, if any
             self._keeper.drop([item])
+            self._keeper.tell_lost([item])
             self.settled += 1
             return None
         if item.effects and item not in self._given_up:

@@ -1,8 +1,9 @@
 """The ids of what a run pushes. Pure.
 
 They derive from the message's id, a base and a number, so that a repeat gives them again. The base
-of an attempt is its own number; but while it is unknown whether a push of an attempt before was
-stored, the base stays, until the same push has been made again and answered.
+of an attempt is its own number, and how often the message was sent anew; but while it is unknown
+whether a push of an attempt before was stored, the base stays, until the same push has been made
+again and answered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..contracts import Job, Outgoing
 from ..errors import LeaseLost, PublishError, Unanswered, Unavailable
 from ..message import derived_id, sends_of
 
-__all__ = ["Pushes", "answers", "keep_open", "next_attempt", "open_push", "pushed_id"]
+__all__ = ["Pushes", "answers", "keep_open", "next_attempt", "open_push", "pushed", "pushed_id"]
 
 
 class Pushes:
@@ -32,23 +33,28 @@ def _pushes_of(job: Job) -> Pushes:
     if not job.pushes:
         told = (job.delivery.state or {}).get("pushes") or job.extra.get("pushes")
         told = told if type(told) is list else ()
-        numbers = [n for n in told if type(n) is int and 0 <= n < 1 << 31]
+        bits = zip(told, (31, 62, 31))
+        numbers = [n for n, most in bits if type(n) is int and 0 <= n < 1 << most]
         if len(numbers) == 3 and numbers[0] == job.attempt:
             keep_open(job, *numbers[1:])
         else:
-            job.pushes = Pushes(job.attempt)
+            job.pushes = Pushes(sends_of(job.extra) << 31 | job.attempt)
     return job.pushes  # type: ignore[no-any-return]
 
 
-def keep_open(job: Job, base: int, number: int) -> None:
-    """Let the ids of a job derive from `base` while the push of that number has no answer."""
+def keep_open(job: Job, base: int, number: int, count: int = 0) -> None:
+    """Let the ids of a job derive from `base` while the push of that number has no answer.
+
+    `count` pushes were made already, where the attempt is the same.
+    """
     job.pushes = Pushes(base)
-    job.pushes.open[_id(job, base, number)] = number
+    job.pushes.count = count
+    if number:
+        job.pushes.open[_id(job, base, number)] = number
 
 
 def _id(job: Job, base: int, number: int) -> str:
-    life = sends_of(job.extra)  # what is replayed pushes anew
-    return derived_id(f"{job.id}:{life}" if life else job.id, base, number)
+    return derived_id(job.id, base, number)
 
 
 def pushed_id(job: Job) -> str:
@@ -66,6 +72,12 @@ def open_push(job: Job) -> tuple[int, int] | None:
         return None
     pushes = _pushes_of(job)
     return (pushes.base, max(pushes.open.values())) if pushes.open else None
+
+
+def pushed(job: Job) -> tuple[int, int, int]:
+    """Return (base, number of the last push without an answer, how many there were)."""
+    pushes = _pushes_of(job)
+    return pushes.base, max(pushes.open.values(), default=0), pushes.count
 
 
 def next_attempt(job: Job, attempt: int) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import errors
+from .. import errors, outcomes
 from ..outcomes import Deadline, Failed, Interrupted, Outcome, Rejected, Requeue, Retry, TimedOut
 
 __all__ = ["IN_PLACE", "RetryPolicy"]
 
+MOST = 1000  # exceptions of a group that are looked at
 IN_PLACE = 1.0  # seconds; a longer wait goes through the broker, where it holds no slot
 
 
@@ -56,14 +57,16 @@ class RetryPolicy:
             case Interrupted():
                 return Failed(steering[0])
             case errors.Reject():
-                return Rejected(str(steering[0]) or "rejected by the task")
+                return Rejected(outcomes.text_of(steering[0]) or "rejected by the task")
             case errors.Requeue():
                 return Requeue(max(each.delay for each in steering))
         steered = isinstance(steering[0], errors.Retry)
         if attempt < self.max_retries and (steered or self._retries(error, leaves)):
             delays = [each.delay for each in steering] if steered else [None]
             backoff = self.delay(attempt) if None in delays else 0.0
-            return Retry(error, max(backoff if d is None else d for d in delays), attempt + 1)
+            delay = max(backoff if d is None else d for d in delays)
+            changes = next((e.changes for e in steering if e.changes), None) if steered else None
+            return Retry(error, delay, attempt + 1, changes)
         cause = error.__cause__ if steered and isinstance(error.__cause__, Exception) else error
         return Failed(cause)
 
@@ -81,9 +84,14 @@ def _of(kind: type[BaseException], leaves: Sequence[Any]) -> list[Any]:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
-    """Return the exceptions that a group holds at any depth; of another exception itself."""
+    """Return the exceptions that a group holds at any depth, `MOST` at most; of another itself."""
     module = sys.modules.get("exceptiongroup", builtins)  # a backport, before Python 3.11
-    if not isinstance(error, getattr(module, "BaseExceptionGroup", ())):
-        return [error]
-    inner: Sequence[BaseException] = getattr(error, "exceptions")  # noqa: B009 - see above
-    return [leaf for each in inner for leaf in _leaves(each)]
+    group = getattr(module, "BaseExceptionGroup", ())
+    leaves, left = list[BaseException](), [error]
+    while left and len(leaves) < MOST:
+        if isinstance(each := left.pop(), group):
+            # what it was made with: the attribute may be the user's, and never end
+            left += reversed(group.__dict__["exceptions"].__get__(each))
+        else:
+            leaves.append(each)
+    return leaves

@@ -1,6 +1,6 @@
 """One run of one message: compiled into one of two shapes with one meaning.
 
-A plan without deadline or mid-run commit is a plain call in a clean context; a retry in place goes
+A job without limits or mid-run commit is a plain call in a clean context; a retry in place goes
 on as the other shape: one generator, free of I/O and of waiting, that a sync and an async driver
 execute.
 """
@@ -17,11 +17,12 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..contracts import Job, Plan
-from ..message import decode
-from ..outcomes import SUCCEEDED, Failed, Invalid, Outcome, Retry, Succeeded, text_of
+from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded
 from .context import current_job, is_forked
+from .forms import decode, unfit
 from .pushes import next_attempt
 from .retry import IN_PLACE
+from .telling import tell
 
 __all__ = ["Watch", "compile_plan", "is_coroutine"]
 
@@ -38,50 +39,36 @@ class Sleep(NamedTuple):
     seconds: float
 
 
-class Acknowledge(NamedTuple):
-    """Step: go on when the message is acknowledged."""
-
-    job: Job
-
-
-Step: TypeAlias = Call | Sleep | Acknowledge
+Step: TypeAlias = Call | Sleep
 Steps: TypeAlias = Generator[Step, Any, Outcome]
 Watch: TypeAlias = Callable[[Job], None]
 _UNSTARTED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
-def steps(job: Job, outcome: Outcome | None = None) -> Steps:
+def steps(job: Job, watch: Watch | None, outcome: Outcome | None = None) -> Steps:
     """The whole of a run; `outcome` is that of a first attempt already made."""
-    plan = job.plan
-    if plan.early and not job.acked:
-        yield Acknowledge(job)
+    plan, anew = job.plan, False
     while True:
         if outcome is None:
+            if watch and job.claims:
+                watch(job)
+            if misfit := decode(job, anew=anew):
+                return misfit
             try:
                 value = yield Call(job)
                 return SUCCEEDED if value is None else _succeeded(value)
             except BaseException as error:
                 outcome = plan.policy.outcome(error, job.attempt, plan.timeout)
-        if type(outcome) is not Retry or outcome.delay > IN_PLACE or job.claims == []:
-            return outcome  # without a claim its deadline has told how it ended
-        if is_forked(job):
+        if type(outcome) is not Retry or outcome.delay > IN_PLACE or outcome.changes:
+            return outcome
+        if job.claims == [] or is_forked(job):  # a deadline has told how it ended
             return outcome
         if plan.report:
             plan.report.retried(job, outcome)
         next_attempt(job, outcome.attempt)  # before the wait: the deadline was the attempt's
         if outcome.delay:
             yield Sleep(outcome.delay)
-        outcome = _bind_again(job)
-
-
-def _bind_again(job: Job) -> Outcome | None:
-    """Give the next attempt what was pushed: the one before may have changed its arguments."""
-    try:
-        job.data, job.extra = decode(job.delivery.body)
-        job.args, job.kwargs = job.plan.bind(job.data, job.extra.get("args", ()))
-    except Exception as error:  # what bound once; only a conversion of the user's can raise here
-        return Invalid(f"{type(error).__name__}: {text_of(error)}")
-    return None
+        outcome, anew = None, True  # the attempt before may have changed its arguments
 
 
 def _succeeded(value: Any) -> Outcome:
@@ -147,11 +134,9 @@ def is_coroutine(fn: Callable[..., Any]) -> bool:
 def compile_plan(plan: Plan, fn: Callable[..., Any], watch: Watch | None = None) -> Plan:
     """Decide once what a run of the task needs: what is off costs nothing.
 
-    `watch(job)` is called at the start of each attempt of a task with a timeout.
+    `watch(job)` is called at the start of each attempt of a job that has claims.
     """
-    forced = bool(os.environ.get("FSDF_FORCE_GENERATOR"))
-    watch = watch if plan.timeout > 0 else None
-    whole = forced or plan.early or watch is not None
+    whole = bool(os.environ.get("FSDF_FORCE_GENERATOR"))
     if is_coroutine(fn):
         return plan._replace(arun=_aruns(plan, fn, watch, whole))
     return plan._replace(run=_runs(plan, fn, watch, whole))
@@ -161,29 +146,32 @@ def _runs(
     plan: Plan, fn: Callable[..., Any], watch: Watch | None, whole: bool
 ) -> Callable[[Job], Outcome]:
     policy, timeout = plan.policy, plan.timeout
+    quiet = None if plan.sinks else Succeeded  # of such an outcome nothing is to be told
 
     def perform(step: Step) -> Any:
         match step:
             case Call(job):
-                if watch:
-                    watch(job)
                 return fn(*job.args, **job.kwargs)
             case Sleep(seconds):
                 return threading.Event().wait(seconds)
-            case Acknowledge(job):
-                return job.owner.commit(job, (), ack=True)
 
     def call(job: Job) -> Outcome:
         current_job.set(job)
-        if whole:
-            return drive(steps(job), perform)
-        try:
-            value = fn(*job.args, **job.kwargs)
-        except BaseException as error:
-            outcome = policy.outcome(error, job.attempt, timeout)
-        else:
-            return SUCCEEDED if value is None else _succeeded(value)
-        return drive(steps(job, outcome), perform)  # outside: no context for later errors
+        first = None
+        if not (whole or job.claims):
+            try:
+                job.args, job.kwargs = job.codec.arguments(job)
+            except BaseException as error:
+                return tell(job, unfit(job, error))
+            try:
+                value = fn(*job.args, **job.kwargs)
+            except BaseException as error:
+                first = policy.outcome(error, job.attempt, timeout)
+            else:
+                outcome = SUCCEEDED if value is None else _succeeded(value)
+                return outcome if type(outcome) is quiet else tell(job, outcome)
+        outcome = drive(steps(job, watch, first), perform)  # outside: no context for later errors
+        return outcome if type(outcome) is quiet else tell(job, outcome)
 
     return lambda job: Context().run(call, job)
 
@@ -194,28 +182,31 @@ def _aruns(
     import asyncio
 
     policy, timeout = plan.policy, plan.timeout
+    quiet = None if plan.sinks else Succeeded  # of such an outcome nothing is to be told
 
     async def perform(step: Step) -> Any:
         match step:
             case Call(job):
-                if watch:
-                    watch(job)
                 return await fn(*job.args, **job.kwargs)
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
-            case Acknowledge(job):
-                return await job.owner.acommit(job, (), ack=True)
 
     async def acall(job: Job) -> Outcome:  # its task has a clean context already
         current_job.set(job)
-        if whole:
-            return await adrive(steps(job), perform)
-        try:
-            value = await fn(*job.args, **job.kwargs)
-        except BaseException as error:
-            outcome = policy.outcome(error, job.attempt, timeout)
-        else:
-            return SUCCEEDED if value is None else _succeeded(value)
-        return await adrive(steps(job, outcome), perform)
+        first = None
+        if not (whole or job.claims):
+            try:
+                job.args, job.kwargs = job.codec.arguments(job)
+            except BaseException as error:
+                return tell(job, unfit(job, error))
+            try:
+                value = await fn(*job.args, **job.kwargs)
+            except BaseException as error:
+                first = policy.outcome(error, job.attempt, timeout)
+            else:
+                outcome = SUCCEEDED if value is None else _succeeded(value)
+                return outcome if type(outcome) is quiet else tell(job, outcome)
+        outcome = await adrive(steps(job, watch, first), perform)
+        return outcome if type(outcome) is quiet else tell(job, outcome)
 
     return acall

@@ -25,10 +25,12 @@ from typing import Any
 from ..green import Event, raise_in_main
 
 __all__ = [
-    "StopSignals", "by_others", "drain", "held_back", "interactive", "leave_to_parent",
-    "let_through", "listen", "main_ends", "on_signals", "unlisten",
+    "INTERRUPT", "StopSignals", "by_others", "drain", "held_back", "interactive",
+    "leave_to_parent", "let_through", "listen", "main_ends", "on_interrupt", "on_signals",
+    "unlisten",
 ]  # fmt: skip
 log = logging.getLogger("fsdf.worker")
+INTERRUPT = getattr(signal, "SIGUSR1", None)  # tells a child to raise something in its run
 ECHO = 0.1  # seconds; process managers signal a process and then its group
 _DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 
@@ -302,7 +304,7 @@ def held_back() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # its start would let through what we hold back
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _numbers())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _numbers("SIGUSR1"))
     try:
         yield
     finally:
@@ -312,7 +314,7 @@ def held_back() -> Iterator[None]:
 def let_through() -> None:
     """Let the signals come that the parent has held back at our start."""
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers("SIGUSR1"))
 
 
 def leave_to_parent() -> None:
@@ -322,6 +324,12 @@ def leave_to_parent() -> None:
     """
     for number in _numbers():
         _set(number, _ignore)
+
+
+def on_interrupt(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let a child of a pool handle INTERRUPT, where this system has it. Before `let_through`."""
+    if INTERRUPT is not None:
+        _set(INTERRUPT, handler)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -40,7 +40,7 @@ class Slot:
     def __init__(self) -> None:
         self.job: Any = None  # set while user code is armed
         self.hit = False  # somebody interrupts this run; written under guard
-        self.raised = False  # an exception was raised in this run; under guard
+        self.raised = False  # the exception that is to end this run was raised; under guard
         self.abandoned = False  # this run has passed its deadline; under guard
         self.guard = green.native_lock()  # held while an exception is being raised in the slot
         self.handle: Any = None  # the carrier's: the thread or greenlet
@@ -96,14 +96,15 @@ def checked_size(size: int) -> int:
     return size
 
 
-def take_last(items: deque[T], limit: int, owner: object = None) -> list[T]:
+def take_last(items: deque[T], limit: int, owner: object = None, *, acked: bool = True) -> list[T]:
     """Take up to `limit` items (of this owner) from the right; the others keep their order."""
     taken: list[T] = []
     others: list[T] = []
     with suppress(IndexError):
         while len(taken) < limit:
             item: Any = items.pop()
-            (taken if owner is None or item.owner is owner else others).append(item)
+            wanted = (owner is None or item.owner is owner) and (acked or not item.acked)
+            (taken if wanted else others).append(item)
     items.extend(reversed(others))
     return taken
 
@@ -244,9 +245,9 @@ class Slots(Generic[T]):
         if len(self.all) == len(self.abandoned) and not self.items:
             self._empty.set()
 
-    def withdraw(self, limit: int, owner: object = None) -> list[T]:
+    def withdraw(self, limit: int, owner: object = None, *, acked: bool = True) -> list[T]:
         """Take back up to `limit` items (of this owner) that have not started, the last first."""
-        taken = take_last(self.items, limit, owner)
+        taken = take_last(self.items, limit, owner, acked=acked)
         if self.items:
             self.wake()
         return taken

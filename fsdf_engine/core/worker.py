@@ -33,7 +33,7 @@ class ConsumerHandle:
         own_pool: bool,
         deadlines: Deadlines,
         listeners: Listeners,
-        forget: Callable[[], None],
+        forget: Callable[[], object],
     ) -> None:
         self.consumer, self.queue = consumer, consumer.queue
         self._own_pool, self.deadlines = own_pool, deadlines
@@ -98,10 +98,12 @@ class ConsumerHandle:
         consumer, pool = self.consumer, self.consumer.pool
         consumer.quit()
         if not consumer.drained(grace):
+            consumer.withdraw(acked=True)
             for job in pool.running():
                 if job.owner is consumer.outbox:
-                    pool.interrupt(job, Interrupted())
+                    pool.interrupt(job, Interrupted(), kill=True)
             if not consumer.drained(UNWIND, patient=False):
+                consumer.withdraw(acked=True)  # what children had been handed that are dead now
                 log.error("queue %s: some runs do not end; their leases will", self.queue)
         if self._own_pool:
             pool.close(0.0)
@@ -111,6 +113,8 @@ class ConsumerHandle:
                 "queue %s: %d effects are not stored; their messages return", self.queue, left
             )
         consumer.keeper.close()
+        consumer.marking.close()
+        consumer.keeper.tell_lost(consumer.keeper.acked.copy())
         consumer.subscription.close()
         if consumer.report:
             consumer.report.close()

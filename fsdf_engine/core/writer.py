@@ -12,7 +12,7 @@ from ..message import Extra, encode, new_id
 from .context import current_job
 from .pushes import pushed_id
 
-__all__ = ["Writer", "moment", "writer", "written"]
+__all__ = ["Writer", "moment", "next_id", "writer", "written"]
 
 Writer: TypeAlias = Callable[..., Outgoing]  # of (args, kwargs, publish time, control data, id)
 _Namer: TypeAlias = Callable[[Sequence[Any], Mapping[str, Any]], "tuple[dict[str, Any], list[Any]]"]
@@ -30,7 +30,7 @@ def writer(name: _Namer, queue: str, task: str, priority: int, address: str) -> 
         id: str = "",
     ) -> Outgoing:
         data, leading = name(args, kwargs)
-        control: Extra = {"task_id": id or _id(), "publish_time": now}
+        control: Extra = {"task_id": id or next_id(), "publish_time": now}
         if task:
             control["task"] = task
         if leading:
@@ -67,7 +67,7 @@ def moment() -> float:
     return round(time.time(), 4)
 
 
-def _id() -> str:
-    """A run's pushes have ids that a repeat of the run gives again."""
+def next_id() -> str:
+    """Return the id of what is pushed next: a run's pushes have ids that a repeat gives again."""
     job = current_job.get(None)
     return new_id() if job is None else pushed_id(job)

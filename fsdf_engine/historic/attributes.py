@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..task import Task
     from .clients import QueueConsumer, QueuePublisher
 
-__all__ = ["ATTRIBUTES", "attribute", "clear_filter_tasks", "init_params"]
+__all__ = ["ATTRIBUTES", "attribute", "clear_filter_tasks", "init_params", "result_hint"]
 
 
 def attribute(task: Task[..., Any], name: str, of_function: Callable[[str], Any]) -> Any:
@@ -28,6 +28,11 @@ def attribute(task: Task[..., Any], name: str, of_function: Callable[[str], Any]
         if name not in ATTRIBUTES:
             raise
     return ATTRIBUTES[name](task)
+
+
+def result_hint(name: str) -> str:
+    """Return what to say instead of an attribute that results had in the old framework, or ""."""
+    return f"; say {_OF_RESULTS[name]}" if name in _OF_RESULTS else ""
 
 
 def init_params(task: Task[..., Any]) -> dict[str, Any]:
@@ -72,4 +77,11 @@ ATTRIBUTES: Mapping[str, Callable[[Task[..., Any]], Any]] = {
     "publisher": _publisher,
     "queue_name": lambda task: task.queue,
     "wait_for_possible_has_finish_all_tasks": _wait,
+}
+_OF_RESULTS = {
+    "is_pending": "`not result.ready()`",
+    "is_success": '`result.status == "succeeded"`',
+    "set_callback": "`result.get()` in a thread of yours, or `await result`",
+    "set_timeout": "`result.get(timeout=...)`",
+    "status_and_result": "`result.info`, with the keys `status` and `result`",
 }

@@ -20,7 +20,7 @@ from .attributes import clear_filter_tasks, init_params
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ..core.supervisor import Supervisor
+    from ..supervisor import Supervisor
     from .control import PriorityConsumingControlConfig
 
 __all__ = [

@@ -17,9 +17,9 @@ __all__ = ["PriorityConsumingControlConfig"]
 class PriorityConsumingControlConfig:
     """What is decided for one message; `publish(..., priority_control_config=this)`.
 
-    `countdown` and the two limits are seconds; a naive `eta` is local time. The message does not
-    run once `msg_expire_senconds` have passed since it was published, or `misfire_grace_time` since
-    it might have started.
+    All durations are seconds; a naive `eta` is local time. The message does not run once
+    `msg_expire_senconds` have passed since it was published, or `misfire_grace_time` since it might
+    have started.
 
     Raises:
         ConfigurationError: `countdown` and `eta` contradict each other, or the grace is none.
@@ -38,7 +38,6 @@ class PriorityConsumingControlConfig:
         misfire_grace_time: float | None = None,
     ) -> None:
         later = {
-            "function_timeout": function_timeout,
             "max_retry_times": max_retry_times,
             "is_print_detail_exception": is_print_detail_exception,
             "is_using_rpc_mode": is_using_rpc_mode,
@@ -57,6 +56,7 @@ class PriorityConsumingControlConfig:
             )
         self._countdown = countdown or 0.0
         self._eta = eta.timestamp() if eta else 0.0
+        self._timeout = function_timeout or 0.0
         self._limit, self._grace = msg_expire_senconds, misfire_grace_time
 
     def control(self) -> Control:
@@ -66,6 +66,8 @@ class PriorityConsumingControlConfig:
         if self._grace:
             ends.append((self._eta or now + self._countdown) + self._grace)
         control: Control = {"countdown": self._countdown, "eta": self._eta}
+        if self._timeout:
+            control["function_timeout"] = self._timeout
         if ends:
             control["expires"] = min(ends)
         return control

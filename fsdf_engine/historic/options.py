@@ -10,7 +10,7 @@ from ..errors import ConfigurationError, NotYetSupported
 
 __all__ = ["HISTORIC", "NOT_YET", "FunctionResultStatusPersistanceConfig", "modern"]
 
-# Another spelling of an option of ours; ours wins where both are given.
+# Another spelling of an option of ours.
 HISTORIC = {
     "msg_expire_senconds": "msg_expire_seconds",
     "msg_schedule_time_intercal": "qps",
@@ -61,14 +61,20 @@ def modern(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         NotYetSupported: an option that this version does not implement.
+        ConfigurationError: two spellings of one option say two things.
     """
     options: dict[str, Any] = {}
     for written in sorted(given, key=HISTORIC.__contains__):
         name, value = HISTORIC.get(written, written), given[written]
-        if name != written and given.get(name):
-            continue
         if written == "msg_schedule_time_intercal" and value and isinstance(value, (int, float)):
             value = 1.0 / value
+        if name != written and (ours := given.get(name)):
+            if value and value != ours:
+                raise ConfigurationError(
+                    f"options {name}={ours!r} and {written}={given[written]!r} say two things about"
+                    " the same; give one of them"
+                )
+            continue
         if name in NOT_YET:
             _refuse_unless_off(name, value, given)
         else:

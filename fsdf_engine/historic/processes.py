@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from ..core.supervisor import Supervisor
 from ..core.worker import tune
 from ..core.worker_process import Stop
 from ..engine import default_engine
 from ..errors import ConfigurationError
+from ..supervisor import Supervisor
 from ..task import Task
 from .attributes import init_params
 from .clients import QueueConsumer

@@ -13,12 +13,12 @@ from ..outcomes import (
     Expired,
     Failed,
     Filtered,
-    Interrupted,
     Outcome,
     Retry,
     Revoked,
     TimedOut,
     describe,
+    ended,
     frames_of,
     kind_of,
     text_of,
@@ -40,27 +40,28 @@ class End(NamedTuple):
     kind: Hashable
     message: Callable[[], str]
     text: Callable[[], str]
-    error: BaseException | None = None  # to be shown with its traceback
+    error: BaseException | None = None  # to be shown with its traceback,
+    trace: str = ""  # which is this text: the error itself is asked for none
     place: tuple[str, int] | None = None  # where it was raised
 
 
 def retry_of(job: Job, outcome: Retry) -> End:
     """Return what is told of an attempt that another one follows."""
-    error, place = outcome.error, _raised_at(Failed(outcome.error))
+    kind, place = kind_of(outcome.error), _raised_at(outcome)
 
     def message() -> str:
         again = f"in {outcome.delay:,.1f} s" if outcome.delay else "at once"
         limit = job.plan.policy.max_retries + 1
         return (
             f"{named(job)} failed in attempt {outcome.attempt} of {limit} and runs again {again}:"
-            f" {_described(error)}{_at(place)}"
+            f" {on_one_line(describe(outcome))}{_at(place)}"
         )
 
     def text() -> str:
-        return f"retries of task {_task(job)} after {kind_of(error)[1]}{_at(place)}"
+        return f"retries of task {_task(job)} after {kind[1]}{_at(place)}"
 
-    kind = "retry", job.plan.name, kind_of(error), place
-    return End(logging.WARNING, kind, message, text, None, place)
+    event = "retry", job.plan.name, kind, place
+    return End(logging.WARNING, event, message, text, place=place)
 
 
 def end_of(job: Job, outcome: Outcome, look: str) -> End | None:
@@ -100,8 +101,8 @@ def _why(outcome: Outcome) -> str:
 
 
 def _failed(job: Job, outcome: Failed, look: str) -> End:
-    error, place = outcome.error, _raised_at(outcome)
-    if isinstance(error, Interrupted):
+    kind, place = kind_of(outcome.error), _raised_at(outcome)
+    if not ended(outcome):
         return End(
             logging.WARNING,
             ("interrupted", job.plan.name),
@@ -114,14 +115,14 @@ def _failed(job: Job, outcome: Failed, look: str) -> End:
         attempts = "1 attempt" if not job.attempt else f"{job.attempt + 1} attempts"
         return (
             f"{named(job)} failed and is given up after {attempts}:"
-            f" {_described(error)}{_at(place)}; {rest}"
+            f" {on_one_line(describe(outcome))}{_at(place)}; {rest}"
         )
 
     def text() -> str:
-        return f"failures of task {_task(job)} by {kind_of(error)[1]}{_at(place)}"
+        return f"failures of task {_task(job)} by {kind[1]}{_at(place)}"
 
-    kind = "failed", job.plan.name, kind_of(error), place
-    return End(logging.ERROR, kind, message, text, error, place)
+    event = "failed", job.plan.name, kind, place
+    return End(logging.ERROR, event, message, text, outcome.error, trace_of(outcome), place)
 
 
 def named(job: Job) -> str:
@@ -133,19 +134,15 @@ def _task(job: Job) -> str:
     return on_one_line(job.plan.name or job.plan.queue)
 
 
-def _described(error: BaseException) -> str:
-    return on_one_line(describe(Failed(error)))
-
-
 def _at(place: tuple[str, int] | None) -> str:
     return f" ({shown(place)})" if place else ""
 
 
-def _raised_at(outcome: Failed) -> tuple[str, int] | None:
+def _raised_at(outcome: Failed | Retry) -> tuple[str, int] | None:
     """Return the innermost line of the traceback, in this process or in the one it comes from."""
     tb = frames_of(outcome.error)
     if tb is None:
-        found = _LAST_FRAME.match(trace_of(outcome))
+        found = _LAST_FRAME.match(outcome.trace)
         return (found[1], int(found[2])) if found else None
     while tb.tb_next:
         tb = tb.tb_next

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from random import random
-from typing import Any
 
 from ..contracts import Job, Plan, QueueSize, Report
 from ..core.consumer import Consumer
@@ -35,7 +34,7 @@ from ..outcomes import (
 from ..outcomes import ended as is_end
 from .ends import End, end_of, retry_of
 from .figures import Counts, Durations, Figures, Pace, told
-from .runs import facts_of, measured, tell, traced
+from .runs import facts_of, measured, tell, tell_raised, traced
 from .storms import Storms
 
 __all__ = ["Reports"]
@@ -126,14 +125,14 @@ class Reports(Report):
 
     def _tell(self, job: Job, end: End) -> None:
         if not self._logger.isEnabledFor(end.level):
-            return
+            return None
         if not self._storms.is_new(end.kind, end.level, end.text):
-            return
-        trace: Any = None
-        if end.error is not None and job.plan.trace:
-            trace = type(end.error), end.error, frames_of(end.error)
+            return None
         facts = facts_of(job, place=end.place) if end.place else facts_of(job)
-        tell(self._logger, end.level, "%s", end.message(), exc_info=trace, extra=facts)
+        if end.error is None or not job.plan.trace:
+            return tell(self._logger, end.level, "%s", end.message(), extra=facts)
+        raised = type(end.error), end.error, frames_of(end.error)
+        return tell_raised(self._logger, end.level, end.message(), raised, end.trace, facts)
 
     def _live(self) -> None:
         """Tell the figures of each interval, until one has passed idly. Its own thread."""

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from ..contracts import Job, Plan
 from ..outcomes import Outcome, text_of
 from .ends import named, on_one_line
 
-__all__ = ["facts_of", "measured", "tell", "traced"]
+__all__ = ["facts_of", "measured", "tell", "tell_raised", "traced"]
 log = logging.getLogger("fsdf.log")
 Run: TypeAlias = Callable[[Job], Outcome]
 AsyncRun: TypeAlias = Callable[[Job], Coroutine[Any, Any, Outcome]]
@@ -20,8 +21,23 @@ AsyncRun: TypeAlias = Callable[[Job], Coroutine[Any, Any, Outcome]]
 
 def tell(logger: logging.Logger, level: int, text: str, *facts: object, **more: Any) -> None:
     """Log. A user's filter or handler that fails harms neither a run nor the consumer."""
+    _do(partial(logger.log, level, text, *facts, **more))
+
+
+def tell_raised(
+    logger: logging.Logger, level: int, text: str, raised: Any, trace: str, facts: dict[str, Any]
+) -> None:
+    """Log an error with the text that its traceback has already: no formatter makes it again."""
+    path, line, name, _ = logger.findCaller()
+    of = logger.name, level, path, line, "%s", (text,), raised, name, facts
+    record = logger.makeRecord(*of)
+    record.exc_text = trace.rstrip("\n")
+    _do(partial(logger.handle, record))
+
+
+def _do(handle: Callable[[], object]) -> None:
     try:
-        logger.log(level, text, *facts, **more)
+        handle()
     except Exception as error:
         with suppress(Exception):
             log.error("a log record cannot be handled: %s", text_of(error, repr))

@@ -53,9 +53,9 @@ def install(
     return restore
 
 
-def install_as_configured(config: Config) -> None:
+def install_as_configured(config: Config) -> Callable[[], None]:
     """Log as the configuration says, as the worker command does; see `install`."""
-    install(config.text("LOG_LEVEL"), **_configured(config))
+    return install(config.text("LOG_LEVEL"), **_configured(config))
 
 
 def console_if_unconfigured(config: Config) -> None:

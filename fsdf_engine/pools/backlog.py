@@ -42,10 +42,10 @@ class Backlog:
         with self._lock:
             return list(self._jobs)
 
-    def withdraw(self, limit: int, owner: Owner | None) -> list[Job]:
+    def withdraw(self, limit: int, owner: Owner | None, *, acked: bool) -> list[Job]:
         """Take up to `limit` jobs of this owner (None: of any), the last first. Any thread."""
         with self._lock:
-            return take_last(self._jobs, limit, owner)
+            return take_last(self._jobs, limit, owner, acked=acked)
 
     def learn(self, job: Job, seconds: float) -> None:
         """Note how long a run took."""
@@ -61,6 +61,10 @@ class Backlog:
     def is_light(self, job: Job) -> bool:
         """Say whether runs of its kind take less than a hand-off."""
         return self._cost(job) <= HAND_OFF
+
+    def together(self, job: Job) -> int:
+        """Return how many of its kind make a hand-off; 0: they are long."""
+        return min(MOST_JOBS, int(HAND_OFF / max(self._cost(job), 1e-9)))
 
     def take(self, room: int) -> list[Job]:
         """Take what makes one hand-off: one long job, or short ones, at most `room`."""

@@ -58,18 +58,20 @@ class SlotPool(Pool):
     def abandoned(self) -> int:
         return len(self._slots.abandoned)
 
-    def withdraw(self, limit: int, owner: Owner | None = None) -> Sequence[Job]:
-        return self._slots.withdraw(limit, owner)
+    def withdraw(
+        self, limit: int, owner: Owner | None = None, *, acked: bool = True
+    ) -> Sequence[Job]:
+        return self._slots.withdraw(limit, owner, acked=acked)
 
-    def interrupt(self, job: Job, error: BaseException) -> bool:
-        """Raise `type(error)` in the run, once in its life; see the contract for a Deadline."""
+    def interrupt(self, job: Job, error: BaseException, kill: bool = False) -> bool:
+        """Raise `type(error)` in the run; reaches every job, with `claims` or without."""
         for slot in self._slots.all.copy():
             if slot.job is job:
-                return self._interrupt(slot, job, error)
+                return self._interrupt(slot, job, error, kill)
         return False
 
-    def _interrupt(self, slot: Slot, job: Job, error: BaseException) -> bool:
-        late = isinstance(error, Deadline)
+    def _interrupt(self, slot: Slot, job: Job, error: BaseException, kill: bool) -> bool:
+        late = kill and isinstance(error, Deadline)
         with slot.guard:
             before, slot.hit = slot.hit, True
             if slot.job is not job:
@@ -79,8 +81,8 @@ class SlotPool(Pool):
             if abandons:
                 slot.abandoned = True
             if not slot.raised and (job.plan.kill or not late):
-                slot.raised = self._carrier.throw(slot, job, error)
-                reached = reached or slot.raised
+                raised = self._carrier.throw(slot, job, error)
+                slot.raised, reached = raised and kill, reached or raised
             if abandons:
                 self._slots.abandon(slot)  # under guard: the run may end right now
         if abandons and self._slots.items:

@@ -14,28 +14,30 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..contracts import Effect, Job, Plan, Report, finish
 from ..core.context import is_forked
 from ..core.family import enter, load
+from ..core.forms import open_envelope
 from ..core.signals import leave_to_parent
 from ..errors import ArgumentError, LeaseLost
-from ..message import decode
-from ..outcomes import Failed, Invalid, Outcome, Retry, Unknown, trace_of
+from ..outcomes import Failed, Outcome, Retry, Unknown, trace_of
 from . import hand_off
 from .channel import Channel
+from .child_interrupts import Interrupts
 from .ledger import Ledger
+from .stepped import Stepped
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["AGAIN", "DONE", "ERROR", "LARGE", "PROGRESS", "READY", "live"]
+__all__ = ["AGAIN", "DONE", "ERROR", "LARGE", "PROGRESS", "READY", "WRITTEN", "live"]
 # The first byte of what a child sends.
-READY, PROGRESS, LARGE, ERROR, AGAIN = b"R", b"P", b"O", b"E", b"A"
-DONE = Struct("<QQ")  # after PROGRESS: bytes of outcomes written, bytes of memory used
+READY, WRITTEN, DONE, LARGE, ERROR, AGAIN = b"R", b"W", b"D", b"O", b"E", b"A"
+PROGRESS = Struct("<QQ")  # after WRITTEN or DONE: bytes of outcomes written, of memory used
 
 
 def live(
@@ -53,6 +55,7 @@ def live(
     parent is told how much memory is used.
     """
     leave_to_parent()
+    interrupts = Interrupts(ledger)
     enter()
     channel = Channel(jobs)
     try:
@@ -62,7 +65,7 @@ def live(
         raise SystemExit(1) from None
     gc.freeze()
     _send(channel, READY)
-    _Runner(channel, _Commits(Channel(commits)), ledger, find, weighs).serve()
+    _Runner(channel, _Commits(Channel(commits), interrupts), ledger, find, weighs).serve()
 
 
 def _explained(error: BaseException) -> bytes:
@@ -84,6 +87,7 @@ class _Runner:
         self, channel: Channel, commits: _Commits, ledger: Ledger, resolve: Resolve, weighs: bool
     ) -> None:
         self._channel, self._commits, self._ledger = channel, commits, ledger
+        self._interrupts = commits.interrupts
         self._resolve, self._weighs = resolve, weighs
         self._names: dict[int, tuple[str, str]] = {}
         self._plans: dict[int, Plan | None] = {}
@@ -99,13 +103,16 @@ class _Runner:
             for handed in jobs:
                 if self._ledger.start(handed.number):
                     self._run(handed)
-            used = memory() if self._weighs else 0
-            _send(self._channel, PROGRESS, DONE.pack(self._ledger.written(), used))
+            self._tell_progress(DONE)
         if self._loop:
             self._loop.close()
 
+    def _tell_progress(self, kind: bytes) -> None:
+        used = memory() if self._weighs else 0
+        _send(self._channel, kind, PROGRESS.pack(self._ledger.written(), used))
+
     def _run(self, handed: hand_off.Handed) -> None:
-        job, begin = _Job(), time.perf_counter()
+        job, begin = Job(), time.perf_counter()
         try:
             outcome = self._outcome(job, handed)
         except BaseException as error:  # the engine's own; user code's are in the outcome
@@ -114,14 +121,16 @@ class _Runner:
             finish(job, outcome)  # ends this process
         seconds = time.perf_counter() - begin
         try:
-            report = hand_off.encode_outcome(handed.number, job, outcome, seconds)
+            report = hand_off.encode_ended(handed.number, job, outcome, seconds)
         except BaseException as error:  # user code: a reason that is no text for JSON
-            report = hand_off.encode_outcome(handed.number, job, Failed(error), seconds)
+            report = hand_off.encode_ended(handed.number, job, Failed(error), seconds)
         if not self._ledger.write(report):
             _send(self._channel, LARGE, report)
+        elif self._ledger.fills():
+            self._tell_progress(WRITTEN)
 
-    def _outcome(self, job: _Job, handed: hand_off.Handed) -> Outcome:
-        job.ledger, job._attempt, job.started_at = self._ledger, handed.attempt, 0.0
+    def _outcome(self, job: Job, handed: hand_off.Handed) -> Outcome:
+        job.attempt, job.started_at = handed.attempt, 0.0
         job.id, job.delivery, job.extra, job.pushes = handed.id, handed.delivery, {}, None
         plan = self._plan(handed.task)
         if plan is None:
@@ -130,19 +139,26 @@ class _Runner:
         job.plan, job.owner = plan, _Owner(self._commits, handed.number, plan.place)
         job.claims, job.acked = None, False
         job.published_at = handed.delivery.published_at
-        try:
-            job.data, job.extra = data, extra = decode(handed.delivery.body)
-            job.args, job.kwargs = plan.bind(data, extra.get("args", ()))
-        except Exception as error:
-            return Invalid(f"{type(error).__name__}: {error}")
+        if misread := open_envelope(job, plan.codecs):
+            return misread
         if plan.run is not None:
-            return plan.run(job)
+            return self._interrupts.call(handed.number, plan.run, job)
         if plan.arun is None:
             raise ArgumentError(f"the plan of {plan.name or plan.queue!r} cannot be run")
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        return self._loop.run_until_complete(plan.arun(job))
+        return self._await(handed.number, plan.arun(job))
+
+    def _await(self, number: int, run: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """Await a run on the loop of this process, into which nothing may be raised itself."""
+        if (loop := self._loop) is None:
+            loop = self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+        stepped = Stepped(run)
+        task: asyncio.Task[Outcome] = loop.create_task(stepped)
+
+        def throw(error: BaseException) -> None:
+            loop.call_soon_threadsafe(stepped.interrupt, task, error)
+
+        return self._interrupts.call(number, loop.run_until_complete, task, throw)
 
     def _plan(self, task: int) -> Plan | None:
         if task in self._plans:
@@ -158,44 +174,35 @@ class _Runner:
                 " `if __name__ == '__main__'`, in a function or in a shell\n"
             )
             _send(self._channel, ERROR, reason.encode(errors="replace"), _explained(error))
-        self._plans[task] = plan = plan and plan._replace(report=_Retries(self._channel))
+        self._plans[task] = plan = plan and plan._replace(
+            report=_Retries(self._channel, self._interrupts)
+        )
         return plan
 
 
 class _Retries(Report):
     """Tells the parent of attempts that failed and are repeated here."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, interrupts: Interrupts) -> None:
+        self._channel, self._interrupts = channel, interrupts
 
     def retried(self, job: Job, outcome: Retry, /) -> None:
         """Send it. Blocks until the parent's pool has room for it."""
         number = job.owner.number  # type: ignore[attr-defined]
+        with self._interrupts.held():
+            self._interrupts.restart(outcome.delay)  # first: who hears of it looks at the limits
+            self._tell(number, job, outcome)
+
+    def _tell(self, number: int, job: Job, outcome: Retry) -> None:
         with contextlib.suppress(Exception):  # an error that has no JSON form stops no attempt
-            _send(self._channel, AGAIN, hand_off.encode_outcome(number, job, outcome, 0.0))
-
-
-class _Job(Job):
-    """A job whose next attempt in place has its timeout from its own start, as in other pools."""
-
-    __slots__ = ("_attempt", "ledger")
-    ledger: Ledger
-    _attempt: int
-
-    @property
-    def attempt(self) -> int:
-        return self._attempt
-
-    @attempt.setter
-    def attempt(self, number: int) -> None:
-        self._attempt = number
-        self.ledger.restart()
+            _send(self._channel, AGAIN, hand_off.encode_ended(number, job, outcome, 0.0))
 
 
 class _Commits:
     """Asks the parent to store effects; runs in any thread of the child, one at a time."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
         self._channel, self._lock, self._requests = channel, threading.Lock(), 0
         self._threads: Executor | None = None
 
@@ -207,12 +214,12 @@ class _Commits:
             self._threads = ThreadPoolExecutor(1, "fsdf-commit")
         return self._threads
 
-    def ask(self, number: int, effects: Sequence[Effect], ack: bool) -> BaseException | None:
+    def ask(self, number: int, effects: Sequence[Effect]) -> BaseException | None:
         """Return what went wrong. Blocks until the parent has stored the effects."""
         with self._lock:
             self._requests += 1
             request = self._requests
-            self._channel.send(hand_off.encode_commit(request, number, effects, ack))
+            self._channel.send(hand_off.encode_commit(request, number, effects))
             while (frame := self._channel.receive()) is not None:
                 answered, error = hand_off.decode_reply(frame, effects)
                 if answered == request:  # else of a request that an exception interrupted
@@ -231,16 +238,16 @@ class _Owner:
     def put(self, job: Job, /) -> None:
         """Change nothing: the outcome travels when the run has ended."""
 
-    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    def commit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Block until the parent has stored the effects; raises what it raised there."""
-        if error := self._commits.ask(self.number, effects, ack):
-            raise error
-        job.acked = job.acked or ack
+        with self._commits.interrupts.held():
+            if error := self._commits.ask(self.number, effects):
+                raise error
 
-    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    async def acommit(self, job: Job, effects: Sequence[Effect]) -> None:
         """As `commit`, in a thread of ours: those of the loop may all be busy."""
         loop, threads = asyncio.get_running_loop(), self._commits.threads()
-        await loop.run_in_executor(threads, lambda: self.commit(job, effects, ack=ack))
+        await loop.run_in_executor(threads, lambda: self.commit(job, effects))
 
 
 def memory() -> int:

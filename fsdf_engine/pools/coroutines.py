@@ -17,6 +17,7 @@ from ..contracts import Job, Owner, Pool, PoolCapability, finish
 from ..core.context import Forked
 from ..core.slots import checked_size, take_last
 from ..outcomes import Deadline, Failed, Outcome
+from .stepped import Stepped
 
 __all__ = ["AsyncioPool", "shared_loop"]
 
@@ -60,7 +61,8 @@ class AsyncioPool(Pool):
 
     `loop` is the caller's own, running one; it is never stopped or closed here. Everything but
     `submit`, `withdraw` and the counters happens in the loop's thread. A run past its deadline is
-    cancelled up to three times, then abandoned.
+    cancelled up to three times, then abandoned; what is to be raised in it is raised as it is, and
+    what it waits for is cancelled.
     """
 
     capabilities = PoolCapability.COROUTINES
@@ -69,7 +71,8 @@ class AsyncioPool(Pool):
         self.size, self._loop = checked_size(size), loop or shared_loop()
         self._jobs: deque[Job] = deque()
         self._tasks: dict[Job, asyncio.Task[None] | None] = {}  # None: its task is being made
-        self._interrupts: dict[Job, BaseException] = {}
+        self._interrupts: dict[Job, BaseException] = {}  # that are to end their runs
+        self._stepped: dict[Job, Stepped] = {}  # the runs that have claims
         self._abandoned: set[Job] = set()
         self._filling = False  # `_fill` is under way or will be called
         self._asked = 0.0  # when the ping that has no answer yet was sent
@@ -142,13 +145,18 @@ class AsyncioPool(Pool):
 
     async def _run(self, job: Job) -> None:
         try:
-            outcome: Outcome = await job.plan.arun(job)  # type: ignore[misc]
+            run: Any = job.plan.arun(job)  # type: ignore[misc]
+            if job.claims is not None:
+                run = self._stepped[job] = Stepped(run)
+            outcome: Outcome = await run
         except BaseException as error:  # a cancel may arrive anywhere
             outcome = Failed(error)
         self._end(job, outcome)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         del self._tasks[job]
+        if self._stepped:
+            self._stepped.pop(job, None)
         if self._interrupts and (error := self._interrupts.pop(job, None)):
             self._abandoned.discard(job)
             if isinstance(getattr(outcome, "error", None), asyncio.CancelledError):
@@ -175,16 +183,22 @@ class AsyncioPool(Pool):
     def abandoned(self) -> int:
         return len(self._abandoned)
 
-    def withdraw(self, limit: int, owner: Owner | None = None) -> Sequence[Job]:
-        taken = take_last(self._jobs, limit, owner)
+    def withdraw(
+        self, limit: int, owner: Owner | None = None, *, acked: bool = True
+    ) -> Sequence[Job]:
+        taken = take_last(self._jobs, limit, owner, acked=acked)
         if self._jobs:
             self.submit(())
         return taken
 
-    def interrupt(self, job: Job, error: BaseException) -> bool:
-        if job not in self._tasks or job in self._interrupts:
+    def interrupt(self, job: Job, error: BaseException, kill: bool = False) -> bool:
+        if job not in (self._tasks if kill else self._stepped) or job in self._interrupts:
             return False
-        return self._call(self._interrupt, job, error)
+        return self._call(self._interrupt if kill else self._raise, job, error)
+
+    def _raise(self, job: Job, error: BaseException) -> None:
+        if job in self._stepped and job not in self._interrupts and (task := self._tasks[job]):
+            self._stepped[job].interrupt(task, error)
 
     def _interrupt(self, job: Job, error: BaseException) -> None:
         if job not in self._tasks or job in self._interrupts:

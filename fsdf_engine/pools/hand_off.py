@@ -1,66 +1,42 @@
 """What parent and child of a process pool say to each other: frames of bytes. Pure.
 
 Nothing is pickled. Jobs go to the child as the bytes that the broker gave, outcomes come back as
-structs and JSON, and an exception is built again only from a class that the parent has imported.
+structs and JSON with the effects that were made of them, and a value stays where it was returned.
+An exception is built again only from a class that the parent has imported, and in a way that runs
+none of its code there.
 
 Hand-offs and commits:   length, length of the head, the head as JSON, bodies
-Outcomes:                number, kind, attempt, base, push, seconds, started, length, payload
+Ended runs:              number, kind, attempt, three of pushes, seconds, started, length, payload
+Payload of a told one:   length of the head, [outcome, failure, effects] as JSON, bodies
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from struct import Struct
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import orjson
 
-from .. import codec
-from ..contracts import Delivery, Effect, Job, Outgoing, Record
-from ..core.pushes import open_push
-from ..errors import FsdfError, PublishError
-from ..outcomes import (
-    SUCCEEDED,
-    TRACE,
-    Failed,
-    Outcome,
-    Retry,
-    Succeeded,
-    args_of,
-    kind_of,
-    rebuilt,
-    text_of,
-    trace_of,
-)  # fmt: skip
+from .. import codec, outcomes
+from ..contracts import Delivery, Effect, Job, Told
+from ..core.pushes import pushed
+from ..core.telling import is_quiet, stand_in
+from ..errors import PublishError
+from ..outcomes import ELSEWHERE, SUCCEEDED, Failed, Outcome, Retry, Succeeded
 
 __all__ = [
-    "Handed", "RemoteError", "RemoteValue", "Report", "decode_commit", "decode_hand_off",
-    "decode_outcome", "decode_reply", "encode_commit", "encode_hand_off", "encode_job",
-    "encode_outcome", "encode_reply", "reports",
+    "Ended", "Handed", "decode_commit", "decode_ended", "decode_hand_off", "decode_reply",
+    "encode_commit", "encode_ended", "encode_hand_off", "encode_job", "encode_reply", "ended_runs",
 ]  # fmt: skip
 
 LENGTH = Struct("<I")
-_REPORT = Struct("<IBIIIddI")  # the fields of a Report, with the payload's length at the end
-_NOTHING, _VALUE, _OTHER = range(3)
+_ENDED = Struct("<IBIQIIddI")  # the fields of an Ended, with the payload's length at the end
+_NOTHING, _RETURNED, _OTHER, _TOLD, _JSON = range(5)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Outcome)}
-
-
-class RemoteError(FsdfError):
-    """An exception of a child process whose class the parent has not imported.
-
-    Raised as a subclass that has the original's name and module.
-    """
-
-
-class RemoteValue:
-    """A returned value that has no JSON form; only its text came back."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 Part: TypeAlias = tuple[tuple[Any, ...], bytes]  # the head and the body of a job
@@ -76,10 +52,11 @@ class Handed(NamedTuple):
     delivery: Delivery
 
 
-class Report(NamedTuple):
-    """One outcome as it arrives in the parent; `seconds` is how long the run took.
+class Ended(NamedTuple):
+    """One run's end as it arrives in the parent; `seconds` is how long the run took.
 
-    `base` and `push` name its last push without an answer, if `push` is not 0.
+    `base` is where the ids of its pushes derive from, `pushes` how many there were, and `push` the
+    last one without an answer, 0 for none.
     """
 
     number: int
@@ -87,6 +64,7 @@ class Report(NamedTuple):
     attempt: int
     base: int
     push: int
+    pushes: int
     seconds: float
     started_at: float
     payload: bytes
@@ -100,8 +78,8 @@ def encode_job(number: int, task: int, job: Job) -> Part:
     sent = job.delivery
     body = sent.body
     return (
-        number, task, job.id, job.attempt, job.published_at, sent.id, sent.deliveries, sent.state,
-        sent.headers, len(body),
+        number, task, job.id, job.attempt, len(body), sent.id, sent.deliveries, sent.state,
+        sent.headers, job.published_at, sent.priority,
     ), body  # fmt: skip
 
 
@@ -114,11 +92,10 @@ def decode_hand_off(frame: bytes) -> tuple[Sequence[tuple[int, str, str]], Seque
     """Return the tasks and jobs of a frame without its length."""
     (tasks, heads), at = _head(frame)
     jobs = []
-    for number, task, id, attempt, published_at, name, deliveries, state, headers, size in heads:
+    for number, task, id, attempt, size, *sent in heads:
         body = frame[at : at + size]
         at += size
-        delivery = Delivery((0, 0), body, name, deliveries, state, headers, published_at)
-        jobs.append(Handed(number, task, attempt, id, delivery))
+        jobs.append(Handed(number, task, attempt, id, Delivery((0, 0), body, *sent)))
     return [tuple(task) for task in tasks], jobs
 
 
@@ -134,62 +111,122 @@ def _head(frame: bytes) -> tuple[Any, int]:
     return orjson.loads(frame[LENGTH.size : at]), at
 
 
-# ------------------------------------------------------------------ outcomes
+# ------------------------------------------------------------------ ends
 
 
-def encode_outcome(number: int, job: Job, outcome: Outcome, seconds: float) -> bytes:
-    """Return the report of a run that took `seconds`; never fails on account of user values."""
-    if outcome is SUCCEEDED:
+def encode_ended(number: int, job: Job, outcome: Outcome, seconds: float) -> bytes:
+    """Return the report of a run that took `seconds`, with the effects that were made of it."""
+    told: Told | None = getattr(job, "told", None)
+    if told is not None and told.outcome is outcome:
+        kind, payload = (_JSON, told.json) if told.json else (_TOLD, _encode_told(told))
+    elif outcome is SUCCEEDED:
         kind, payload = _NOTHING, b""
     elif type(outcome) is Succeeded:
-        kind, payload = _VALUE, _encode_value(outcome.value)
+        kind, payload = _RETURNED, b""
     else:
-        kind, payload = _OTHER, _encode_other(outcome)
-    base, push = (kind == _OTHER and open_push(job)) or (0, 0)
-    told = (job.attempt, base, push, seconds, job.started_at, len(payload))
-    return _REPORT.pack(number, kind, *told) + payload
+        kind, payload = _OTHER, orjson.dumps(_plain_outcome(outcome))
+    base, push, pushes = pushed(job) if job.pushes or job.attempt else (0, 0, 0)
+    run = (job.attempt, base, push, pushes, seconds, job.started_at, len(payload))
+    return _ENDED.pack(number, kind, *run) + payload
 
 
-def _encode_value(value: Any) -> bytes:
-    """JSON; a value that has none leaves its text, behind a byte that JSON cannot begin with."""
-    try:
-        return codec.dumps(codec.plain(value))
-    except (TypeError, ValueError, RecursionError):
-        return b"!" + text_of(value, repr).encode()
+def _encode_told(told: Told) -> bytes:
+    heads, bodies = _encode_effects(told.effects)
+    outcome = None if type(told.outcome) is Succeeded else _plain_outcome(told.outcome)
+    head = orjson.dumps((outcome, told.failure, heads))
+    return b"".join((LENGTH.pack(len(head)), head, *bodies))
 
 
-def _encode_other(outcome: Outcome) -> bytes:
-    fields = list(outcome)
+def _plain_outcome(outcome: Outcome) -> Sequence[Any]:
+    fields = outcome._asdict()
     if isinstance(outcome, Failed | Retry):
-        failed = outcome if isinstance(outcome, Failed) else Failed(outcome.error)
-        fields[0] = _encode_error(outcome.error, trace_of(failed))
-        if failed is outcome:
-            fields[1] = fields[0]["trace"]
-    return orjson.dumps([type(outcome).__name__, *fields], default=str)
+        fields |= {"trace": outcomes.trace_of(outcome), "reason": outcomes.describe(outcome)}
+        fields["error"] = _encode_error(outcome.error)
+    if changes := fields.get("changes"):
+        fields["changes"] = codec.plain(changes)
+    return type(outcome).__name__, *fields.values()
 
 
-def reports(data: bytes) -> Iterator[Report]:
+def ended_runs(data: bytes) -> Iterator[Ended]:
     """Split what a child has written."""
     at, total = 0, len(data)
     while at < total:
-        *head, size = _REPORT.unpack_from(data, at)
-        at += _REPORT.size
-        yield Report._make((*head, data[at : at + size]))
+        *head, size = _ENDED.unpack_from(data, at)
+        at += _ENDED.size
+        yield Ended._make((*head, data[at : at + size]))
         at += size
 
 
-def decode_outcome(kind: int, payload: bytes) -> Outcome:
-    """Return the outcome of a report."""
+def decode_ended(kind: int, payload: bytes) -> tuple[Outcome, Told | None]:
+    """Return the outcome of a report, and what was told of it if it has been told there.
+
+    The value of a success is not here. Runs no code of the user's.
+    """
     if kind == _NOTHING:
-        return SUCCEEDED
-    if kind == _VALUE:
-        if payload[:1] == b"!":
-            return Succeeded(RemoteValue(payload[1:].decode()))
-        return Succeeded(codec.loads(payload))
-    name, *fields = orjson.loads(payload)
-    if name in ("Failed", "Retry"):
-        fields[0] = _decode_error(fields[0])
-    return _KINDS[name](*fields)  # type: ignore[no-any-return]
+        return SUCCEEDED, None
+    if kind == _RETURNED:
+        return ELSEWHERE, None
+    if kind == _JSON:
+        return ELSEWHERE, Told(ELSEWHERE, json=payload)
+    if kind == _OTHER:
+        return _decode_outcome(orjson.loads(payload)), None
+    (sent, failure, heads), at = _head(payload)
+    outcome = ELSEWHERE if sent is None else _decode_outcome(sent)
+    return outcome, Told(outcome, _decode_effects(heads, payload, at), failure)
+
+
+def _decode_outcome(sent: Sequence[Any]) -> Outcome:
+    name, *fields = sent
+    outcome = _KINDS[name](*fields)
+    if isinstance(outcome, Failed | Retry):
+        outcome = outcome._replace(error=_decode_error(outcome.error, outcome.trace))
+    if isinstance(outcome, Retry):
+        outcome = outcome._replace(changes=codec.revive(outcome.changes))
+    return outcome  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------ effects
+
+
+class _Form(NamedTuple):
+    """How effects of one kind travel: their fields in order, in place of the body its length."""
+
+    make: Any
+    fields: attrgetter[tuple[Any, ...]]
+    body: int  # which of them is the body
+
+
+def _form(kind: type[Any]) -> _Form:
+    names = [field.name for field in dataclasses.fields(kind)]
+    return _Form(kind, attrgetter(*names), names.index("body"))
+
+
+_FORMS = tuple(_form(kind) for kind in get_args(Effect))
+_NUMBERS = {form.make: number for number, form in enumerate(_FORMS)}
+
+
+def _encode_effects(effects: Sequence[Effect]) -> tuple[list[Any], list[bytes]]:
+    heads, bodies = [], []
+    for effect in effects:
+        number = _NUMBERS[type(effect)]
+        _, fields, place = _FORMS[number]
+        head = [number, *fields(effect)]
+        bodies.append(head[place + 1])
+        head[place + 1] = len(bodies[-1])
+        heads.append(head)
+    return heads, bodies
+
+
+def _decode_effects(heads: Sequence[Sequence[Any]], frame: bytes, at: int) -> list[Effect]:
+    """Return effects whose bodies lie in the frame from `at` on."""
+    effects: list[Effect] = []
+    for number, *fields in heads:
+        make, _, place = _FORMS[number]
+        end = at + fields[place]
+        fields[place] = frame[at:end]
+        at = end
+        effects.append(make(*fields))
+    return effects
 
 
 # ------------------------------------------------------------------ exceptions
@@ -202,69 +239,58 @@ class _RemoteTrace(Exception):
         return f"\n{self.args[0]}"
 
 
-def _encode_error(error: BaseException, trace: str = "") -> dict[str, Any]:
+def _encode_error(error: BaseException) -> dict[str, Any]:
     """Return an exception as JSON; its arguments only where they have a JSON form."""
-    module, _ = kind_of(error)
+    module, _ = outcomes.kind_of(error)
     try:
-        given = list(args_of(error))
+        given = list(outcomes.args_of(error))
         if isinstance(error, OSError) and error.filename is not None:
             given = [error.errno, error.strerror, error.filename]  # `args` leaves the name out
         text = codec.dumps(codec.plain(given))
-        args = orjson.loads(text) if len(text) <= TRACE else None
+        args = orjson.loads(text) if len(text) <= outcomes.TRACE else None
     except BaseException:  # user code: whatever it does, the parent learns that the run failed
         args = None
     return {
         "module": {"__mp_main__": "__main__"}.get(module, module),
         "name": type.__dict__["__qualname__"].__get__(type(error)),
         "args": args,
-        "message": text_of(error),
-        "trace": trace,
+        "message": outcomes.text_of(error),
     }
 
 
-def _decode_error(sent: dict[str, Any]) -> BaseException:
-    """Build the exception again, with the remote traceback as its cause."""
+def _decode_error(sent: Any, trace: str = "") -> BaseException:
+    """Build the exception again, with the remote traceback as its cause.
+
+    Another one stands in for it where that would run code of its class.
+    """
+    module, name, message = sent["module"], sent["name"], sent["message"]
     error: BaseException | None = None
-    with contextlib.suppress(Exception):  # an argument that looks like a typed value and is none
-        error = rebuilt(sent["module"], sent["name"], codec.loads(orjson.dumps(sent["args"])))
-    if error is None or text_of(error) != sent["message"]:
-        name = sent["name"].rpartition(".")[2]
-        kind: type[RemoteError] = type(name, (RemoteError,), {"__module__": sent["module"]})
-        error = kind(sent["message"])
-    if sent["trace"]:
+    if is_quiet(outcomes.class_of(module, name)):
+        with contextlib.suppress(
+            Exception
+        ):  # an argument that looks like a typed value, and is none
+            error = outcomes.rebuilt(module, name, codec.loads(orjson.dumps(sent["args"])))
+    if error is None or outcomes.text_of(error) != message:
+        error = stand_in(module, name.rpartition(".")[2], message)
+    if trace:
         # not by its own `__setattr__`, which may refuse, as that of a frozen dataclass does
-        BaseException.__dict__["__cause__"].__set__(error, _RemoteTrace(sent["trace"]))
+        BaseException.__dict__["__cause__"].__set__(error, _RemoteTrace(trace))
     return error
 
 
 # ------------------------------------------------------------------ commits in the middle of a run
 
 
-def encode_commit(request: int, number: int, effects: Sequence[Effect], ack: bool) -> bytes:
+def encode_commit(request: int, number: int, effects: Sequence[Effect]) -> bytes:
     """Return a frame that asks the parent to store the effects of the run `number`."""
-    heads = []
-    for effect in effects:
-        names = _OUTGOING if (outgoing := type(effect) is Outgoing) else _RECORD
-        heads.append([outgoing, len(effect.body), *(getattr(effect, name) for name in names)])
-    return _frame([request, number, ack, heads], [effect.body for effect in effects])
+    heads, bodies = _encode_effects(effects)
+    return _frame([request, number, heads], bodies)
 
 
-_OUTGOING = ("queue", "id", "headers", "delay", "not_before", "priority", "ttl", "key")
-_RECORD = ("id", "deliveries", "final", "expires", "reply", "sends", "origin")
-
-
-def decode_commit(frame: bytes) -> tuple[int, int, bool, list[Effect]]:
-    """Return (request, number of the job, ack, effects) of a frame without its length."""
-    (request, number, ack, heads), at = _head(frame)
-    effects: list[Effect] = []
-    for outgoing, size, *fields in heads:
-        body = frame[at : at + size]
-        at += size
-        if outgoing:
-            effects.append(Outgoing(body=body, **dict(zip(_OUTGOING, fields))))
-        else:
-            effects.append(Record(body=body, **dict(zip(_RECORD, fields))))
-    return request, number, ack, effects
+def decode_commit(frame: bytes) -> tuple[int, int, list[Effect]]:
+    """Return (request, number of the job, effects) of a frame without its length."""
+    (request, number, heads), at = _head(frame)
+    return request, number, _decode_effects(heads, frame, at)
 
 
 def encode_reply(request: int, error: BaseException | None, effects: Sequence[Effect]) -> bytes:

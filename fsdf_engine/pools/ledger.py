@@ -16,9 +16,11 @@ from typing import Any
 __all__ = ["Ledger"]
 STARTED, WRITTEN, READ, TAKEN = range(4)  # words
 _SINCE = 4  # as a double
-_HEAD = 64
+INTERRUPTED = 5
+_NAME = slice(64, 512)  # of an exception's class
+_HEAD = 512
 LOCKED = 0.05  # how long a child may keep the lock
-SPACE = 1 << 17  # bytes of outcomes that the parent has not read
+SPACE = 1 << 20  # bytes of outcomes that the parent has not read
 
 
 class Ledger:
@@ -28,6 +30,7 @@ class Ledger:
     """
 
     def __init__(self, context: BaseContext) -> None:
+        self._told = 0  # the child's: how much it has said that there is
         self._array: Any = context.RawArray("B", _HEAD + SPACE)
         self.lock: Any = context.Lock()
         self._map()
@@ -36,13 +39,13 @@ class Ledger:
         whole = memoryview(self._array).cast("B")
         self._words = whole[:_HEAD].cast("Q")
         self._since = whole[:_HEAD].cast("d")
-        self._ring = whole[_HEAD:]
+        self._name, self._ring = whole[_NAME], whole[_HEAD:]
 
     def __getstate__(self) -> tuple[Any, Any]:
         return self._array, self.lock
 
     def __setstate__(self, state: tuple[Any, Any]) -> None:
-        self._array, self.lock = state
+        self._told, (self._array, self.lock) = 0, state
         self._map()
 
     # The child's side
@@ -56,9 +59,22 @@ class Ledger:
             self._words[STARTED] = number
             return True
 
-    def restart(self) -> None:
-        """Count the time of the current run from now: another attempt begins."""
-        self._since[_SINCE] = time.monotonic()
+    def restart(self, delay: float) -> None:
+        """Count the time of the current run anew: another attempt begins in so many seconds.
+
+        An exception for the one before is not for this one.
+        """
+        with self.lock:
+            self._since[_SINCE] = time.monotonic() + delay
+            self._words[INTERRUPTED] = 0
+
+    def interrupted(self) -> int:
+        """Return the number of the run in which an exception is to be raised."""
+        return self._words[INTERRUPTED]
+
+    def wanted(self) -> str:
+        """Return the class of that exception, as "module:name"."""
+        return bytes(self._name).decode(errors="replace").strip()
 
     def write(self, report: bytes) -> bool:
         """Store an outcome; False when there is no room, because the parent is slow."""
@@ -76,9 +92,14 @@ class Ledger:
         words[WRITTEN] = written + size  # last: what is counted is whole
         return True
 
+    def fills(self) -> bool:
+        """Say whether the parent should read before the hand-off is done; true once per half."""
+        return self._words[WRITTEN] - self._told > SPACE // 2
+
     def written(self) -> int:
-        """Return how many bytes of outcomes there have been."""
-        return self._words[WRITTEN]
+        """Return how many bytes of outcomes there have been, for the parent to be told."""
+        self._told = self._words[WRITTEN]
+        return self._told
 
     # The parent's side
 
@@ -111,6 +132,12 @@ class Ledger:
         finally:
             if locked:
                 self.lock.release()
+
+    def interrupt(self, error: BaseException) -> None:
+        """Say that `type(error)` is to be raised in the run. Call it with the lock held."""
+        name = f"{type(error).__module__}:{type(error).__qualname__}".encode(errors="replace")
+        self._name[:] = name.ljust(len(self._name))[: len(self._name)]
+        self._words[INTERRUPTED] = self._words[STARTED]
 
     def take_back(self, last: int) -> None:
         """Keep the child from starting any job up to `last`. Call it with the lock held."""

@@ -14,15 +14,18 @@ from multiprocessing.context import BaseContext
 
 from ..contracts import Job, finish
 from ..core.family import Child, inheritance
-from ..errors import LeaseLost
+from ..core.signals import INTERRUPT
+from ..errors import LeaseLost, SoftTimeLimit
+from ..limits import limits_of
 from ..outcomes import Crashed, Outcome, Requeue, Retry
 from . import hand_off
 from .channel import CHUNK, Channel, Frames
-from .child import AGAIN, DONE, ERROR, LARGE, PROGRESS, READY, live
+from .child import AGAIN, DONE, ERROR, LARGE, PROGRESS, READY, WRITTEN, live
 from .ledger import Ledger
 
-__all__ = ["Births", "PoolChild", "death", "end"]
+__all__ = ["LOOK", "Births", "PoolChild", "death", "end", "limits_in_child"]
 log = logging.getLogger("fsdf.pools")
+LOOK = 0.025  # seconds after a hand-off of several jobs: does it get on?
 HOPELESS = 5  # failed starts in a row, before a pool without children no longer counts as alive
 
 
@@ -52,6 +55,7 @@ class PoolChild:
         self.light = True  # what it was handed last is short
         self.hand_offs = 0  # that it has not reported as done
         self.look_at: float | None = None  # when the pool's thread has to look after it
+        self.warned = 0.0  # when the attempt began that has passed its soft limit
         self.born, self._given = time.monotonic(), 0
         self._tasks: dict[tuple[str, str], int] = {}
         self._frames, self._unsent = Frames(), memoryview(b"")
@@ -118,9 +122,9 @@ class PoolChild:
 
     # ------------------------------------------------------------------ hearing
 
-    def receive(self) -> tuple[list[hand_off.Report], bool]:
+    def receive(self) -> tuple[list[hand_off.Ended], bool]:
         """Return what it reports, and whether its end of the stream is closed. Never blocks."""
-        found: list[hand_off.Report] = []
+        found: list[hand_off.Ended] = []
         while True:
             try:
                 data = self.socket.recv(CHUNK)
@@ -135,16 +139,16 @@ class PoolChild:
             if len(data) < CHUNK:
                 return found, False
 
-    def _read(self, kind: bytes, rest: bytes) -> Sequence[hand_off.Report]:
-        if kind == PROGRESS:
-            self.hand_offs -= 1
-            written, memory = DONE.unpack(rest)
+    def _read(self, kind: bytes, rest: bytes) -> Sequence[hand_off.Ended]:
+        if kind in (WRITTEN, DONE):
+            self.hand_offs -= kind == DONE
+            written, memory = PROGRESS.unpack(rest)
             if memory > (self._max_memory or memory) and not self.retiring:
                 log.info("child %d uses %d bytes; it is replaced", self.pid, memory)
                 self.retire()
             return self.written(written)
         if kind == LARGE:
-            return list(hand_off.reports(rest))
+            return list(hand_off.ended_runs(rest))
         if kind == READY:
             self.ready = True
         elif kind == ERROR:
@@ -155,17 +159,20 @@ class PoolChild:
 
     def _retried(self, data: bytes) -> None:
         """Tell of an attempt that was repeated in the child."""
-        for report in hand_off.reports(data):
-            job = self.jobs.get(report.number)
-            if job and job.plan.report:
-                outcome = hand_off.decode_outcome(report.kind, report.payload)
+        for run in hand_off.ended_runs(data):
+            if (job := self.jobs.get(run.number)) is None:
+                continue
+            if job.claims is not None:  # its limits count anew
+                self.look_at = time.monotonic()
+            if job.plan.report:
+                outcome, _ = hand_off.decode_ended(run.kind, run.payload)
                 if isinstance(outcome, Retry):
-                    job.attempt = report.attempt
+                    job.attempt = run.attempt
                     job.plan.report.retried(job, outcome)
 
-    def written(self, until: int | None = None) -> list[hand_off.Report]:
+    def written(self, until: int | None = None) -> list[hand_off.Ended]:
         """Return the outcomes in shared memory that were not read before."""
-        return list(hand_off.reports(self.ledger.read(until)))
+        return list(hand_off.ended_runs(self.ledger.read(until)))
 
     def current(self) -> Job | None:
         """Return the job that runs now. Any thread."""
@@ -176,13 +183,13 @@ class PoolChild:
         with contextlib.suppress(OSError):
             channel = Channel(self.commits)
             while (frame := channel.receive()) is not None:
-                request, number, ack, effects = hand_off.decode_commit(frame)
+                request, number, effects = hand_off.decode_commit(frame)
                 error: BaseException | None = None
                 if (job := self.jobs.get(number)) is None:
                     error = LeaseLost("the run has ended, or passed its deadline")
                 else:
                     try:
-                        job.owner.commit(job, effects, ack=ack)
+                        job.owner.commit(job, effects)
                     except BaseException as failure:  # the child's user code sees it
                         error = failure
                 channel.send(hand_off.encode_reply(request, error, effects))
@@ -194,6 +201,41 @@ class PoolChild:
                 threading.Thread(
                     target=self.serve_commits, name="fsdf-commits", daemon=True
                 ).start()
+
+    # ------------------------------------------------------------------ limits
+
+    def look_later(self, now: float) -> None:
+        """Note the first instant at which a run may pass a limit, or be stuck."""
+        pauses = [LOOK] if len(self.jobs) > 1 else []
+        for job in self.jobs.values():
+            if job.claims is not None:
+                pauses += filter(None, limits_in_child(job))
+        if pauses:
+            at = now + min(pauses)
+            self.look_at = at if self.look_at is None else min(at, self.look_at)
+
+    def look_again(self, now: float, locked: bool) -> None:
+        """Note it after a look: of a run that has limits it is known exactly."""
+        since, limits = self.ledger.since(), limits_in_child(self.current())
+        if not any(limits):
+            return self.look_later(now)
+        times = [since + limit for limit in limits if since + limit > now]
+        if len(self.jobs) > 1 or not locked:
+            times.append(now + LOOK)
+        self.look_at = min(times, default=None)
+        return None
+
+    def warn(self, since: float) -> None:
+        """Have SoftTimeLimit raised, once, in the attempt that began at this instant."""
+        if self.warned != since:
+            self.warned = since
+            self.interrupt(SoftTimeLimit())
+
+    def interrupt(self, error: BaseException) -> None:
+        """Have `type(error)` raised in the run. Call it with the ledger's lock held."""
+        if INTERRUPT is not None:
+            self.ledger.interrupt(error)
+            self.child.signal(INTERRUPT)
 
     # ------------------------------------------------------------------ ending
 
@@ -225,6 +267,14 @@ class Births:
     def pause(self, seconds: float) -> None:
         """Start none for so long."""
         self.next_at = time.monotonic() + seconds
+
+
+def limits_in_child(job: Job | None) -> tuple[float, float]:
+    """Return (soft, hard) of a job, 0 for none; where no signal can tell a child, soft is hard."""
+    if job is None or job.claims is None:
+        return 0.0, 0.0
+    soft, hard = limits_of(job)
+    return (soft, hard) if INTERRUPT is not None else (0.0, min(soft or hard, hard or soft))
 
 
 def death(code: int) -> Outcome:

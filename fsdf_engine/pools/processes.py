@@ -19,20 +19,21 @@ from typing import Any, ClassVar
 from ..contracts import Job, Owner, Pool, PoolCapability
 from ..core.family import keep_main_file, starting
 from ..core.pushes import keep_open
+from ..core.signals import INTERRUPT
 from ..core.slots import checked_size
 from ..core.watcher import Watcher
 from ..outcomes import Crashed, Failed, Interrupted, Outcome, Requeue, TimedOut
 from .backlog import Backlog
-from .hand_off import Report, decode_outcome
-from .pool_child import Births, PoolChild, death, end
+from .hand_off import Ended, decode_ended
+from .pool_child import LOOK, Births, PoolChild, death, end, limits_in_child
 
 __all__ = ["ProcessPool"]
 log = logging.getLogger("fsdf.pools")
 RESOLVE = "fsdf_engine.children:resolve_plan"
 STUCK = 0.01  # a run this long keeps others from waiting behind it
-LOOK = 0.025  # after a hand-off of several jobs: does it get on?
 LINGER = 5.0  # a retired child may take so long to exit
 PARTING = 1.0  # seconds that closing waits for children with nothing left to do
+LONGEST = 3600.0  # seconds of one wait, which is less than any system's own limit
 BIRTH = 30.0  # a child that is not ready by then keeps no message from other workers
 
 
@@ -123,17 +124,27 @@ class ProcessPool(Pool):
         """Return the jobs that the children have started last and not reported."""
         return [job for child in self._children if (job := child.current())]
 
-    def withdraw(self, limit: int, owner: Owner | None = None) -> Sequence[Job]:
+    def withdraw(
+        self, limit: int, owner: Owner | None = None, *, acked: bool = True
+    ) -> Sequence[Job]:
         """Take jobs that were not handed over; what was handed over starts within milliseconds."""
-        return self._backlog.withdraw(limit, owner)
+        return self._backlog.withdraw(limit, owner, acked=acked)
 
-    def interrupt(self, job: Job, error: BaseException) -> bool:
-        """Kill the child that runs this job; the job ends as failed with this error."""
-        if not any(child.current() is job for child in self._children):
+    def interrupt(self, job: Job, error: BaseException, kill: bool = False) -> bool:
+        """Raise in the child's main thread, once in an attempt, where the system has SIGUSR1.
+
+        With `kill` the child is killed, and the job ends as failed with this error.
+        """
+        running = any(child.current() is job for child in self._children)
+        if not running or not (kill or INTERRUPT):
             return False
-        self._orders.append(partial(self._end_run, job, error))
+        self._orders.append(partial(self._end_run if kill else self._raise, job, error))
         self._watcher.wake()
         return True
+
+    def ahead(self, job: Job) -> int:
+        """Two hand-offs for each child, of short ones."""
+        return max(0, 2 * self._backlog.together(job) - 1) * self.size
 
     def alive(self, within: float) -> bool:
         """False when children can no longer be started, so that other workers get the messages."""
@@ -194,7 +205,7 @@ class ProcessPool(Pool):
         times = [child.look_at for child in self._children if child.look_at is not None]
         if self._backlog and self._births.next_at > now and self._space() > 0:
             times.append(self._births.next_at)
-        return max(0.0, min(times) - now) if times else None
+        return max(0.0, min(min(times) - now, LONGEST)) if times else None
 
     def _finished(self) -> bool:
         """While closing: send the children home when nothing is left to do."""
@@ -242,16 +253,7 @@ class ProcessPool(Pool):
             self._watcher.want_write(child.socket, True)
         if child.room() <= 0:
             self._retire(child)
-        self._look_later(child, now)
-
-    def _look_later(self, child: PoolChild, now: float) -> None:
-        """Note the first instant at which a deadline or a stuck run is possible."""
-        pauses = [job.plan.timeout for job in child.jobs.values() if job.plan.timeout]
-        if len(child.jobs) > 1:
-            pauses.append(LOOK)
-        if pauses:
-            at = now + min(pauses)
-            child.look_at = at if child.look_at is None else min(at, child.look_at)
+        child.look_later(now)
 
     # ------------------------------------------------------------------ what children do
 
@@ -285,18 +287,18 @@ class ProcessPool(Pool):
             if child.child.sentinel is None:
                 self._died(child)
 
-    def _report(self, child: PoolChild, found: Iterable[Report]) -> None:
-        for report in found:
-            if (job := child.jobs.pop(report.number, None)) is None:
+    def _report(self, child: PoolChild, found: Iterable[Ended]) -> None:
+        for run in found:
+            if (job := child.jobs.pop(run.number, None)) is None:
                 continue  # its deadline has ended it
-            self._backlog.learn(job, report.seconds)
+            self._backlog.learn(job, run.seconds)
             if job.plan.took:
-                job.plan.took(report.seconds)
-            job.attempt, job.started_at = report.attempt, report.started_at
-            if report.push:
-                keep_open(job, report.base, report.push)
+                job.plan.took(run.seconds)
+            job.attempt, job.started_at = run.attempt, run.started_at
+            if run.pushes or run.push:
+                keep_open(job, run.base, run.push, run.pushes)
             try:
-                outcome = decode_outcome(report.kind, report.payload)
+                outcome, job.told = decode_ended(run.kind, run.payload)
             except Exception as error:  # the engine's own; the job must not be lost
                 outcome = Failed(error)
             end(job, outcome)
@@ -339,20 +341,17 @@ class ProcessPool(Pool):
         self._report(child, found)
         with child.ledger.held() as locked:
             self._report(child, child.written())
-            job, ran = child.current(), now - child.ledger.since()
-            limit = job.plan.timeout if job else 0.0
-            if job and limit and ran >= limit:
-                log.info(
-                    "child %d is killed: %s passed its limit of %g s", child.pid, job.id, limit
-                )
-                self._kill(child, job, TimedOut(limit))
+            job, since = child.current(), child.ledger.since()
+            (soft, hard), ran = limits_in_child(job), now - since
+            if job and 0 < hard <= ran:
+                log.info("child %d is killed: %s passed its limit of %g s", child.pid, job.id, hard)
+                self._kill(child, job, TimedOut(hard))
                 return
+            if locked and 0 < soft <= ran:
+                child.warn(since)
             if locked and ran >= STUCK and len(child.jobs) > 1:
                 self._backlog.put_back(child.take_back())
-        self._look_later(child, now)
-        if job and limit:
-            at = now + limit - ran
-            child.look_at = min(at, now + LOOK) if len(child.jobs) > 1 else at
+        child.look_again(now, locked)
 
     def _retire(self, child: PoolChild) -> None:
         child.retire()
@@ -363,20 +362,29 @@ class ProcessPool(Pool):
         if child.retiring and not child.jobs:
             child.look_at = time.monotonic() + LINGER
 
+    def _raise(self, job: Job, error: BaseException) -> None:
+        for child in self._children:
+            with child.ledger.held() as locked:
+                if locked and child.current() is job:
+                    child.interrupt(error)
+
     def _end_run(self, job: Job, error: BaseException) -> None:
         """Kill the child that runs the job; the lock keeps it from starting another one.
 
         When its worker stops, nothing of the same owner is to start in the next child.
         """
-        if isinstance(error, Interrupted):
-            for other in self.withdraw(len(self._backlog), job.owner):
-                end(other, Requeue())
+        stops = isinstance(error, Interrupted)
         for child in self._children:
             if child.current() is job:
-                with child.ledger.held():
+                with child.ledger.held() as locked:
                     self._report(child, child.written())
+                    if stops and locked:
+                        self._backlog.put_back(child.take_back())
                     if child.current() is job:
                         self._kill(child, job, Failed(error))
+        if stops:
+            for other in self.withdraw(len(self._backlog), job.owner):
+                end(other, Requeue())
 
     def _kill(self, child: PoolChild, job: Job, outcome: Outcome) -> None:
         """Kill first, so that nothing the run does can follow its outcome."""

@@ -6,10 +6,12 @@ import heapq
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..contracts import Inbox, Record, ResultStore
+from ..contracts import GroupStore, Inbox, Mark, Record, ResultStore
 from .base import Deliver, guarded, is_another, replaces
+from .memory_groups import MemoryGroups
+from .memory_marks import MemoryMarks
 
 __all__ = ["MemoryStore"]
 
@@ -17,13 +19,17 @@ __all__ = ["MemoryStore"]
 class MemoryStore(ResultStore):
     """A dict under a lock. A result is delivered by the thread that writes it."""
 
+    shared = False
+
     def __init__(self, url: str = "") -> None:
         super().__init__(url)
-        self._lock = threading.Lock()  # guards everything here
-        self._kept: dict[str, tuple[float, Record]] = {}  # with the instant of its end
+        self._marks = MemoryMarks()
+        self._lock = threading.Lock()  # guards all that follows
+        self._kept: dict[str, tuple[float, Record]] = {}  # by key; with the instant of its end
         self._ends: list[tuple[float, str]] = []  # heap; a rewritten record has stale ones
         self._inboxes: dict[str, _MemoryInbox] = {}
-        self._watched: dict[str, set[str]] = {}  # id: addresses
+        self._watched: dict[str, set[str]] = {}  # key: addresses
+        self._groups = MemoryGroups()
 
     def write(self, records: Sequence[Record]) -> None:
         now = time.monotonic()
@@ -31,71 +37,102 @@ class MemoryStore(ResultStore):
         with self._lock:
             self._expire(now)
             for record in records:
-                found = map(self._inboxes.get, self._store(record, now + record.expires))
+                key, end = self.key_of(record.id, record.layout), now + record.expires
+                found = map(self._inboxes.get, self._store(key, record, end))
                 notices += [(inbox, record) for inbox in found if inbox is not None]
         for inbox, record in notices:
             inbox.deliver(record.id, record.body)
 
-    def _store(self, record: Record, end: float) -> set[str]:
+    def _store(self, key: str, record: Record, end: float) -> set[str]:
         """Keep the record, if it may be; return the addresses to tell."""
-        _, kept = self._kept.get(record.id, (0.0, None))
+        _, kept = self._kept.get(key, (0.0, None))
         if kept is not None and not replaces(kept, record):
             return {record.reply} if record.final and is_another(kept, record) else set()
-        self._kept[record.id] = (end, record)
-        heapq.heappush(self._ends, (end, record.id))
-        return self._watched.pop(record.id, set()) | {record.reply} if record.final else set()
+        self._kept[key] = (end, record)
+        heapq.heappush(self._ends, (end, key))
+        return self._watched.pop(key, set()) | {record.reply} if record.final else set()
 
     def _expire(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
-            _, id = heapq.heappop(self._ends)
-            if id in self._kept and self._kept[id][0] <= now:
-                del self._kept[id]
+            _, key = heapq.heappop(self._ends)
+            if key in self._kept and self._kept[key][0] <= now:
+                del self._kept[key]
 
-    def read(self, ids: Sequence[str], *, final: bool = False) -> Mapping[str, bytes]:
+    def read(
+        self, ids: Sequence[str], *, final: bool = False, layout: str = ""
+    ) -> Mapping[str, bytes]:
+        keys = [self.key_of(id, layout) for id in ids]
         with self._lock:
-            self._expire(time.monotonic())
-            found = [self._kept[id][1] for id in ids if id in self._kept]
+            found = self._found(keys)
         return {record.id: record.body for record in found if record.final or not final}
 
-    def forget(self, ids: Sequence[str]) -> int:
+    def _found(self, keys: Sequence[str]) -> list[Record]:
+        """Return what is kept. Under the lock."""
+        self._expire(time.monotonic())
+        return [self._kept[key][1] for key in keys if key in self._kept]
+
+    def forget(self, ids: Sequence[str], *, layout: str = "") -> int:
+        keys = [self.key_of(id, layout) for id in ids]
         with self._lock:
             self._expire(time.monotonic())
-            return sum(self._kept.pop(id, None) is not None for id in ids)
+            return sum(self._kept.pop(key, None) is not None for key in keys)
 
     def inbox(
-        self, deliver: Callable[[str, bytes], None], pending: Callable[[], Sequence[str]]
+        self,
+        deliver: Callable[[str, bytes], None],
+        pending: Callable[[], Sequence[str]],
+        *,
+        layout: str = "",
     ) -> Inbox:
         with self._lock:
-            inbox = _MemoryInbox(self, f"memory-{uuid.uuid4().hex}", guarded(deliver))
+            inbox = _MemoryInbox(self, f"memory-{uuid.uuid4().hex}", guarded(deliver), layout)
             self._inboxes[inbox.address] = inbox
         return inbox
 
-    def watch(self, address: str, ids: Sequence[str]) -> list[Record]:
+    def watch(self, address: str, ids: Sequence[str], layout: str) -> list[Record]:
         """Register a waiter; return the final records that are there already."""
+        keys = {self.key_of(id, layout): id for id in ids}
         with self._lock:
-            self._expire(time.monotonic())
-            found = [self._kept[id][1] for id in ids if id in self._kept]
-            final = [record for record in found if record.final]
-            for id in set(ids).difference(record.id for record in final):
-                self._watched.setdefault(id, set()).add(address)
+            final = [record for record in self._found(list(keys)) if record.final]
+            there = {record.id for record in final}
+            for key in (key for key, id in keys.items() if id not in there):
+                self._watched.setdefault(key, set()).add(address)
         return final
 
     def leave(self, address: str) -> None:
         """Forget an inbox and what it watches."""
         with self._lock:
             self._inboxes.pop(address, None)
-            for id, addresses in list(self._watched.items()):
+            for key, addresses in list(self._watched.items()):
                 addresses.discard(address)
                 if not addresses:
-                    del self._watched[id]
+                    del self._watched[key]
+
+    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+        return self._marks.put_marks(marks)
+
+    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        return self._marks.marks(names)
+
+    def delete_marks(self, names: Sequence[str]) -> int:
+        return self._marks.delete_marks(names)
+
+    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+        return self._marks.renew_marks(names, life)
+
+    def lapsed(self, life: float, prefix: str = "") -> Sequence[Mark]:
+        return self._marks.lapsed(life, prefix)
+
+    def groups(self) -> GroupStore:
+        return self._groups
 
 
 class _MemoryInbox(Inbox):
-    def __init__(self, store: MemoryStore, address: str, deliver: Deliver) -> None:
-        self._store, self.address, self.deliver = store, address, deliver
+    def __init__(self, store: MemoryStore, address: str, deliver: Deliver, layout: str) -> None:
+        self._store, self.address, self.deliver, self._layout = store, address, deliver, layout
 
     def watch(self, ids: Sequence[str]) -> None:
-        for record in self._store.watch(self.address, ids):
+        for record in self._store.watch(self.address, ids, self._layout):
             self.deliver(record.id, record.body)
 
     def close(self) -> None:

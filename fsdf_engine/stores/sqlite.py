@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar
 
@@ -25,9 +25,11 @@ import orjson
 from ..brokers.sqlite_file import PATIENCE, SqliteFile
 from ..brokers.sqlite_schema import EXPIRE
 from ..brokers.wakeup import SLOTS, Waiter, mark
-from ..contracts import Inbox, Record, ResultStore
+from ..contracts import GroupStore, Inbox, Mark, Record, ResultStore
 from ..errors import FsdfError
 from .base import Deliver, guarded
+from .sqlite_groups import SqliteGroups
+from .sqlite_marks import SqliteMarks
 
 __all__ = ["SqliteStore"]
 
@@ -42,14 +44,15 @@ _ADDRESS = re.compile(r"bell-(\d{1,9})-([0-9a-f]{32})")  # slot, and what its da
 # Store one record unless what is there is newer, or final while this one is not; of another origin,
 # unless what is there is final. O(log n).
 _WRITE = """
-INSERT INTO result (id, sends, deliveries, final, expires, body, origin)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO result (id, sends, deliveries, attempt, final, expires, body, origin)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET sends = excluded.sends, deliveries = excluded.deliveries,
-    final = excluded.final, expires = excluded.expires, body = excluded.body,
-    origin = excluded.origin
+    attempt = excluded.attempt, final = excluded.final, expires = excluded.expires,
+    body = excluded.body, origin = excluded.origin
 WHERE result.expires <= ? OR CASE WHEN result.origin IN ('', excluded.origin)
-    THEN (result.sends, result.deliveries) <= (excluded.sends, excluded.deliveries)
-        AND result.final <= excluded.final
+    THEN result.final <= excluded.final AND (result.sends, result.deliveries,
+        iif(result.final < excluded.final, -1, result.attempt))
+        <= (excluded.sends, excluded.deliveries, excluded.attempt)
     ELSE NOT result.final END
 """
 _ANOTHER = "SELECT 1 FROM result WHERE id = ? AND final AND origin NOT IN ('', ?)"
@@ -67,22 +70,40 @@ class SqliteStore(ResultStore):
     def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         super().__init__(url)
         self.file = SqliteFile.shared(url, patience)
+        self._marks = SqliteMarks(self.file)
         self._tidied = 0.0
+        self._groups = SqliteGroups(self.file)
 
     def write(self, records: Sequence[Record]) -> None:
         now = time.time()
         notices: defaultdict[str, list[Record]] = defaultdict(list)
         with self.file.write() as db:
-            stored, others = _store(db, records, now)
+            stored, others = self._store(db, records, now)
             for table in ("result", "watch"):
                 db.execute(EXPIRE.format(table), (now, len(records) + 100))
             for record in (*stored.values(), *others):
                 notices[record.reply].append(record)
-            for address, id in _watching(db, stored):
-                notices[address].append(stored[id])
+            for address, key in _watching(db, stored):
+                notices[address].append(stored[key])
         for address, found in notices.items():
             self._send(address, found)
         self._tidy()
+
+    def _store(
+        self, db: sqlite3.Connection, records: Sequence[Record], now: float
+    ) -> tuple[dict[str, Record], list[Record]]:
+        """Store; return the ends stored, by key, and those refused for another message's end."""
+        stored: dict[str, Record] = {}
+        others: list[Record] = []
+        for r in records:
+            key, end = self.key_of(r.id, r.layout), now + r.expires
+            fence = r.sends, r.deliveries, r.attempt, r.final
+            if db.execute(_WRITE, (key, *fence, end, r.body, r.origin, now)).rowcount > 0:
+                if r.final:
+                    stored[key] = r
+            elif r.final and r.reply and db.execute(_ANOTHER, (key, r.origin)).fetchone():
+                others.append(r)
+        return stored, others
 
     def _send(self, address: str, records: Sequence[Record]) -> None:
         """Tell an inbox; never blocks, and what was not sent is marked as a gap."""
@@ -108,50 +129,63 @@ class SqliteStore(ResultStore):
                 if self.file.shrink(sweep=True):
                     self._tidied = before  # there is more: go on at the next call
 
-    def read(self, ids: Sequence[str], *, final: bool = False) -> Mapping[str, bytes]:
+    def read(
+        self, ids: Sequence[str], *, final: bool = False, layout: str = ""
+    ) -> Mapping[str, bytes]:
         self._tidy()
-        wanted = orjson.dumps(list(ids)).decode()
+        keys = {self.key_of(id, layout): id for id in ids}
         with self.file.read() as db:
-            return dict(db.execute(_READ, (wanted, time.time(), final)).fetchall())
+            rows = db.execute(_READ, (_json(keys), time.time(), final)).fetchall()
+        return {keys[key]: body for key, body in rows}
 
-    def forget(self, ids: Sequence[str]) -> int:
+    def forget(self, ids: Sequence[str], *, layout: str = "") -> int:
         sql = "DELETE FROM result WHERE id IN (SELECT value FROM json_each(?)) AND expires > ?"
+        keys = _json(self.key_of(id, layout) for id in ids)
         with self.file.write() as db:
-            return db.execute(sql, (orjson.dumps(list(ids)).decode(), time.time())).rowcount
+            return db.execute(sql, (keys, time.time())).rowcount
 
     def inbox(
-        self, deliver: Callable[[str, bytes], None], pending: Callable[[], Sequence[str]]
+        self,
+        deliver: Callable[[str, bytes], None],
+        pending: Callable[[], Sequence[str]],
+        *,
+        layout: str = "",
     ) -> Inbox:
-        return _SqliteInbox(self, guarded(deliver), pending)
+        return _SqliteInbox(self, guarded(deliver), pending, layout)
 
     def close(self) -> None:
         self.file.close()
 
+    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+        return self._marks.put_marks(marks)
 
-def _store(
-    db: sqlite3.Connection, records: Sequence[Record], now: float
-) -> tuple[dict[str, Record], list[Record]]:
-    """Store records; return the ends stored, by id, and those refused for another message's end."""
-    stored: dict[str, Record] = {}
-    others: list[Record] = []
-    for r in records:
-        end = now + r.expires
-        row = (r.id, r.sends, r.deliveries, r.final, end, r.body, r.origin, now)
-        if db.execute(_WRITE, row).rowcount > 0:
-            if r.final:
-                stored[r.id] = r
-        elif r.final and r.reply and db.execute(_ANOTHER, (r.id, r.origin)).fetchone():
-            others.append(r)
-    return stored, others
+    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        return self._marks.marks(names)
+
+    def delete_marks(self, names: Sequence[str]) -> int:
+        return self._marks.delete_marks(names)
+
+    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+        return self._marks.renew_marks(names, life)
+
+    def lapsed(self, life: float, prefix: str = "") -> Sequence[Mark]:
+        return self._marks.lapsed(life, prefix)
+
+    def groups(self) -> GroupStore:
+        return self._groups
 
 
-def _watching(db: sqlite3.Connection, ids: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (address, id) of those who watch any of these; they are told once."""
-    if not ids or not db.execute("SELECT 1 FROM watch LIMIT 1").fetchone():
+def _json(texts: Iterable[str]) -> str:
+    return orjson.dumps(list(texts)).decode()
+
+
+def _watching(db: sqlite3.Connection, keys: Collection[str]) -> list[tuple[str, str]]:
+    """Return (address, key) of those who watch any of these; they are told once."""
+    if not keys or not db.execute("SELECT 1 FROM watch LIMIT 1").fetchone():
         return []
     sql = """DELETE FROM watch WHERE id IN (SELECT value FROM json_each(?))
         RETURNING address, id"""
-    return db.execute(sql, (orjson.dumps(list(ids)).decode(),)).fetchall()
+    return db.execute(sql, (_json(keys),)).fetchall()
 
 
 def _packed(token: bytes, records: Sequence[Record]) -> Iterator[bytes]:
@@ -185,9 +219,14 @@ def _unpacked(token: bytes, datagram: bytes) -> Iterator[tuple[str, bytes]]:
 
 class _SqliteInbox(Inbox):
     def __init__(
-        self, store: SqliteStore, deliver: Deliver, pending: Callable[[], Sequence[str]]
+        self,
+        store: SqliteStore,
+        deliver: Deliver,
+        pending: Callable[[], Sequence[str]],
+        layout: str,
     ) -> None:
         self._store, self._deliver, self._pending = store, deliver, pending
+        self._layout = layout
         self._wakeups = store.file.wakeups
         with store.file.translating():
             # not the native socket: under a patched `socket` this "thread" shares the hub's
@@ -199,13 +238,14 @@ class _SqliteInbox(Inbox):
         self._thread.start()
 
     def watch(self, ids: Sequence[str]) -> None:
-        rows = [(id, self.address, time.time() + WATCHED) for id in ids]
+        keys = {id: self._store.key_of(id, self._layout) for id in ids}
+        rows = [(key, self.address, time.time() + WATCHED) for key in keys.values()]
         with self._store.file.write() as db:
             db.executemany("INSERT OR REPLACE INTO watch VALUES (?, ?, ?)", rows)
-        found = self._store.read(ids, final=True)
+        found = self._store.read(ids, final=True, layout=self._layout)
         if found:
             with self._store.file.write() as db:
-                mine = [(id, self.address) for id in found]
+                mine = [(keys[id], self.address) for id in found]
                 db.executemany("DELETE FROM watch WHERE id = ? AND address = ?", mine)
         for id, body in found.items():
             self._deliver(id, body)
@@ -225,7 +265,7 @@ class _SqliteInbox(Inbox):
     def _catch_up(self) -> bool:
         """Deliver what was missed; False if the file cannot be read now."""
         try:
-            found = self._store.read(self._pending(), final=True)
+            found = self._store.read(self._pending(), final=True, layout=self._layout)
         except FsdfError as error:
             _log.warning("results cannot be read, trying again", extra={"error": str(error)})
             return False

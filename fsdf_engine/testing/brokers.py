@@ -32,12 +32,16 @@ from .deliveries import (
     outgoing,
 )  # fmt: skip
 from .foreign import ForeignEntries
+from .letters import LettersConformance
 from .names import NamesConformance
+from .priorities import PrioritiesConformance
 
 __all__ = ["BOUND", "MB", "BrokerConformance", "fetch_some", "needs", "outgoing"]
 
 
-class BrokerConformance(NamesConformance, ForeignEntries):
+class BrokerConformance(
+    NamesConformance, LettersConformance, PrioritiesConformance, ForeignEntries
+):
     """Every test must pass unchanged. The queue is empty when a test starts."""
 
     @pytest.fixture
@@ -263,46 +267,6 @@ class BrokerConformance(NamesConformance, ForeignEntries):
         sub.settle([(d.lease, Release(60.0, {"attempt": 1})) for d in found])
         assert broker.size(QUEUE).delayed == 2
 
-    def test_dead_letters_are_kept_listed_replayed_and_purged(
-        self, broker: Broker, open: Open
-    ) -> None:
-        needs(broker, Capability.DEAD_LETTER)
-        sub = open()
-        broker.publish([outgoing(n) for n in range(3)])
-        verdict = DeadLetter("bad\nluck: ж", 'Traceback\n  File "x"\n')
-        before = time.time()
-        for d in drain(sub):
-            sub.settle([(d.lease, verdict)])
-        assert broker.size(QUEUE) == (0, 0, 0, 3)
-        letters = broker.dead_letters(QUEUE)
-        assert {x.body for x in letters} == {outgoing(n).body for n in range(3)}
-        assert len({x.id for x in letters}) == 3
-        assert (letters[0].reason, letters[0].trace) == (verdict.reason, verdict.trace)
-        assert before - 5 < letters[0].died_at < time.time() + 5
-        assert len(broker.dead_letters(QUEUE, limit=1)) == 1
-        assert broker.dead_letters(QUEUE, limit=9, offset=1) == letters[1:]
-        assert broker.replay(QUEUE, [letters[0].id, "no such id"]) == 1
-        [d] = fetch_some(sub)
-        assert (d.body, d.deliveries, d.state) == (letters[0].body, 0, None)
-        assert broker.purge(QUEUE, Part.DEAD) == 2
-        assert broker.size(QUEUE) == (0, 0, held(broker, 1), 0)
-        sub.settle([(d.lease, verdict)])
-        assert broker.replay(QUEUE, again=lambda body: b"again " + body) == 1
-        assert broker.size(QUEUE) == (1, 0, 0, 0)
-        assert [x.body for x in drain(sub)] == [b"again " + letters[0].body]
-
-    def test_replay_wakes_a_waiting_consumer(self, broker: Broker, open: Open) -> None:
-        needs(broker, Capability.DEAD_LETTER)
-        sub = open()
-        broker.publish([outgoing(1)])
-        sub.settle([(d.lease, DeadLetter("bad")) for d in fetch_some(sub)])
-        assert not sub.fetch(1, MB)
-        waiter = threading.Thread(target=sub.wait, args=(BOUND,))
-        waiter.start()
-        broker.replay(QUEUE)
-        waiter.join(BOUND / 2)
-        assert not waiter.is_alive()
-
     def test_release_by_one_worker_wakes_another(self, broker: Broker, open: Open) -> None:
         one, other = open(), open()
         broker.publish([outgoing(1)])
@@ -334,27 +298,6 @@ class BrokerConformance(NamesConformance, ForeignEntries):
             assert set(lost) == {found[2].lease, found[3].lease}
             assert broker.size(QUEUE) == (0, 0, 0, 1)
         assert broker.purge(QUEUE, Part.DEAD) == 1
-
-    def test_priority_nine_comes_first(self, broker: Broker, open: Open) -> None:
-        needs(broker, Capability.PRIORITY)
-        broker.publish([outgoing(n, priority=n % 10) for n in range(20)])
-        got = [int(d.body[5:-1]) for d in drain(open(), 5)]
-        assert [n % 10 for n in got] == sorted((n % 10 for n in range(20)), reverse=True)
-        assert got[:2] == [9, 19]
-
-    def test_message_of_any_priority_wakes_a_waiter(self, broker: Broker, open: Open) -> None:
-        needs(broker, Capability.PRIORITY)
-        sub = open()
-        sub.fetch(1, MB)
-        waiter = threading.Thread(target=sub.wait, args=(BOUND,))
-        waiter.start()
-        broker.publish([outgoing(1, priority=7)])
-        waiter.join(BOUND / 2)
-        assert not waiter.is_alive()
-        [d] = sub.fetch(1, MB)
-        sub.settle([(d.lease, Release(0.05, {"attempt": 1}))])
-        [d] = fetch_some(sub)
-        assert d.body == b'{"n":1}'
 
     def test_publishing_from_many_threads_loses_nothing(self, broker: Broker, open: Open) -> None:
         def publish(base: int) -> None:

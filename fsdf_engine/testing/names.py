@@ -77,11 +77,13 @@ class NamesConformance:
         self, broker: Broker, open: Open, before: set[str]
     ) -> None:
         needs(broker, Capability.PRIORITY)
-        names = [f"priority.{n}" for n in range(10)]
-        broker.publish([outgoing(n, names[n], priority=n) for n in range(10)])
+        names = {n: f"priority.{n}" for n in (*range(10), -3, -6, -9)}
+        broker.publish([outgoing(n, name, priority=n) for n, name in names.items()])
         broker.publish([outgoing(1, "later", delay=60.0)])
-        assert found(broker, before) == ["later", *names]
-        for name in ["later", *names]:
+        broker.publish([outgoing(1, "much.later", delay=60.0, priority=-3)])
+        every = sorted(["later", "much.later", *names.values()])
+        assert found(broker, before) == every
+        for name in every:
             broker.purge(name, ALL)
 
     def test_odd_names_of_queues_are_named_as_they_are(

@@ -17,13 +17,14 @@ import time
 import pytest
 
 from ..contracts import Job, Pool, PoolCapability
-from ..outcomes import Failed, Interrupted, Succeeded, TimedOut
-from .runs import BOUND, RAISED, PoolSuite, Records, Runs, eventually
+from ..outcomes import Failed, Interrupted, Succeeded
+from .interrupts import InterruptConformance
+from .runs import BOUND, RAISED, Records, Runs, eventually
 
 __all__ = ["BOUND", "PoolConformance", "Records", "eventually"]
 
 
-class PoolConformance(PoolSuite):
+class PoolConformance(InterruptConformance):
     """Every test must pass unchanged; `make` gives the pool."""
 
     def test_every_job_ends_once_with_its_value(self, pool: Pool) -> None:
@@ -161,134 +162,19 @@ class PoolConformance(PoolSuite):
         other.all_ended(theirs)
         self.owner.all_ended([*held, ours[0]])
 
-    # ------------------------------------------------------------------ interrupts
-
-    def test_interrupt_ends_a_run_that_waits(self, pool: Pool) -> None:
-        jobs = self.jobs(self.held, *[(n,) for n in range(pool.size)])
-        pool.submit(jobs)
+    def test_withdraw_leaves_what_nobody_leases_unless_it_is_wanted(self, pool: Pool) -> None:
+        held = self.jobs(self.held, *[()] * pool.size)
+        pool.submit(held)
         eventually(lambda: self.runs.at_once == pool.size)
-        assert pool.interrupt(jobs[-1], Interrupted())
-        eventually(lambda: jobs[-1] not in pool.running())
-        assert set(pool.running()) == set(jobs[:-1])
-        self.runs.go.set()
-        self.owner.all_ended(jobs)
-        assert isinstance(jobs[-1].outcome, Failed)
-        assert isinstance(jobs[-1].outcome.error, Interrupted)
-        assert {type(job.outcome) for job in jobs[:-1]} <= {Succeeded}
-        self.works(pool)
-
-    def test_interrupt_reaches_no_job_that_waits_or_has_ended(self, pool: Pool) -> None:
-        ended = self.jobs(lambda: None, ())
-        pool.submit(ended)
-        self.owner.all_ended(ended)
-        self.owner = Records()
-        jobs = self.jobs(self.held, *[(n,) for n in range(pool.size + 1)])
+        jobs = self.jobs(lambda: None, *[()] * 4)
+        for n, job in enumerate(jobs):
+            job.acked = n % 2 == 0
         pool.submit(jobs)
-        eventually(lambda: self.runs.at_once == pool.size and ended[0] not in pool.running())
-        assert not pool.interrupt(ended[0], Interrupted())
-        assert not pool.interrupt(jobs[-1], Interrupted())
+        assert list(pool.withdraw(100, self.owner, acked=False)) == [jobs[3], jobs[1]]
+        assert not pool.withdraw(100, self.owner, acked=False)
+        assert list(pool.withdraw(1, self.owner)) == [jobs[2]]
         self.runs.go.set()
-        self.owner.all_ended(jobs)
-        assert {type(job.outcome) for job in jobs} == {Succeeded}
-
-    def test_late_interrupts_hit_nobody_else(self, pool: Pool) -> None:
-        """Interrupts rain on short runs: they end what they mean or nothing, and cost no slot."""
-        count, meant = 3000, set()
-        jobs = self.jobs(lambda n: sum(range(n % 50)), *[(n,) for n in range(count)])
-        stop = threading.Event()
-
-        def rain() -> None:
-            while not stop.is_set():
-                for job in list(pool.running()):
-                    meant.add(job)
-                    pool.interrupt(job, Interrupted())
-                stop.wait(0.0001)
-
-        thread = threading.Thread(target=rain)
-        thread.start()
-        for first in range(0, count, 10):
-            pool.submit(jobs[first : first + 10])
-        try:
-            self.owner.all_ended(jobs)
-        finally:
-            stop.set()
-            thread.join()
-        hit = {job for job in jobs if isinstance(job.outcome, Failed)}
-        assert hit <= meant
-        self.works(pool)
-
-    # ------------------------------------------------------------------ deadlines
-
-    def test_run_past_its_deadline_gives_up_its_slot(self, pool: Pool) -> None:
-        late = self.jobs(self.stubborn, *[()] * min(2, pool.size))
-        pool.submit(late)
-        eventually(lambda: self.runs.at_once == len(late))
-        for job in late:
-            self.outlives(pool, job)
-        eventually(lambda: pool.abandoned() == len(late))
-        assert not pool.running()
-        first, runs = self.owner, self.runs
-        self.works(pool)  # with all its slots
-        assert pool.abandoned() == len(late)
-        eventually(lambda: runs.raised >= len(late))
-        runs.go.set()
-        eventually(lambda: not pool.abandoned())
-        first.all_ended(late)
-        assert {job.outcome for job in late} == {TimedOut(1.0)}
-        self.works(pool)
-
-    def test_waiting_jobs_get_the_slots_of_abandoned_runs(self, pool: Pool) -> None:
-        late = self.jobs(self.stubborn, *[()] * pool.size)
-        more = self.jobs(lambda: None, *[()] * 5, owner=Records())
-        pool.submit([*late, *more])
-        eventually(lambda: self.runs.at_once == pool.size)
-        assert pool.waiting() == 5
-        for job in late:
-            self.outlives(pool, job)
-        more[0].owner.all_ended(more)  # type: ignore[attr-defined]
-        self.runs.go.set()
-        eventually(lambda: not pool.abandoned())
-
-    def test_run_ends_at_its_deadline_where_it_waits(self, pool: Pool) -> None:
-        (job,) = self.jobs(self.held, ())
-        pool.submit([job])
-        eventually(lambda: self.runs.at_once == 1)
-        self.outlives(pool, job)
-        eventually(lambda: not self.runs.at_once and not pool.abandoned())
-        self.owner.all_ended([job])
-        assert job.outcome == TimedOut(1.0)
-        self.works(pool)
-
-    def test_nothing_is_raised_where_the_plan_says_so(self, pool: Pool) -> None:
-        (job,) = self.jobs(self.stubborn, (), kill=False)
-        pool.submit([job])
-        eventually(lambda: self.runs.at_once == 1)
-        self.outlives(pool, job)
-        eventually(lambda: pool.abandoned() == 1)
-        runs = self.runs
-        self.works(pool)
-        runs.go.set()
-        eventually(lambda: not pool.abandoned())
-        assert not runs.raised
-
-    def test_abandoned_runs_take_at_most_size_slots_more(self, pool: Pool) -> None:
-        runs, size = self.runs, pool.size
-        kept = self.jobs(self.stubborn, *[()] * (2 * size))
-        for batch in kept[:size], kept[size:]:
-            pool.submit(batch)
-            eventually(lambda: len(pool.running()) == runs.at_once - pool.abandoned() == size)
-            for job in batch:
-                self.outlives(pool, job)
-            eventually(lambda: not pool.running())
-        more = self.jobs(self.stubborn, *[()] * 4)
-        pool.submit(more)
-        assert pool.abandoned() == 2 * size
-        assert pool.waiting() == 4  # nobody is left to run them
-        assert list(pool.withdraw(100)) == more[::-1]
-        runs.go.set()
-        eventually(lambda: not pool.abandoned())
-        self.owner.all_ended(kept)
-        self.works(pool)
+        self.owner.all_ended([*held, jobs[0]])
 
     # ------------------------------------------------------------------ the end
 
@@ -303,7 +189,7 @@ class PoolConformance(PoolSuite):
         pool.submit(jobs)
         eventually(lambda: self.runs.at_once == 1)
         assert list(pool.close(0.02)) == jobs
-        assert pool.interrupt(jobs[0], Interrupted())
+        assert pool.interrupt(jobs[0], Interrupted(), kill=True)
         assert not pool.close(BOUND)
         assert isinstance(jobs[0].outcome, Failed)
         assert isinstance(jobs[0].outcome.error, Interrupted)

@@ -51,10 +51,10 @@ class Records:
             self.jobs.append(job)
             self._changed.notify_all()
 
-    def commit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    def commit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Do nothing."""
 
-    async def acommit(self, job: Job, effects: Sequence[Effect], *, ack: bool = False) -> None:
+    async def acommit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Do nothing."""
 
     def all_ended(self, jobs: Sequence[Job]) -> None:
@@ -177,7 +177,7 @@ class PoolSuite:
         job.claims = [None]
         assert finish(job, TimedOut(1.0))
         before = pool.abandoned()
-        pool.interrupt(job, Deadline())
+        pool.interrupt(job, Deadline(), kill=True)
         if job in pool.running():
             eventually(lambda: pool.abandoned() > before or job not in pool.running())
 

@@ -13,6 +13,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self._target, self._open = target, set()
+        self.deaf = 0  # so many answers of the server are lost, with their connections
         self._flowing: asyncio.Event
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
@@ -65,14 +66,21 @@ class Proxy:
             return
         self._open |= {writer, there[1]}
         try:
-            await asyncio.gather(self._pass(reader, there[1]), self._pass(there[0], writer))
+            await asyncio.gather(
+                self._pass(reader, there[1]), self._pass(there[0], writer, answers=True)
+            )
         finally:
             self._open -= {writer, there[1]}
 
-    async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, source: asyncio.StreamReader, to: asyncio.StreamWriter, *, answers: bool = False
+    ) -> None:
         try:
             while data := await source.read(1 << 16):
                 await self._flowing.wait()
+                if answers and self.deaf:
+                    self.deaf -= 1
+                    break
                 to.write(data)
                 await to.drain()
         except (OSError, asyncio.CancelledError):

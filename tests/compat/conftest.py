@@ -20,10 +20,10 @@ from helpers import BOUND, until
 
 ROOT = Path(__file__).parent.parent.parent
 HEAD = """
-import os, threading, time
+import json, os, threading, time
 from pathlib import Path
 from fsdf_compat import Celery
-from fsdf_compat.exceptions import Ignore, Reject
+from fsdf_compat.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 HERE = Path(__file__).parent
 app = Celery("proj", broker={url!r}, backend={backend!r})

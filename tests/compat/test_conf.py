@@ -9,7 +9,7 @@ import pytest
 
 from fsdf_compat import App, Celery
 from fsdf_compat.app.defaults import DEFAULTS, KNOWN
-from fsdf_compat.app.places import broker_options, result_options
+from fsdf_compat.app.places import broker_options, rank, result_options
 from fsdf_compat.exceptions import ImproperlyConfigured, NotYetSupported
 
 
@@ -168,6 +168,16 @@ def test_broker_url_becomes_the_engines_options(url, options):
 )
 def test_result_backend_becomes_the_engines_options(url, options):
     assert result_options(url) == options
+
+
+def test_priority_0_is_the_first_over_redis_and_9_elsewhere():
+    numbers = range(10)
+    steps = [0, 0, 0, -3, -3, -3, -6, -6, -6, -9]
+    assert [rank("redis://h/1", n) for n in numbers] == steps
+    assert [rank("redis+socket:///run/r.sock", n) for n in numbers] == steps
+    assert [rank("redis://", n) for n in (-1, 10)] == [0, -9]
+    assert [rank("sqlite:///x", n) for n in numbers] == list(numbers)
+    assert [rank(None, n) for n in numbers] == list(numbers)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import signal
 import time
 
 import pytest
-from helpers import BOUND
+from helpers import BOUND, until
 
 from fsdf_compat.exceptions import (
     MaxRetriesExceededError,
@@ -90,6 +91,94 @@ def test_retry_with_countdown_waits_in_the_broker(project, late):
     assert sent.get(timeout=BOUND) == 1
     first, second = map(float, project.notes())
     assert second - first >= 1.1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_retry_may_change_arguments_queue_and_options(project, late):
+    proj = project.write(f"""
+    @app.task(bind=True, acks_late={late}, soft_time_limit=30)
+    def step(self, x, y=2, *more, **named):
+        r = self.request
+        note(json.dumps([x, y, more, named, r.delivery_info["routing_key"], r.headers,
+                         r.expires is not None, r.timelimit, r.id]))
+        change = [
+            dict(args=[5]),
+            dict(kwargs=dict(y=6, z=1), queue="other"),
+            dict(args=[7, 8, 9], kwargs={{}}, headers=dict(a=1), expires=60, time_limit=40),
+            dict(countdown=0),
+        ]
+        if r.retries < 4:
+            self.retry(max_retries=4, **dict(dict(countdown=0.01), **change[r.retries]))
+        return r.retries
+    """)
+    project.worker("-Q", "celery,other")
+    sent = proj.step.delay(1)
+    assert sent.get(timeout=BOUND) == 4
+    *told, last = [json.loads(line) for line in project.notes()]
+    rest = [{}, False, [None, 30], sent.id]
+    assert told == [
+        [1, 2, [], {}, "celery", *rest],
+        [5, 2, [], {}, "celery", *rest],
+        [5, 6, [], {"z": 1}, "other", *rest],
+        [7, 8, [9], {}, "other", {"a": 1}, True, [40, 30], sent.id],
+    ]
+    assert last == told[-1]
+
+
+def test_retry_with_arguments_that_do_not_fit_fails_the_task(project):
+    proj = project.write("""
+    @app.task(bind=True)
+    def step(self, x):
+        self.retry(kwargs={"wrong": 1}, countdown=0)
+    """)
+    project.worker()
+    with pytest.raises(TypeError, match="wrong"):
+        proj.step.delay(1).get(timeout=BOUND)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_revoked_message_is_not_run(project, kept):
+    proj = project.write(f"""
+    @app.task(ignore_result={not kept})
+    def mark(text):
+        note(text)
+    """)
+    waiting, delayed = proj.mark.delay("no"), proj.mark.apply_async(("no",), countdown=0.5)
+    several = [proj.mark.delay("no") for _ in range(2)]
+    waiting.revoke()
+    proj.app.AsyncResult(delayed.id).revoke()
+    proj.app.control.revoke([each.id for each in several])
+    proj.mark.delay("yes")
+    project.worker()
+    project.noted("yes")
+    until(lambda: sum(project.size(proj.app)) == 0)
+    assert project.notes() == ["yes"]
+    if kept:
+        for each in (waiting, delayed, *several):
+            with pytest.raises(TaskRevokedError):
+                each.get(timeout=BOUND)
+            assert each.state == "REVOKED"
+
+
+def test_priorities_have_celerys_order(project):
+    proj = project.write("""
+    @app.task
+    def mark(n):
+        note(str(n))
+
+    @app.task(priority=4)
+    def fourth():
+        note("4")
+    """)
+    numbers = [5, 9, 1, 7]
+    for n in numbers:
+        proj.mark.apply_async((n,), priority=n)
+    fourth = proj.fourth.delay()
+    plain = proj.mark.delay(0)
+    project.worker("-c", "1", "-P", "solo")
+    expected = {"redis": ["1", "0", "5", "4", "7", "9"], "sqlite": ["9", "7", "5", "4", "1", "0"]}
+    project.noted(*expected[project.url.partition(":")[0]])
+    assert fourth.get(timeout=BOUND) is plain.get(timeout=BOUND) is None
 
 
 def test_last_retry_raises_the_given_exception_or_says_so(project):

@@ -120,6 +120,7 @@ def test_what_is_not_there_yet_says_so(app):
         lambda: add.apply_async((1,), link=add),
         lambda: app.signature("x"),
         lambda: app.control.purge(),
+        lambda: app.control.revoke("some-id", terminate=True),
         lambda: Celery(loader="x"),
         lambda: Celery(task_serializer="pickle").task(lambda: 0).delay(),
         lambda: Celery(task_always_eager=True).task(lambda: 0).delay(),
@@ -146,6 +147,11 @@ def test_arguments_that_do_not_fit_fail_where_they_are_sent(app):
         add.apply_async("abc")
     with pytest.raises(TypeError, match="JSON"):
         add.delay(object())
+    for limits in ({"soft_time_limit": 2, "time_limit": 1}, {"time_limit": -1}):
+        with pytest.raises(TypeError, match="limit|function_timeout"):
+            add.apply_async((1,), **limits)
+    with pytest.raises(ValueError, match="soft_time_limit"):
+        app.task(name="never", soft_time_limit=2, time_limit=1)(lambda: 0).delay()
     with pytest.raises(NotYetSupported, match="did you mean 'countdown'"):
         add.apply_async((1,), countdwon=3)
 
@@ -174,7 +180,8 @@ def test_times_are_relative_seconds_or_instants():
     assert instant("1970-01-01T01:00:00Z") == 3600
     now = datetime.datetime.now(UTC).timestamp()
     assert 59 < instant(datetime.timedelta(minutes=1)) - now < 62
-    assert sending({"countdown": None, "expires": None}).control["countdown"] == 0.0
+    assert sending({"countdown": None, "expires": None}, abs) == ("", {})
+    assert sending({"countdown": -1, "queue": "q"}, abs) == ("q", {"countdown": 0.0})
 
 
 def test_exceptions_decide_as_celery_has_it():
@@ -189,6 +196,8 @@ def test_exceptions_decide_as_celery_has_it():
     assert [policy.outcome(error, n).delay for n in range(2)] == [2.0, 4.0]
     assert policy.outcome(error, 2) == outcomes.Failed(error)
     assert policy.outcome(outcomes.Deadline(), 0, 3.0) == outcomes.TimedOut(3.0)
+    changed = Retry(None, cause, 5, changes={"queue": "other"})
+    assert policy.outcome(changed, 7) == outcomes.Retry(cause, 5.0, 8, {"queue": "other"})
     endless = CeleryPolicy(max_retries=0, retry_on=(OSError,), limit=None)
     assert endless.outcome(error, 10_000) == outcomes.Retry(error, 180.0, 10_001)
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 from helpers import BOUND, insist, until
 
-from fsdf_compat.exceptions import TimeLimitExceeded
+from fsdf_compat.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 
 STUCK = """
 @app.task(acks_late={late})
@@ -105,6 +105,47 @@ def test_time_limit_ends_a_run(redis_project):
         proj.forever.delay().get(timeout=BOUND)
 
 
+FOREVER = """
+def wait_for_ever():
+    while True:
+        time.sleep(0.01)  # an interrupt meets a thread between two steps only
+
+@app.task(bind=True{options})
+def forever(self):
+    try:
+        wait_for_ever()
+    except SoftTimeLimitExceeded:
+        if self.request.headers:
+            wait_for_ever()
+        return [soft for _, soft in [self.request.timelimit]]
+
+@app.task(bind=True)
+def raises(self):
+    wait_for_ever()
+"""
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork", "solo", "gevent", "eventlet"])
+def test_soft_limit_may_be_caught_and_comes_from_task_call_setting_or_command(redis_project, pool):
+    if pool in ("gevent", "eventlet"):
+        pytest.importorskip(pool)
+    proj = redis_project.write(FOREVER.format(options=", soft_time_limit=0.3"))
+    redis_project.worker("-P", pool, "-c", "2", "--soft-time-limit", "0.4")
+    assert proj.forever.delay().get(timeout=BOUND) == [0.3]
+    assert proj.forever.apply_async(soft_time_limit=0.2).get(timeout=BOUND) == [0.2]
+    with pytest.raises(SoftTimeLimitExceeded):
+        proj.raises.delay().get(timeout=BOUND)
+    hard = proj.forever.apply_async(soft_time_limit=0.1, time_limit=0.3, headers={"stay": True})
+    with pytest.raises(TimeLimitExceeded):
+        hard.get(timeout=BOUND)
+
+
+def test_soft_limit_of_the_settings(project):
+    proj = project.write("app.conf.task_soft_time_limit = 0.2" + FOREVER.format(options=""))
+    project.worker()
+    assert proj.forever.delay().get(timeout=BOUND) == [0.2]
+
+
 def test_killed_workers_message_returns_with_acks_late(project):
     proj = project.write(STUCK.format(late=True))
     sent = proj.stuck.delay()
@@ -125,8 +166,10 @@ def test_killed_workers_message_is_gone_with_early_acks(project):
     assert sum(project.size(proj.app)) == 0
     project.worker(FSDF_LEASE="1")
     assert proj.other.delay().get(timeout=BOUND) == 1
+    with pytest.raises(WorkerLostError):
+        sent.get(timeout=BOUND)
     assert project.notes() == ["started"]
-    assert sent.state == "PENDING"
+    assert sent.state == "FAILURE"
 
 
 def test_sigterm_lets_what_runs_come_to_its_end(project):
@@ -211,7 +254,7 @@ def test_failure_is_logged_with_its_traceback(redis_project):
     """)
     worker = redis_project.worker()
     sent = proj.fail.delay()
-    worker.says(f"Task proj.fail[{sent.id}] raised KeyError('broken')")
+    worker.says(f"Task proj.fail[{sent.id}] raised KeyError: 'broken'")
     worker.says("in fail")
 
 

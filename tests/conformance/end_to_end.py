@@ -6,6 +6,7 @@ tests in a patched process (see tests/green.py).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -14,7 +15,16 @@ from collections import Counter
 import pytest
 from helpers import BOUND, until
 
-from fsdf_engine import Reject, Requeue, Retry, TaskFailed, current, default_engine, task_deco
+from fsdf_engine import (
+    Reject,
+    Requeue,
+    Retry,
+    SoftTimeLimit,
+    TaskFailed,
+    current,
+    default_engine,
+    task_deco,
+)
 from fsdf_engine.contracts import Capability
 
 BROKERS = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
@@ -220,7 +230,6 @@ class EndToEnd:
         blocked = threading.Event()
 
         if place.mode == "asyncio":
-            import asyncio
 
             async def run(n, x=0):
                 if n == 0:
@@ -246,6 +255,61 @@ class EndToEnd:
         assert failed.value.status == "timedout"
         assert results[1].get(BOUND) == 1
         blocked.set()
+
+    def test_then_of_a_group_runs_once_with_what_its_members_returned(self, place):
+        def work(log, n, x):
+            if n == 99 and current.attempt < 2:
+                raise Retry
+            if n < 0:
+                raise ValueError("no")
+            return [n, x]
+
+        task = place.task(work, joins_groups=True, max_retry_times=2)
+        then = place.task(lambda log, n, x: log.append(n) or len(n), "then", is_using_rpc_mode=True)
+        good = [task.push_group([(n, g) for n in range(100)], then) for g in range(5)]
+        bad = task.push_group([(n, 0) for n in range(-1, 3)], then)
+        task.consume()
+        then.consume()
+        assert [result.get(BOUND) for result in good] == [100] * 5
+        with pytest.raises(TaskFailed, match="member 0 of group .* failed: ValueError: no"):
+            bad.get(BOUND)
+        assert task.join(BOUND)
+        assert sorted(place.log) == [[[n, g] for n in range(100)] for g in range(5)]
+        until(lambda: then.size().dead == 1)
+
+    def test_messages_have_limits_of_their_own(self, place):
+        """Of a task without any; a run that catches its soft limit returns."""
+        go = threading.Event()
+
+        def work(n, x=0):
+            try:
+                while n == 0 and not go.wait(0.002):
+                    pass
+            except SoftTimeLimit:
+                return "tidied", *current.limits
+            return n
+
+        async def awork(n, x=0):
+            try:
+                while n == 0 and not go.is_set():
+                    await asyncio.sleep(0.002)
+            except SoftTimeLimit:
+                return "tidied", *current.limits
+            return n
+
+        options = {"broker_kind": place.broker, "concurrent_mode": place.mode}
+        function = awork if place.mode == "asyncio" else work
+        task = task_deco("e2e", **options, concurrent_num=1, is_using_rpc_mode=True)(function)
+        soft = task.publish({"n": 0}, soft_time_limit=0.1)
+        hard = task.publish({"n": 0}, function_timeout=0.2)
+        plain = task.push(1)
+        task.consume()
+        assert soft.get(BOUND) == ["tidied", 0.1, 0]
+        with pytest.raises(TaskFailed) as failed:
+            hard.get(BOUND)
+        assert failed.value.status == "timedout"
+        assert plain.get(BOUND) == 1
+        go.set()
 
     def test_qps_paces_the_starts(self, place):
         task = place.task(lambda log, n, x: log.append(time.monotonic()), qps=50)

@@ -84,7 +84,7 @@ class TestGreenlets(PoolConformance):
         pool.submit([job])
         eventually(pool.running)
         green.Event().wait(0.01)  # until it waits in there
-        assert pool.interrupt(job, Interrupted())
+        assert pool.interrupt(job, Interrupted(), kill=True)
         self.owner.all_ended([job])
         assert isinstance(job.outcome, Failed)
         assert isinstance(job.outcome.error, Interrupted)
@@ -123,7 +123,7 @@ class TestGreenlets(PoolConformance):
         green.native_thread(foreign, "submits")
         assert done.wait(BOUND)
         eventually(lambda: self.runs.at_once == 1 and len(self.owner.jobs) == 500)
-        green.native_thread(lambda: pool.interrupt(held[0], Interrupted()), "interrupts")
+        green.native_thread(lambda: pool.interrupt(held[0], Interrupted(), kill=True), "interrupts")
         self.owner.all_ended([*jobs, *held])
         assert isinstance(held[0].outcome.error, Interrupted)
 

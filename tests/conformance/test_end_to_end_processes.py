@@ -53,6 +53,22 @@ def test_messages_run_once_retries_are_counted_and_requeues_are_not(tasks, ledge
         handle.stop()
 
 
+def test_then_of_a_group_runs_once_with_what_its_members_returned(tasks):
+    outer = tasks.grouped.push(100)
+    for task in (tasks.grouped, tasks.member, tasks.then):
+        task.consume()
+    if tasks.BROKER == "memory":
+        with pytest.raises(TaskFailed, match="in the memory of its parent"):
+            outer.get(BOUND)
+        result = tasks.member.push_group([(n,) for n in range(100)], tasks.then)
+    else:
+        result = tasks.then_result(outer.get(BOUND))
+    assert result.get(BOUND) == [{"n": n} for n in range(100)]
+    if tasks.BROKER == "sqlite":  # the same code for all, and it takes its time
+        with pytest.raises(TaskFailed, match="its child process died"):
+            tasks.member.push_group([(1,), (-1,)], tasks.then).get(3 * BOUND)
+
+
 def test_every_attempt_gets_what_was_pushed(tasks, ledger):
     tasks.change.push(["a"], {"token": "t"})
     tasks.change.consume()
@@ -98,14 +114,38 @@ def test_a_c_loop_is_killed_and_a_dying_child_loses_only_its_run(tasks, tmp_path
     assert dying.get(BOUND) == "survived"
 
 
+def test_messages_have_limits_of_their_own(tasks):
+    soft = tasks.patient.publish({"n": 0}, soft_time_limit=0.2)
+    hard = tasks.patient.publish({"n": 0}, function_timeout=0.3)
+    plain = tasks.patient.push(1)
+    tasks.patient.consume()
+    assert soft.get(BOUND) == ["tidied", 0.2, 0]
+    with pytest.raises(TaskFailed) as failed:
+        hard.get(BOUND)
+    assert failed.value.status == "timedout"
+    assert plain.get(BOUND) == 1
+
+
 def test_what_was_acknowledged_early_runs_once_whatever_ends_its_child(tasks, ledger, tmp_path):
-    tasks.early.push(str(tmp_path / "marker"))
+    killed = tasks.early.push(str(tmp_path / "marker"))
     tasks.early.consume()
-    assert tasks.early.join(BOUND)
-    tasks.early.push(str(tmp_path / "marker"))
-    until(lambda: len(ledger()) >= 2)
+    with pytest.raises(TaskFailed) as failed:
+        killed.get(BOUND)
+    assert failed.value.status == "lost"
+    assert tasks.early.push(str(tmp_path / "marker")).get(BOUND) is None
     assert tasks.early.join(BOUND)
     assert ledger() == [["early"]] * 2
+    assert tasks.early.size().dead == 1
+
+
+def test_a_stop_gives_back_what_was_acknowledged_and_handed_to_children(tasks, ledger):
+    tasks.early_long.push_many((n,) for n in range(100))
+    handle = tasks.early_long.consume()
+    until(lambda: len([line for line in ledger() if int(line[1]) > 50]) == 2)
+    handle.stop(timeout=0.1)
+    ran = len(ledger())
+    assert ran == 53
+    assert tasks.early_long.size() == (100 - ran + 2, 0, 0, 0)
 
 
 def test_a_run_pushes_on(tasks, ledger):

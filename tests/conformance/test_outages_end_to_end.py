@@ -110,3 +110,35 @@ def test_a_push_that_comes_after_its_lease_has_the_id_of_its_repeat(own_redis, e
     finally:
         proxy.flow()
         proxy.close()
+
+
+@pytest.mark.parametrize("broker", ["redis_ack", "redis_stream", "redis_brpoplpush"])
+def test_what_is_acknowledged_without_an_answer_runs_once(own_redis, engine, broker, caplog):
+    """The connection is cut after the bytes left: the server has done what it was asked for."""
+    proxy, runs = Proxy(own_redis().port), []
+    task = engine().task(
+        lambda n: runs.append(n), "early", broker_kind=broker, ack="early", concurrent_num=10,
+        broker_url=f"redis://127.0.0.1:{proxy.port}/0",
+    )  # fmt: skip
+    try:
+        handle = task.consume()
+        subscription, calls = handle.consumer.subscription, []
+        settle = subscription.settle
+
+        def cut(batch):
+            calls.append(len(batch))
+            proxy.deaf = int(len(calls) == 1)
+            return settle(batch)
+
+        task.push(10)
+        until(lambda: runs)  # the connection is there
+        subscription.settle = cut
+        task.push_many((n,) for n in range(10))
+        until(lambda: len(runs) == 11)
+        assert task.join(BOUND)
+        assert sorted(runs) == list(range(11))
+        assert calls[0] == calls[1]
+        assert any("without an answer" in record.msg for record in caplog.records)
+        handle.stop()
+    finally:
+        proxy.close()

@@ -12,7 +12,7 @@ import pytest
 from green import LIBRARIES, run_patched
 from helpers import BOUND, until
 
-from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.errors import ConfigurationError, SoftTimeLimit
 from fsdf_engine.outcomes import Failed, Interrupted, Succeeded, TimedOut
 from fsdf_engine.pools.coroutines import AsyncioPool, shared_loop
 from fsdf_engine.pools.executor import ExecutorPool
@@ -90,9 +90,9 @@ class TestThreads(PoolConformance):
         (job,) = self.jobs(self.stubborn, ())
         pool.submit([job])
         until(lambda: self.runs.at_once == 1)
-        assert pool.interrupt(job, Interrupted())
+        assert pool.interrupt(job, Interrupted(), kill=True)
         until(lambda: self.runs.raised == 1)
-        assert not pool.interrupt(job, Interrupted())
+        assert not pool.interrupt(job, Interrupted(), kill=True)
         self.runs.go.set()
         self.owner.all_ended([job])
         assert self.runs.raised == 1
@@ -113,7 +113,7 @@ class TestThreads(PoolConformance):
         one.submit(jobs[:1])
         until(one.running)
         before = self.slots(one).copy()
-        assert one.interrupt(jobs[0], Interrupted())
+        assert one.interrupt(jobs[0], Interrupted(), kill=True)
         one.submit(jobs[1:])
         self.owner.all_ended(jobs)
         assert {job.outcome for job in jobs} == {Succeeded(True)}
@@ -221,10 +221,54 @@ class TestCoroutines(PoolConformance):
         (job,) = self.jobs(swallow, ())
         pool.submit([job])
         until(pool.running)
-        assert pool.interrupt(job, Interrupted())
+        assert pool.interrupt(job, Interrupted(), kill=True)
         self.owner.all_ended([job])
         assert isinstance(job.outcome.error, Interrupted)
         assert not pool.abandoned()
+
+    def test_soft_limit_is_raised_as_it_is_and_what_the_run_waits_for_is_cancelled(self, pool):
+        error, caught, ended = SoftTimeLimit("mine"), [], []
+
+        async def inner():
+            try:
+                await asyncio.sleep(BOUND)
+            finally:
+                ended.append("cancelled")
+
+        async def work():
+            waits = asyncio.ensure_future(inner())
+            try:
+                await waits
+            except SoftTimeLimit as raised:
+                caught.append(raised)
+            cancelling = getattr(asyncio.current_task(), "cancelling", int)  # Python 3.11
+            return waits.cancelled(), cancelling()
+
+        (job,) = self.limited(work, ())
+        pool.submit([job])
+        until(lambda: job in pool._stepped)
+        assert pool.interrupt(job, error)
+        self.owner.all_ended([job])
+        assert job.outcome == Succeeded((True, 0))
+        assert caught == [error]
+        assert ended == ["cancelled"]
+
+    def test_soft_limit_is_raised_though_what_the_run_waits_for_swallows_the_cancel(self, pool):
+        async def swallow():
+            try:
+                await asyncio.sleep(BOUND)
+            except asyncio.CancelledError:
+                return "swallowed"
+
+        async def work():
+            return await asyncio.ensure_future(swallow())
+
+        (job,) = self.limited(work, ())
+        pool.submit([job])
+        until(lambda: job in pool._stepped)
+        assert pool.interrupt(job, SoftTimeLimit())
+        self.owner.all_ended([job])
+        assert isinstance(job.outcome.error, SoftTimeLimit)
 
     def test_loop_that_does_not_answer_is_not_alive(self, pool, own):
         mine, go = self.make(4, loop=own), threading.Event()

@@ -19,12 +19,13 @@ import process_tasks
 import psutil
 import pytest
 from helpers import BOUND, until
-from process_tasks import QUEUE
+from process_tasks import QUEUE, give_value
 
 from fsdf_engine.contracts import Delivery, Job, PoolCapability
 from fsdf_engine.core.ending import give_verdict
+from fsdf_engine.core.telling import RemoteError
 from fsdf_engine.errors import ConfigurationError, LeaseLost, PublishError
-from fsdf_engine.message import decode
+from fsdf_engine.message import FLAT
 from fsdf_engine.outcomes import (
     SUCCEEDED,
     Crashed,
@@ -37,7 +38,6 @@ from fsdf_engine.outcomes import (
     TimedOut,
     Unknown,
 )
-from fsdf_engine.pools.hand_off import RemoteError
 from fsdf_engine.pools.processes import ProcessPool
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the tests kill by signals")
@@ -50,7 +50,10 @@ RESOLVE = "process_tasks:resolve"
 
 
 class Outbox:
-    """The owner of a test's jobs: writes down how they ended and what their runs committed."""
+    """The owner of a test's jobs: writes down how they ended and what their runs committed.
+
+    The value of a success is taken from the record that its child has made.
+    """
 
     def __init__(self):
         self.ended, self.effects = [], []
@@ -58,15 +61,15 @@ class Outbox:
         self._changed = threading.Condition()
 
     def put(self, job):
+        give_value(job)
         with self._changed:
             self.ended.append(job)
             self._changed.notify_all()
 
-    def commit(self, job, effects, *, ack=False):
+    def commit(self, job, effects):
         if self.error:
             raise self.error
         self.effects += [(job.id, effect) for effect in effects]
-        job.acked = job.acked or ack
 
     def wait(self, count, bound=BOUND):
         with self._changed:
@@ -95,7 +98,7 @@ def make():
     for pool in made:
         pids = pool.processes()
         for job in pool.close(0.0):
-            pool.interrupt(job, Interrupted())
+            pool.interrupt(job, Interrupted(), kill=True)
         pool.close(BOUND)
         until(lambda pids=pids: not any(map(psutil.pid_exists, pids)))
 
@@ -107,7 +110,7 @@ def job_of(owner, task, *, timeout=0.0, nth=0, body=None, **arguments):
     job.delivery = Delivery((0, nth), body or json.dumps(arguments).encode())
     job.published_at, job.started_at, job.attempt = 0.0, 0.0, 0
     job.claims = [None] if timeout else None
-    job.acked, job.pushes, job.extra, job.data = False, None, {}, arguments
+    job.acked, job.pushes, job.extra = False, None, {}
     job.args, job.kwargs = (), arguments
     return job
 
@@ -204,10 +207,10 @@ def test_exceptions_that_cannot_be_built_again_keep_name_and_text(make, outbox, 
     assert str(outcome.error) in ("3: three", "nobody can import me")
 
 
-def test_value_without_a_json_form_leaves_its_text(make, outbox):
+def test_value_without_a_json_form_fails_its_run_where_a_sink_needs_it(make, outbox):
     outcome = run(make(), outbox, "opaque")
-    assert type(outcome) is Succeeded
-    assert repr(outcome.value).startswith("<object object at")
+    assert type(outcome) is Failed
+    assert "a object has no JSON form" in outcome.reason
 
 
 def test_wrong_arguments_are_invalid_and_undeclared_tasks_unknown(make, outbox, caplog):
@@ -261,7 +264,7 @@ def test_lost_lease_reaches_the_run_that_pushes(make, outbox):
 
 def test_publish_error_names_the_messages_of_the_run(make, outbox):
     pool = make()
-    outbox.commit = lambda job, effects, *, ack: raise_publish_error(effects)
+    outbox.commit = lambda job, effects: raise_publish_error(effects)
     assert run(pool, outbox, "push_caught", number=1) == Succeeded(["child-1"])
 
 
@@ -275,7 +278,7 @@ def raise_unknown(effects):
 
 def test_a_push_of_a_child_that_has_no_answer_keeps_its_id_for_the_next_attempt(make, outbox):
     pool, sent = make(), []
-    outbox.commit = lambda job, effects, *, ack: sent.extend(effects) or raise_unknown(effects)
+    outbox.commit = lambda job, effects: sent.extend(effects) or raise_unknown(effects)
     states = []
     for _ in range(3):
         outbox.ended.clear()
@@ -366,6 +369,7 @@ def test_thousand_jobs_and_random_kills_lose_nothing(make, outbox, tmp_path):
             again.append(job)
             pool.submit([job])
         else:
+            give_value(job)
             outbox.ended.append(job)
             if len(outbox.ended) == len(jobs):
                 ended.set()
@@ -560,11 +564,11 @@ def test_interrupted_run_goes_back_and_its_child_is_replaced(make, outbox, tmp_p
     jobs = [waiting_job(outbox, n, log, gate) for n in range(2)]
     pool.submit(jobs)
     until(lambda: len(lines(log)) == 2)
-    assert pool.interrupt(jobs[0], Interrupted())
+    assert pool.interrupt(jobs[0], Interrupted(), kill=True)
     outbox.wait(1)
     assert type(jobs[0].outcome) is Failed
     assert type(jobs[0].outcome.error) is Interrupted
-    assert not pool.interrupt(jobs[0], Interrupted())
+    assert not pool.interrupt(jobs[0], Interrupted(), kill=True)
     gate.touch()
     outbox.wait(2)
     assert jobs[1].outcome == Succeeded(1)
@@ -609,7 +613,7 @@ def test_close_returns_what_is_alive_after_the_grace(make, outbox, tmp_path):
     pool.submit(jobs)
     until(lambda: lines(tmp_path / "log"))
     assert set(map(id, pool.close(0.01))) == set(map(id, jobs))
-    assert pool.interrupt(jobs[0], Interrupted())
+    assert pool.interrupt(jobs[0], Interrupted(), kill=True)
     outbox.wait(2)
     assert jobs[1].outcome == Requeue()  # it must not start in the next child
     assert pool.close(BOUND) == []
@@ -687,5 +691,16 @@ def test_retry_travels_with_its_error(make, outbox):
 def test_jobs_are_decoded_as_the_consumer_does(make, outbox):
     """The child reads the raw body: `extra` is control data, unless it is a plain argument."""
     body = b'{"value": 5, "extra": {"task_id": "x"}}'
-    assert decode(body)[0] == {"value": 5}
+    assert FLAT.envelope(body)[1] == {"value": 5}
     assert run(make(), outbox, "echo", body=body) == Succeeded(5)
+
+
+def test_short_runs_are_wanted_ahead_two_hand_offs_for_each_child(make, outbox):
+    pool = make(2)
+    job, long = job_of(outbox, "noop"), job_of(outbox, "sleep", seconds=0.01)
+    assert pool.ahead(job) == 0  # nothing is known of it
+    pool.submit([job, long])
+    outbox.wait(2)
+    assert pool.ahead(long) == 0
+    until(lambda: pool.ahead(job) > 2 or not pool.submit([job_of(outbox, "noop")]))
+    assert pool.ahead(job) <= 2 * (2 * 250 - 1)

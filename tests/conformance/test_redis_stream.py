@@ -34,14 +34,19 @@ class TestRedisStream(BrokerConformance):
                 {"body": "7", "fsdf": "a b:0:0:{}"}, {"body": "8", "fsdf": "a:99999999999:0:"},
                 {"body": "9", "fsdf": "a-9:0:0:[1]"},
             )  # fmt: skip
-            for stream in (queue, side + "s:4"):
+            for priority, stream in {0: queue, 4: side + "s:4", -3: side + "s:-3"}.items():
                 ids = [client.xadd(stream, entry) for entry in entries]
-                marks = {f"{4 * (stream != queue)}/{id.decode()}": "junk \n" for id in ids[::2]}
+                marks = {f"{priority}/{id.decode()}": "junk \n" for id in ids[::2]}
                 client.hset(side + "states", mapping=marks)
-            due = (b'{"z":1}', b"~", b"~x:0:x:\n{}", b"b-1:0:0:junk\n{}", b"\xff", b"a:0:4:\n10")
-            client.zadd(side + "delayed", dict.fromkeys(due, 1.0))
-            client.zadd(side + "owners", {"junk": 1.0, b"\xff": 1.0, "1.2.3": 1.0, "": 1.0})
-        return 2 * len(entries) + len(due)
+            due = (
+                b'{"z":1}', b"~", b"~x:0:x:\n{}", b"b-1:0:0:junk\n{}", b"\xff", b"a:0:4:\n10",
+                b"a:0:-3:\n11", b"a:0:-4:\n12", b"a:0:-0:\n13",
+            )  # fmt: skip
+            for part in ("", "below:"):
+                client.zadd(f"{side}{part}delayed", dict.fromkeys(due, 1.0))
+                owners = {"junk": 1.0, b"\xff": 1.0, "1.2.3": 1.0, "": 1.0}
+                client.zadd(f"{side}{part}owners", owners)
+        return 3 * len(entries) + 2 * len(due)
 
 
 def names(client) -> set[str]:

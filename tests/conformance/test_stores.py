@@ -171,6 +171,8 @@ class TestSqliteOnly:
         with sqlite3.connect(path) as db:
             db.execute("ALTER TABLE result DROP COLUMN sends")
             db.execute("ALTER TABLE result DROP COLUMN origin")
+            db.execute("ALTER TABLE result DROP COLUMN attempt")
+            db.execute("PRAGMA application_id = 0")
             db.execute("PRAGMA user_version = 1")
         store = SqliteStore(path)
         store.file.close()

@@ -17,7 +17,7 @@ from fsdf_engine import LeaseLost, current, default_engine, task_deco
 broker, ledger, lease, *mode = sys.argv[1:]
 fd = os.open(ledger, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 options = {"broker_kind": broker, "lease": float(lease), "max_retry_times": 0}
-pause = threading.Event()
+pause, BOUND = threading.Event(), 60.0
 
 
 @task_deco("crash", concurrent_num=4, **options)
@@ -46,6 +46,15 @@ def stalled(go: str) -> int:
     return os.getpid()
 
 
+@task_deco("early", concurrent_num=4, ack="early", is_using_rpc_mode=True, **options)
+def early(n: int) -> int:
+    """The last one does not end."""
+    os.write(fd, b"start %d\n" % n)
+    while n == 3:
+        pause.wait(BOUND)
+    return n
+
+
 @task_deco("company", concurrent_num=16, **options)
 def company(n: int) -> None:
     """One message ends its worker, while the others that it shares it with are in their runs."""
@@ -57,4 +66,4 @@ def company(n: int) -> None:
 
 
 if __name__ == "__main__":
-    {"stalled": stalled, "company": company}.get("".join(mode), work).consume()
+    {"stalled": stalled, "company": company, "early": early}.get("".join(mode), work).consume()

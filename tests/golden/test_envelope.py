@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fsdf_engine.contracts import Delivery, Job, Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.errors import ArgumentError
-from fsdf_engine.message import Undecodable, decode, encode
+from fsdf_engine.message import FLAT, encode
 
 CASES = json.loads((Path(__file__).parent / "envelope.json").read_text())
 
@@ -32,8 +33,15 @@ def sent(fn, *args, **kwargs):
 
 
 def received(fn, body):
-    data, extra = decode(body)
-    return Binding(fn).bind(data, extra.get("args", ()))
+    return FLAT.arguments(opened(fn, body))
+
+
+def opened(fn, body):
+    job = Job()
+    job.plan = Plan("", "q", None, None, Binding(fn).bind)
+    job.delivery = Delivery((0, 0), body)
+    job.extra, job.kept = FLAT.envelope(body)
+    return job
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
@@ -103,14 +111,17 @@ def test_sets_of_what_json_cannot_hash_come_back(value):
 
 def test_headers_travel_as_arguments_do():
     headers = {"day": datetime.date(2026, 1, 31), "own": {"__type__": "set", "__value__": 3}}
-    assert decode(encode({}, {"task_id": "ID", "headers": headers}))[1]["headers"] == headers
+    job = opened(lambda: None, encode({}, {"task_id": "ID", "headers": headers}))
+    FLAT.arguments(job)
+    assert job.extra["headers"] == headers
 
 
 def test_arguments_that_cannot_be_decoded_still_tell_whose_they_are():
     body = b'{"a":{"__type__":"date","__value__":"soon"},"extra":{"task_id":"x","reply":"r"}}'
-    with pytest.raises(Undecodable, match="'a' cannot be decoded") as caught:
-        decode(body)
-    assert caught.value.extra == {"task_id": "x", "reply": "r"}
+    job = opened(lambda a: None, body)
+    assert job.extra == {"task_id": "x", "reply": "r"}
+    with pytest.raises(ValueError, match="'a' cannot be decoded"):
+        FLAT.arguments(job)
 
 
 def test_annotations_decode_what_a_foreign_client_sent_plainly():
@@ -125,7 +136,7 @@ def test_annotations_decode_what_a_foreign_client_sent_plainly():
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[1]", b'"x"', b"null", b"3", b"\xff\xfe{}"])
 def test_what_is_no_object_is_refused(body):
     with pytest.raises(ValueError):
-        decode(body)
+        FLAT.envelope(body)
 
 
 @pytest.mark.parametrize(

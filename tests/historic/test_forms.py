@@ -15,6 +15,7 @@ from helpers import BOUND, until
 import fsdf_engine
 from fsdf_engine import (
     ArgumentError,
+    AsyncResult,
     BrokerEnum,
     ConfigurationError,
     NotYetSupported,
@@ -175,6 +176,7 @@ def test_control_of_one_message_is_given_as_an_object(monkeypatch):
     )
     assert task.size()[:2] == (1, 2)
     monkeypatch.setattr("time.time", lambda: 1000.0)
+    assert config(function_timeout=3).control()["function_timeout"] == 3
     assert config(msg_expire_senconds=5).control()["expires"] == 1005
     assert config(countdown=7, misfire_grace_time=3).control()["expires"] == 1010
     assert config(msg_expire_senconds=5, misfire_grace_time=9).control()["expires"] == 1005
@@ -182,8 +184,8 @@ def test_control_of_one_message_is_given_as_an_object(monkeypatch):
 
 def test_control_of_one_message_that_cannot_be_is_refused():
     config = old("PriorityConsumingControlConfig")
-    with pytest.raises(NotYetSupported, match="function_timeout=3 for one message"):
-        config(function_timeout=3)
+    with pytest.raises(NotYetSupported, match="max_retry_times=3 for one message"):
+        config(max_retry_times=3)
     with pytest.raises(ConfigurationError, match="two different times"):
         config(countdown=1, eta=datetime.now())
     with pytest.raises(ConfigurationError, match="misfire_grace_time=0"):
@@ -250,14 +252,40 @@ def test_consume_on_the_main_thread_blocks_until_it_is_stopped():
     ("given", "name", "value"),
     [
         ({"threads_num": 7}, "concurrent_num", 7),
-        ({"threads_num": 7, "concurrent_num": 9}, "concurrent_num", 9),
+        ({"threads_num": 7, "concurrent_num": 7}, "concurrent_num", 7),
+        ({"threads_num": None, "concurrent_num": 9}, "concurrent_num", 9),
+        ({"msg_schedule_time_intercal": 0.2, "qps": 5}, "qps", 5.0),
         ({"msg_schedule_time_intercal": 0.2, "qps": 0}, "qps", 5.0),
         ({"msg_schedule_time_intercal": 0}, "qps", 0.0),
         ({"msg_expire_senconds": 5}, "msg_expire_seconds", 5),
     ],
 )
-def test_old_spelling_means_the_option_and_ours_wins(given, name, value):
+def test_old_spelling_means_the_option(given, name, value):
     assert getattr(resolve_options(given), name) == value
+
+
+def test_two_spellings_of_an_option_with_two_values_are_refused():
+    with pytest.raises(ConfigurationError, match="concurrent_num=9 and threads_num=7"):
+        resolve_options({"threads_num": 7, "concurrent_num": 9})
+    with pytest.raises(ConfigurationError, match=r"qps=5 and msg_schedule_time_intercal=0\.5"):
+        resolve_options({"msg_schedule_time_intercal": 0.5, "qps": 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "today"),
+    [
+        ("is_pending", "ready()"), ("is_success", "status"), ("status_and_result", "info"),
+        ("set_timeout", "get(timeout=...)"), ("set_callback", "await result"),
+    ],
+)  # fmt: skip
+def test_what_results_had_is_told_by_todays_word(name, today):
+    result = AsyncResult("1", None)
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'") as caught:
+        getattr(result, name)
+    assert today in str(caught.value)
+    with pytest.raises(AttributeError) as caught:
+        result.something
+    assert str(caught.value) == "'AsyncResult' object has no attribute 'something'"
 
 
 def test_option_that_says_nothing_alone_is_accepted():

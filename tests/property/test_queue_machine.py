@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fsdf_engine.contracts import Capability, Outgoing, Part
+from fsdf_engine.contracts import Capability, Letter, Outgoing, Part, line_of
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.registry import brokers
 
@@ -28,8 +28,14 @@ class Model:
 
     def __init__(self):
         self.waiting, self.delayed, self.dead = set(), set(), set()
+        self.buried = set()  # those of the dead that nobody had leased
         self.leased = {}  # lease: number
         self.states = {}
+        self.lines = {}  # number: priority
+
+
+def letter(n, priority):
+    return Letter("m", f"letter{n}", b"%d" % n, "buried", priority=priority)
 
 
 def machine(make_broker):
@@ -46,7 +52,7 @@ def machine(make_broker):
                 self.sub.close()
                 self.broker.close()
 
-        @rule(many=st.integers(1, 5), priority=st.integers(0, 9), delayed=st.booleans())
+        @rule(many=st.integers(1, 5), priority=st.integers(-9, 9), delayed=st.booleans())
         def publish(self, many, priority, delayed):
             if Capability.PRIORITY not in self.broker.capabilities:
                 priority = 0
@@ -55,19 +61,25 @@ def machine(make_broker):
             options = {"priority": priority, "delay": 600.0 if delayed else 0.0}
             self.broker.publish([Outgoing("m", f"{n}", b"%d" % n, **options) for n in numbers])
             (self.model.delayed if delayed else self.model.waiting).update(numbers)
+            self.model.lines.update(dict.fromkeys(numbers, line_of(priority)))
 
         @rule(limit=st.integers(1, 6))
         def fetch(self, limit):
             found = self.sub.fetch(limit, MB)
             assert len(found) <= limit
             assert found or not self.model.waiting
+            lines = [d.priority for d in found]
+            assert lines == sorted(lines, reverse=True)
             for d in found:
+                assert d.priority == self.model.lines[int(d.body)]
                 n = int(d.body)
                 self.model.waiting.remove(n)
                 assert d.lease not in self.model.leased
                 self.model.leased[d.lease] = n
                 assert (d.state or None) == self.model.states.get(n)
                 assert d.deliveries == 0
+            left = [self.model.lines[n] for n in self.model.waiting]
+            assert not (found and left) or max(left) <= lines[-1]
 
         @precondition(lambda self: self.model.leased)
         @rule(data=st.data(), many=st.integers(1, 4))
@@ -99,6 +111,20 @@ def machine(make_broker):
         def extend(self):
             assert set(self.sub.extend(list(self.model.leased))) == set(self.model.leased)
 
+        @rule(many=st.integers(1, 3), priority=st.integers(-9, 9))
+        def bury(self, many, priority):
+            numbers = range(self.count, self.count + many)
+            self.count += many
+            self.model.lines.update(dict.fromkeys(numbers, line_of(priority)))
+            self.broker.bury([letter(n, priority) for n in numbers])
+            self.model.dead.update(numbers)
+            self.model.buried.update(numbers)
+
+        @precondition(lambda self: self.model.buried)
+        @rule()
+        def bury_again_changes_nothing(self):
+            self.broker.bury([letter(n, self.model.lines[n]) for n in self.model.buried])
+
         @precondition(lambda self: self.model.dead)
         @rule(all_of_them=st.booleans())
         def replay(self, all_of_them):
@@ -110,6 +136,7 @@ def machine(make_broker):
             for letter in chosen:
                 n = int(letter.body)
                 self.model.dead.remove(n)
+                self.model.buried.discard(n)
                 self.model.waiting.add(n)
                 self.model.states[n] = None
 
@@ -118,6 +145,7 @@ def machine(make_broker):
             numbers = getattr(self.model, part)
             assert self.broker.purge("m", Part[part.upper()]) == len(numbers)
             numbers.clear()
+            self.model.buried &= self.model.dead
 
         @invariant()
         def sizes_are_exact(self):

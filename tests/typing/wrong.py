@@ -26,6 +26,9 @@ add.psuh(1)  # error: attr-defined
 add.push_many([1, 2])  # error: list-item
 add.push_many(["ab"])  # error: list-item
 add.push_many(7)  # error: arg-type
+add.push_group([(1, 2)])  # error: call-arg
+add.push_group([(1, 2)], then=len)  # error: arg-type
+text = add.push_group([(1, 2)], add).get()  # error: assignment
 add.publish(3)  # error: arg-type
 add.publish({"x": 1}, countdonw=5)  # error: call-arg
 add.publish({"x": 1}, priority="high")  # error: arg-type

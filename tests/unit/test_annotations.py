@@ -16,8 +16,9 @@ import pytest
 from helpers import BOUND
 
 from fsdf_engine import ArgumentError, task_deco
+from fsdf_engine.contracts import Delivery, Job, Plan
 from fsdf_engine.core.binding import Binding
-from fsdf_engine.message import decode, encode
+from fsdf_engine.message import FLAT, encode
 
 
 class Color(enum.Enum):
@@ -109,8 +110,11 @@ def there(annotation, *args, **kwargs):
 def received(fn, *args, **kwargs):
     binding = Binding(fn)
     data, leading = binding.name(args, kwargs)
-    data, extra = decode(encode(data, {"task_id": "ID", "args": leading}))
-    args, kwargs = binding.bind(data, extra["args"])
+    job = Job()
+    job.plan = Plan("", "q", None, None, binding.bind)
+    job.delivery = Delivery((0, 0), encode(data, {"task_id": "ID", "args": leading}))
+    job.extra, job.kept = FLAT.envelope(job.delivery.body)
+    args, kwargs = FLAT.arguments(job)
     return binding.signature.bind(*args, **kwargs).arguments
 
 

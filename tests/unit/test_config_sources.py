@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from fsdf_engine import frame_file
@@ -108,3 +112,30 @@ def test_relative_path_in_a_file_starts_at_its_folder(configured, tmp_path, monk
     monkeypatch.delenv("FSDF_SQLITE_PATH")
     monkeypatch.chdir(deep)
     assert config["SQLITE_PATH"] == str(tmp_path / "q.sqlite")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_reading_the_configuration_tells_has_the_configured_form(tmp_path, form):
+    (tmp_path / "distributed_frame_config.py").write_text(f"REDSI_URL = 1\nLOG_FORMAT = {form!r}\n")
+    (tmp_path / "main.py").write_text(
+        "from fsdf_engine import task_deco\n"
+        "work = task_deco('told', broker_kind='memory')(print)\n"
+        "work.push()\n"
+        "work.consume().stop()\n"
+    )
+    command = [sys.executable, "main.py"]
+    told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stderr
+    lines = [line for line in told.splitlines() if "REDSI_URL" in line]
+    assert len(lines) == 1
+    if form == "json":
+        assert {json.loads(line)["level"] for line in told.splitlines()} == {"INFO", "WARNING"}
+    else:
+        assert " WARNING fsdf.config " in lines[0]
+
+
+def test_a_wrong_format_of_logs_hides_no_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("FSDF_LOG_FORMAT", "yaml")
+    monkeypatch.setenv("FSDF_ZZZZ", "1")
+    monkeypatch.setattr("fsdf_engine.config._log.hasHandlers", lambda: False)
+    assert Config(folder=tmp_path)["LEASE"] == 15.0
+    assert "FSDF_ZZZZ" in caplog.text

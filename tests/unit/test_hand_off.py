@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import multiprocessing
 import socket
+import sys
 import threading
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdf_engine import outcomes
-from fsdf_engine.contracts import Delivery, Job, Outgoing, Record
+from fsdf_engine.contracts import Delivery, Job, Outgoing, Record, Told
+from fsdf_engine.core.pushes import keep_open, pushed_id
+from fsdf_engine.core.telling import RemoteError
 from fsdf_engine.errors import LeaseLost, PublishError, Unavailable
-from fsdf_engine.outcomes import SUCCEEDED, Failed, Retry, Succeeded
+from fsdf_engine.outcomes import ELSEWHERE, SUCCEEDED, Failed, Retry, Succeeded
 from fsdf_engine.pools import hand_off
 from fsdf_engine.pools.channel import Channel, Frames
 from fsdf_engine.pools.ledger import SPACE, Ledger
@@ -38,10 +43,10 @@ def job_of(**fields):
 
 def returned(outcome, **fields):
     """Send an outcome from child to parent."""
-    report = hand_off.encode_outcome(7, job_of(**fields), outcome, 0.25)
-    (got,) = hand_off.reports(report)
+    report = hand_off.encode_ended(7, job_of(**fields), outcome, 0.25)
+    (got,) = hand_off.ended_runs(report)
     assert (got.number, got.seconds) == (7, 0.25)
-    return hand_off.decode_outcome(got.kind, got.payload)
+    return hand_off.decode_ended(got.kind, got.payload)[0]
 
 
 # ---------------------------------------------------------------------- hand-offs
@@ -53,15 +58,16 @@ def returned(outcome, **fields):
             texts, st.binary(max_size=200), st.integers(0, 2**31), st.integers(0, 2**31),
             st.floats(0, 2e9), texts,
             st.none() | st.dictionaries(texts, plain, max_size=3),
-            st.none() | st.dictionaries(texts, texts, max_size=3),
+            st.none() | st.dictionaries(texts, texts, max_size=3), st.integers(-9, 9),
         ),
         max_size=5,
     )
 )  # fmt: skip
 def test_hand_off_arrives_as_it_was_given(jobs):
     parts = []
-    for n, (id, body, attempt, deliveries, published_at, name, state, headers) in enumerate(jobs):
-        delivery = Delivery((1, n), body, name, deliveries, state, headers)
+    for n, (id, body, attempt, deliveries, published_at, name, *sent) in enumerate(jobs):
+        state, headers, priority = sent
+        delivery = Delivery((1, n), body, name, deliveries, state, headers, 0.0, priority)
         job = job_of(id=id, attempt=attempt, published_at=published_at, delivery=delivery)
         parts.append(hand_off.encode_job(n + 1, 3, job))
     frame = hand_off.encode_hand_off([(3, "queue", "task")], parts)
@@ -70,7 +76,7 @@ def test_hand_off_arrives_as_it_was_given(jobs):
     assert tasks == [(3, "queue", "task")]
     assert [
         (h.id, h.delivery.body, h.attempt, h.delivery.deliveries, h.delivery.published_at,
-         h.delivery.id, h.delivery.state, h.delivery.headers)
+         h.delivery.id, h.delivery.state, h.delivery.headers, h.delivery.priority)
         for h in handed
     ] == [(id, body, *rest) for id, body, *rest in jobs]  # fmt: skip
     assert [(h.number, h.task) for h in handed] == [(n + 1, 3) for n in range(len(jobs))]
@@ -132,10 +138,9 @@ def test_channel_goes_on_after_an_interrupted_receive():
 # ---------------------------------------------------------------------- outcomes
 
 
-@given(plain)
-def test_values_come_back_as_json_gives_them(value):
-    outcome = returned(Succeeded(value))
-    assert outcome == Succeeded(value)
+@pytest.mark.parametrize("value", [7, object(), float("nan"), "\udc80", {1: 2}])
+def test_a_value_stays_where_it_was_returned(value):
+    assert returned(Succeeded(value)) is ELSEWHERE
 
 
 def test_no_value_is_the_one_success():
@@ -162,24 +167,63 @@ def test_no_kind_of_outcome_was_forgotten():
     assert every == {*hand_off._KINDS, "Succeeded", "Failed", "Retry"}
 
 
+def test_what_a_retry_changes_comes_back_as_it_is():
+    changes = {"args": [1, datetime.timedelta(3)], "kwargs": {"at": datetime.date(2026, 1, 31)}}
+    assert returned(Retry(ValueError("v"), 0.0, 1, changes)).changes == changes
+
+
 def test_attempt_and_start_come_back_with_the_outcome():
-    report = hand_off.encode_outcome(1, job_of(attempt=3, started_at=9.5), SUCCEEDED, 0.0)
-    (got,) = hand_off.reports(report * 1)
+    report = hand_off.encode_ended(1, job_of(attempt=3, started_at=9.5), SUCCEEDED, 0.0)
+    (got,) = hand_off.ended_runs(report * 1)
     assert (got.attempt, got.started_at) == (3, 9.5)
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), 2**70, "\udc80", {1: 2}, [set, 1]])
-def test_values_without_json_leave_their_text(value):
-    outcome = returned(Succeeded(value))
-    assert isinstance(outcome.value, hand_off.RemoteValue)
+@given(
+    st.sampled_from([SUCCEEDED, Succeeded(object()), Failed(ValueError("v")), outcomes.Revoked()]),
+    st.lists(st.binary(max_size=99), max_size=4), texts,
+)  # fmt: skip
+def test_effects_travel_with_the_outcome_they_were_made_of(outcome, bodies, failure):
+    effects = [
+        Outgoing("q", f"{n}", body, {"h": "v"}, 1.5, 2.5, -9, 3.5, "key") if n % 2
+        else Record(f"{n}", body, 3, False, 60.0, "inbox", 2, "origin", 1)
+        for n, body in enumerate(bodies)
+    ]  # fmt: skip
+    job = job_of(told=Told(outcome, effects, failure))
+    (got,) = hand_off.ended_runs(hand_off.encode_ended(7, job, outcome, 0.25))
+    came, told = hand_off.decode_ended(got.kind, got.payload)
+    assert type(came) is type(outcome)
+    assert told.outcome is came
+    assert told.failure == failure
+    assert [fields_of(effect) for effect in told.effects] == list(map(fields_of, effects))
 
 
-def test_value_whose_repr_fails_still_comes_back():
-    class Broken:
-        def __repr__(self):
-            raise RuntimeError
+def fields_of(effect):
+    return type(effect), [getattr(effect, name) for name in type(effect).__slots__]
 
-    assert "Broken without text" in repr(returned(Succeeded(Broken())).value)
+
+def test_the_json_of_a_value_travels_for_the_sink_that_needs_no_more():
+    outcome = Succeeded([1, 2])
+    job = job_of(told=Told(outcome, json=b"[1,2]"))
+    (got,) = hand_off.ended_runs(hand_off.encode_ended(7, job, outcome, 0.25))
+    came, told = hand_off.decode_ended(got.kind, got.payload)
+    assert came is told.outcome is ELSEWHERE
+    assert (told.json, told.effects) == (b"[1,2]", ())
+
+
+def test_effects_made_of_another_outcome_do_not_travel():
+    job = job_of(told=Told(SUCCEEDED, [Record("1", b"{}")]))
+    (got,) = hand_off.ended_runs(hand_off.encode_ended(7, job, outcomes.TimedOut(1.0), 0.25))
+    assert hand_off.decode_ended(got.kind, got.payload) == (outcomes.TimedOut(1.0), None)
+
+
+def test_how_many_messages_a_run_has_pushed_comes_back():
+    job = job_of()
+    ids = [pushed_id(job), pushed_id(job)]
+    (got,) = hand_off.ended_runs(hand_off.encode_ended(7, job, SUCCEEDED, 0.25))
+    assert (got.base, got.push, got.pushes) == (0, 0, 2)
+    keep_open(other := job_of(), got.base, got.push, got.pushes)
+    assert (following := pushed_id(other)) not in ids
+    assert following == pushed_id(job)
 
 
 # ---------------------------------------------------------------------- exceptions
@@ -214,11 +258,11 @@ def test_class_that_is_no_exception_is_not_called():
     hand_off.Thing = kind
     try:
         sent = {"module": hand_off.__name__, "name": "Thing", "args": [], "message": "m"}
-        error = hand_off._decode_error({**sent, "trace": ""})
+        error = hand_off._decode_error(sent)
     finally:
         del hand_off.Thing
     assert not called
-    assert isinstance(error, hand_off.RemoteError)
+    assert isinstance(error, RemoteError)
 
 
 def test_exception_whose_str_fails_still_comes_back():
@@ -227,6 +271,43 @@ def test_exception_whose_str_fails_still_comes_back():
             raise RuntimeError
 
     assert "Silent without text" in str(returned(Failed(Silent())).error)
+
+
+@pytest.mark.parametrize("own", ["__init__", "__new__", "__str__", "__repr__", "__getattribute__"])
+def test_an_exception_whose_class_has_code_of_its_own_is_not_made_in_the_parent(monkeypatch, own):
+    ran = []
+
+    def note(*args, **kwargs):
+        ran.append(own)
+        return getattr(ValueError, own)(*args, **kwargs)
+
+    kind = type("Noisy", (ValueError,), {own: note, "__module__": __name__})
+    monkeypatch.setitem(globals(), "Noisy", kind)
+    job, outcome = job_of(), Failed(kind("text"))
+    report = hand_off.encode_ended(7, job, outcome, 0.25)
+    ran.clear()
+    (got,) = hand_off.ended_runs(report)
+    came, _ = hand_off.decode_ended(got.kind, got.payload)
+    assert not ran
+    assert (type(came.error).__name__, str(came.error)) == ("Noisy", "text")
+    assert isinstance(came.error, RemoteError)
+    monkeypatch.setitem(globals(), "Noisy", type("Noisy", (ValueError,), {"__module__": __name__}))
+    came, _ = hand_off.decode_ended(got.kind, got.payload)
+    assert type(came.error) is Noisy  # noqa: F821
+
+
+def test_a_module_that_makes_names_when_asked_is_not_asked():
+    class Lazy(ModuleType):
+        def __getattribute__(self, name):
+            raise AssertionError(name)
+
+    sys.modules["lazy_module"] = Lazy("lazy_module")
+    try:
+        assert outcomes.class_of("lazy_module", "Missing") is None
+    finally:
+        del sys.modules["lazy_module"]
+    assert outcomes.class_of("builtins", "dict") is None
+    assert outcomes.class_of("json.decoder", "JSONDecodeError") is json.JSONDecodeError
 
 
 def test_retry_keeps_its_error_delay_and_attempt():
@@ -244,9 +325,9 @@ EFFECTS = (
 
 
 def test_commits_travel_whole():
-    (frame,) = Frames().feed(hand_off.encode_commit(5, 6, EFFECTS, True))
-    request, number, ack, effects = hand_off.decode_commit(frame)
-    assert (request, number, ack) == (5, 6, True)
+    (frame,) = Frames().feed(hand_off.encode_commit(5, 6, EFFECTS))
+    request, number, effects = hand_off.decode_commit(frame)
+    assert (request, number) == (5, 6)
     for sent, got in zip(EFFECTS, effects, strict=True):
         assert type(got) is type(sent)
         assert all(getattr(got, name) == getattr(sent, name) for name in type(sent).__slots__)
@@ -331,3 +412,15 @@ def test_each_job_is_started_or_taken_back_never_both(context):
             taken += range(max(first, *taken[-1:], 0) + 1, min(first + 5, 1000) + 1)
     thread.join()
     assert sorted(started + taken) == list(range(1, 1001))
+
+
+def test_ledger_says_once_per_half_that_it_fills():
+    ledger, piece = Ledger(multiprocessing.get_context("spawn")), b"x" * (SPACE // 8)
+    filled = []
+    for _ in range(16):
+        assert ledger.write(piece)
+        filled.append(ledger.fills())
+        if filled[-1]:
+            ledger.written()
+            ledger.read()
+    assert filled == [n % 5 == 4 for n in range(16)]

@@ -70,7 +70,7 @@ def test_the_waiter_learns_of_any_error_of_a_child_process_at_once(tasks, caplog
 
 def test_an_odd_value_of_a_child_process_is_told_as_a_failure(tasks):
     tasks.value_in_child.consume()
-    with pytest.raises(TaskFailed):
+    with pytest.raises(TaskFailed, match="cannot be stored"):
         tasks.value_in_child.push("x").get(BOUND)
 
 

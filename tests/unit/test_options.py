@@ -26,6 +26,7 @@ from fsdf_engine.pools.threads import ThreadPool
         ({"is_using_rpc_mode": 1}, "True or False"),
         ({"timeout_kill": "maybe"}, "raise, never"),
         ({"priority": 10}, "at most 9"),
+        ({"priority": -10}, "at least -9"),
         ({"retry_on": "ValueError"}, "exception classes"),
         ({"log_level": "LOUD"}, "give 10"),
         ({"log_level": True}, "give 10"),
@@ -99,7 +100,7 @@ def test_given_pool_that_cannot_run_the_function_is_refused_at_the_declaration()
 def test_historic_spellings_are_understood():
     options = resolve_options({"msg_expire_senconds": 5, "msg_schedule_time_intercal": 0.2})
     assert (options.msg_expire_seconds, options.qps) == (5, 5.0)
-    assert resolve_options({"msg_schedule_time_intercal": 0.2, "qps": 7}).qps == 7
+    assert resolve_options({"msg_schedule_time_intercal": 0.2, "qps": 5}).qps == 5
 
 
 def test_qps_raises_the_default_concurrency_only():

@@ -9,11 +9,13 @@ from doubles import Loud, Results, bodies
 from helpers import BOUND, until
 
 from fsdf_engine.brokers.memory import MemoryBroker
-from fsdf_engine.contracts import Outgoing, Record
+from fsdf_engine.contracts import Claim, Group, Member, Outgoing, Record
 from fsdf_engine.core import outbox as outbox_module
 from fsdf_engine.core.context import current_job
 from fsdf_engine.core.ending import result_sink
 from fsdf_engine.errors import LeaseLost, PublishError, Unanswered, Unavailable
+from fsdf_engine.grouping import Grouping
+from fsdf_engine.stores.memory import MemoryStore
 
 SINKS = {"sinks": (result_sink(60.0),)}
 
@@ -40,6 +42,74 @@ def test_order_of_a_commit_is_publishes_results_settle(start):
     handle = start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results)
     settled(handle, 1)
     assert [type(entry) for entry in log[1:]] == [Outgoing, Record, tuple]
+
+
+def grouped(broker, log):
+    """Return a store that logs what is added to groups, and what takes part in them."""
+    store = MemoryStore()
+    groups = store.groups()
+    groups.open([Group("g", Outgoing("next", "body", b"{}"), 1)], Claim("p", "me", 60.0))
+    for name in ("add", "close"):
+        call = getattr(groups, name)
+        logged = lambda *a, name=name, call=call: (log.append(name), call(*a))[1]  # noqa: E731
+        setattr(groups, name, logged)
+    compose = lambda done, refusal: [done.body]  # noqa: E731
+    return Grouping(broker, store, "p", 60.0, compose)
+
+
+def test_members_are_told_after_the_results_and_before_the_settling(start):
+    log = []
+    broker, results = Loud(log), Results(log)
+    sink = lambda job, outcome: [*follow(job, outcome), Member("g", job.id, b"")]  # noqa: E731
+    handle = start(broker, lambda n: None, spec={"sinks": (sink,)}, results=results)
+    handle.consumer.outbox.join_groups(grouped(broker, log))
+    broker.publish(bodies(1))
+    settled(handle, 1)
+    told = [getattr(entry, "id", entry) for entry in log[1:]]
+    assert told[:5] == ["0", "0", "add", "body", "close"]
+    assert [type(entry) for entry in log[1:]] == [Outgoing, Record, str, Outgoing, str, tuple]
+
+
+def test_what_was_published_is_not_published_again_for_a_group_that_is_down(start):
+    log = []
+    broker, results = Loud(log), Results(log)
+    groups = grouped(broker, log)
+    add, errors = groups.add, [Unavailable("down")] * 3
+
+    def failing(members):
+        if errors:
+            raise errors.pop()
+        add(members)
+
+    groups.add = failing
+    sink = lambda job, outcome: [*follow(job, outcome), Member("g", job.id, b"")]  # noqa: E731
+    handle = start(broker, lambda n: None, spec={"sinks": (sink,)}, results=results)
+    handle.consumer.outbox.join_groups(groups)
+    broker.publish(bodies(20))
+    settled(handle, 20)
+    assert not errors
+    assert broker.size("next").waiting == 21
+
+
+def test_a_member_that_cannot_be_told_is_a_dead_letter_and_harms_no_other(start):
+    log = []
+    broker, results = Loud(log), Results(log)
+    groups = grouped(broker, log)
+    add = groups.add
+
+    def picky(members):
+        if any(member.id == "7" for member in members):
+            raise ValueError("no")
+        add(members)
+
+    groups.add = picky
+    spec = {"sinks": (lambda job, outcome: [Member("g", job.id, b"")],)}
+    handle = start(broker, lambda n: None, spec=spec, results=results)
+    handle.consumer.outbox.join_groups(groups)
+    broker.publish(bodies(20))
+    settled(handle, 20)
+    [dead] = broker.dead_letters("q")
+    assert dead.reason == "an effect failed 5 times: ValueError('no')"
 
 
 def test_a_run_commits_in_its_middle(start):

@@ -130,6 +130,16 @@ def test_connection_lost_after_sending_is_unanswered_and_not_repeated(own_redis)
     watch.close()
 
 
+def test_a_server_that_hangs_up_after_its_last_word_has_not_answered(redis_url):
+    line = Connection(redis_url)
+    line.open()
+    line._reader.feed(b"-ERR Protocol error: invalid bulk length\r\n")  # of a value above its limit
+    with pytest.raises(Unanswered, match="invalid bulk length"):
+        line.call(("INCR", "n"))
+    assert line.call(("PING",)) == [b"PONG"]
+    line.close()
+
+
 def test_exception_within_a_call_leaves_no_answer_behind(redis_url):
     line = Connection(redis_url)
 
@@ -212,13 +222,21 @@ def test_error_replies_become_our_errors(text, kind):
 
 @pytest.mark.parametrize(
     "url",
-    ["redsi://h", "h:6379", "", "unix+cluster://h", "redis+sentinel://h:1/", "redis://:s/cret@h:1"],
-)
+    ["redsi://h", "h:6379", "", "unix+cluster://h", "redis+sentinel://h:1/", "redis://:s/cret@h:1",
+     "redis://:s%2Fcret@h:1/abc", "rediss://h/1a", "redis+sentinel://h:1/service/abc"],
+)  # fmt: skip
 def test_wrong_url_is_an_error_at_once(url):
     with pytest.raises(ConfigurationError) as caught:
         Connections(url)
     assert "cret" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_database_that_is_no_number_is_named():
+    with pytest.raises(ConfigurationError, match="'redis://h:6379/abc': .* number of a database"):
+        Connections("redis://h:6379/abc")
+    for path in ("", "/", "/0", "/15", "?db=3"):
+        Connections(f"redis://h:6379{path}")
 
 
 def test_unix_socket(own_redis):

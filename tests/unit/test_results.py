@@ -10,7 +10,7 @@ from helpers import BOUND, until
 from fsdf_engine import TaskFailed, default_engine, task_deco
 from fsdf_engine.brokers import redis_queue
 from fsdf_engine.contracts import Outgoing
-from fsdf_engine.message import replayed
+from fsdf_engine.message import FLAT
 from fsdf_engine.outcomes import DeadLetter
 
 MEMORY = {"broker_kind": "memory", "is_using_rpc_mode": True}
@@ -26,9 +26,9 @@ def lives(body):
 
 def test_each_replay_counts_a_life_and_forgets_the_attempts():
     body = b'{"n":1,"extra":{"task_id":"a","attempt":3,"publish_time":1.5}}'
-    once = replayed(body)
+    once = FLAT.replayed(body)
     assert lives(once) == (1, None)
-    assert lives(replayed(once)) == (2, None)
+    assert lives(FLAT.replayed(once)) == (2, None)
     assert json.loads(once)["extra"]["publish_time"] == 1.5
 
 
@@ -40,18 +40,18 @@ def test_each_replay_counts_a_life_and_forgets_the_attempts():
     ],
 )  # fmt: skip
 def test_what_is_no_message_of_ours_is_replayed_as_it_is(body):
-    assert replayed(body) == body
+    assert FLAT.replayed(body) == body
 
 
 @pytest.mark.parametrize("sends", ["x", -1, 1 << 40, None, True, [1]])
 def test_a_senseless_count_of_lives_begins_anew(sends):
     body = json.dumps({"extra": {"task_id": "a", "sends": sends}}).encode()
-    assert lives(replayed(body)) == (1, None)
+    assert lives(FLAT.replayed(body)) == (1, None)
 
 
 def test_a_replayed_body_keeps_its_values():
     text = '{"n":123456789012345678901234567890,"f":0.1,"t":"\\ud800漢","extra":{"task":"t"}}'
-    data = json.loads(replayed(text.encode()))
+    data = json.loads(FLAT.replayed(text.encode()))
     assert data.pop("extra") == {"task": "t", "sends": 1}
     assert data == {"n": 123456789012345678901234567890, "f": 0.1, "t": "\ud800漢"}
 

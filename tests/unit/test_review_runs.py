@@ -15,8 +15,8 @@ from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Outgoing
 from fsdf_engine.core.context import current_job
 from fsdf_engine.core.publisher import Publisher
-from fsdf_engine.core.replies import Replies
 from fsdf_engine.errors import PublishError, ResultError, Retry, Unavailable
+from fsdf_engine.replies import Replies
 from fsdf_engine.result import AsyncResult
 from fsdf_engine.stores.memory import MemoryStore
 

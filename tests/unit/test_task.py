@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import pickle
 import sys
 import threading
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from helpers import BOUND, until
@@ -125,14 +127,38 @@ def test_publish_takes_mappings_and_json_and_refuses_the_rest():
 
 @pytest.mark.parametrize(
     "control",
-    [{"countdown": -1}, {"eta": "soon"}, {"expires": float("inf")}, {"priority": 10}],
+    [
+        {"countdown": -1}, {"countdown": datetime(2030, 1, 1)}, {"countdown": timedelta(-1)},
+        {"eta": "soon"}, {"eta": timedelta(1)}, {"eta": True}, {"eta": datetime(1, 1, 1)},
+        {"expires": float("inf")}, {"expires": timedelta(1)}, {"priority": 10},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_wrong_control_of_one_call_is_refused(control):
     task = module_level_again()
     with pytest.raises(ArgumentError, match=next(iter(control))):
         task.publish({"a": 1}, **control)
     assert task.size() == (0, 0, 0, 0)
+
+
+def test_times_of_one_call_may_be_what_the_standard_library_has():
+    sent = []
+    task = module_level_again()
+    publish = default_engine().publisher(task._broker()).broker.publish
+
+    def note(batch):
+        sent.extend(batch)
+        publish(batch)
+
+    default_engine().publisher(task._broker()).broker.publish = note
+    instant = 4_000_000_000.5
+    aware = datetime.fromtimestamp(instant, timezone(timedelta(hours=9)))
+    for when in (instant, aware, datetime.fromtimestamp(instant)):  # the last is local time
+        task.publish({"a": 1}, eta=when, expires=when)
+    task.publish({"a": 1}, countdown=timedelta(minutes=2))
+    assert [out.not_before for out in sent] == [instant] * 3 + [0.0]
+    assert [json.loads(out.body)["extra"].get("expires") for out in sent] == [instant] * 3 + [None]
+    assert [out.delay for out in sent] == [0.0] * 3 + [120.0]
 
 
 def test_get_consumer_and_get_publisher_work_without_a_decorator():
@@ -156,8 +182,9 @@ def test_publisher_without_a_function_gives_results_and_takes_what_a_message_tak
         late = publisher.publish({"a": 4}, countdown=BOUND)
         old = publisher.publish({"a": 5}, expires=1.0)
         assert publisher.size() == (3, 1, 0, 0)
-        with pytest.raises(ArgumentError, match="priority"):
-            publisher.publish({"a": 1}, priority=10)
+        for priority in (10, -10, 3.0):
+            with pytest.raises(ArgumentError, match="whole number from -9 to 9"):
+                publisher.publish({"a": 1}, priority=priority)
         consumer.start_consuming_message()
         assert (result.get(BOUND), named.get(BOUND)) == ([1, 2], [3, 0])
         assert (str(named), named.task_id, late.status) == ("mine", "mine", "pending")
@@ -317,6 +344,18 @@ def test_green_modes_without_patching_say_which_line_to_add(mode):
     task = task_deco("green", concurrent_mode=mode, **MEMORY)(lambda: None)
     with pytest.raises(ConfigurationError, match=r"monkey.*patch"):
         task.consume()
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis_ack", "redis_stream", "redis_brpoplpush"])
+def test_an_outage_at_the_start_of_a_consumer_is_told_once(kind, caplog):
+    from helpers import free_port
+
+    place = f"127.0.0.1:{free_port()}"
+    task = task_deco("absent", broker_kind=kind, broker_url=f"redis://{place}/0")(lambda: None)
+    consumer = task.consume().consumer
+    until(lambda: consumer._failures > 1)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [place in text for text in warnings] == [True]
 
 
 def test_unreachable_and_refusing_servers_are_clear_errors(own_redis):

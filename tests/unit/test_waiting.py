@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 from helpers import BOUND, until
 
 from fsdf_engine import default_engine, task_deco
+from fsdf_engine import replies as replies_module
 from fsdf_engine.brokers import redis_connection, redis_route, redis_subscriber
-from fsdf_engine.core import replies as replies_module
-from fsdf_engine.core.replies import Replies
 from fsdf_engine.engine import Engine
 from fsdf_engine.errors import ResultTimeout, Unavailable
 from fsdf_engine.pools.child import _Commits, _Owner
+from fsdf_engine.replies import Replies
 from fsdf_engine.stores.memory import MemoryStore
 
 MEMORY = {"broker_kind": "memory", "is_using_rpc_mode": True}
@@ -138,7 +140,7 @@ def deaf(request, monkeypatch):
     task = task_deco("deaf", broker_kind=request.param, is_using_rpc_mode=True)(echo)
     store = default_engine().replies(task.options).store
     inbox = store.inbox
-    monkeypatch.setattr(store, "inbox", lambda deliver, ids: inbox(lambda *_: None, ids))
+    monkeypatch.setattr(store, "inbox", lambda deliver, ids, **of: inbox(lambda *_: None, ids))
     return task
 
 
@@ -177,10 +179,10 @@ class Slow(MemoryStore):
         super().__init__()
         self.reads, self.go = [], threading.Event()
 
-    def read(self, ids, *, final=False):
+    def read(self, ids, *, final=False, layout=""):
         self.reads.append(sorted(ids))
         assert self.go.wait(BOUND)
-        return super().read(ids, final=final)
+        return super().read(ids, final=final, layout=layout)
 
 
 def test_all_who_look_at_the_same_time_share_a_read():
@@ -202,10 +204,10 @@ def test_a_store_that_fails_once_is_asked_once_more():
     store, failures = MemoryStore(), [Unavailable("gone"), Unavailable("gone")]
     read = store.read
 
-    def failing(ids, *, final=False):
+    def failing(ids, **how):
         if len(failures) > 1:
             raise failures.pop()
-        return read(ids, final=final)
+        return read(ids, **how)
 
     store.read = failing
     from fsdf_engine.contracts import Record
@@ -213,11 +215,128 @@ def test_a_store_that_fails_once_is_asked_once_more():
     replies = Replies(store)
     waiting = threading.Thread(target=lambda: got.append(replies.wait("a", 0.0, "")))
     got = []
-    store.inbox = lambda deliver, pending: MemoryStore().inbox(deliver, pending)
+    store.inbox = lambda deliver, pending, **of: MemoryStore().inbox(deliver, pending)
     store.write([Record("a", b"{}")])
     waiting.start()
     waiting.join(BOUND)
     assert got == [b"{}"]
+
+
+# ------------------------------------------------------------------ who receives
+
+
+@pytest.fixture
+def heard(redis_url, monkeypatch):
+    """A task over Redis, and the threads in which its results were received."""
+    monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
+    monkeypatch.setattr(replies_module, "CHECK", (BOUND, BOUND))  # no other way to the results
+    monkeypatch.setattr(redis_subscriber, "ASIDE", BOUND)
+    task = task_deco("heard", broker_kind="redis_ack", is_using_rpc_mode=True)(echo)
+    store, threads = default_engine().replies(task.options).store, []
+    inbox = store.inbox
+
+    def listening(deliver, pending, **of):
+        def note(id, body):
+            threads.append(threading.current_thread())
+            deliver(id, body)
+
+        return inbox(note, pending, **of)
+
+    monkeypatch.setattr(store, "inbox", listening)
+    return task, threads
+
+
+def one_after_the_other(task, count=5):
+    for n in range(count):
+        assert task.push(n).get(BOUND / 2) == n
+
+
+def test_who_waits_alone_again_and_again_receives_by_himself(heard):
+    task, threads = heard
+    task.consume()
+    until(lambda: one_after_the_other(task) or threads[-1] is threading.main_thread())
+    one_after_the_other(task)
+    assert set(threads[-5:]) == {threading.main_thread()}
+
+
+def test_many_who_wait_in_threads_and_loops_get_their_results(heard):
+    task, _ = heard
+    task.consume()
+    one_after_the_other(task)
+
+    async def wait():
+        for n in range(50):
+            assert await task.push(n) == n
+
+    failed = []
+
+    def several(wait):
+        try:
+            wait()
+        except BaseException as error:
+            failed.append(error)
+
+    waits = [lambda: asyncio.run(wait()), *[lambda: one_after_the_other(task, 50)] * 4]
+    threads = [threading.Thread(target=several, args=(wait,)) for wait in waits]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(BOUND)
+    assert not failed
+
+
+def test_who_waits_long_leaves_the_receiving_to_the_inbox(heard, monkeypatch):
+    task, threads = heard
+    task.consume()
+    until(lambda: one_after_the_other(task) or threads[-1] is threading.main_thread())
+    default_engine().stop()
+    monkeypatch.setattr(redis_subscriber, "LEAD", 0.01)
+    result, inbox = task.push(7), next(t for t in threads if t is not threading.main_thread())
+    threading.Timer(0.1, task.consume).start()
+    assert result.get(BOUND / 2) == 7
+    assert threads[-1] is inbox
+
+
+def test_a_connection_that_ends_under_the_one_who_receives_is_replaced(heard):
+    task, threads = heard
+    task.consume()
+    until(lambda: one_after_the_other(task) or threads[-1] is threading.main_thread())
+    default_engine().stop()
+    result = task.push(7)
+    subscriber = default_engine().replies(task.options)._inbox._subscriber
+    waiting = threading.Thread(target=lambda: got.append(result.get(BOUND / 2)))
+    got = []
+    waiting.start()
+    until(lambda: subscriber._reader is not None)
+    subscriber._shut()
+    task.consume()
+    waiting.join(BOUND)
+    assert got == [7]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs signals")
+def test_who_is_interrupted_while_he_receives_loses_no_results(heard, caplog):
+    task, threads = heard
+    task.consume()
+    until(lambda: one_after_the_other(task) or threads[-1] is threading.main_thread())
+    default_engine().stop()
+
+    def interrupt(*_):
+        raise TimeoutError  # as many do; so does a socket
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        result = task.push(7)
+        main = threading.main_thread().ident
+        threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+        with pytest.raises(TimeoutError, match="^$"):
+            result.get(BOUND)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    task.consume()
+    assert result.get(BOUND / 2) == 7
+    one_after_the_other(task)
+    assert not [record for record in caplog.records if record.name == "fsdf.redis"]
 
 
 # ------------------------------------------------------------------ loops
@@ -249,22 +368,26 @@ def test_a_loop_whose_threads_are_all_busy_pushes_and_waits(kind, request, monke
     asyncio.run(main())
 
 
+class Interrupts:
+    """None come."""
+
+    held = staticmethod(nullcontext)
+
+
 def test_a_coroutine_in_a_child_process_stores_effects_without_its_loops_threads(monkeypatch):
     asked, go = [], threading.Event()
-    commits = _Commits(None)
+    commits = _Commits(None, Interrupts())
     monkeypatch.setattr(commits, "ask", lambda *request: asked.append(request))
 
     async def main():
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         blocked = asyncio.create_task(asyncio.to_thread(go.wait, BOUND))
-        job = type("Job", (), {"acked": False})()
-        await _Owner(commits, 7, ("", "")).acommit(job, (), ack=True)
-        assert job.acked
+        await _Owner(commits, 7, ("", "")).acommit(None, ())
         go.set()
         await blocked
 
     asyncio.run(main())
-    assert asked == [(7, (), True)]
+    assert asked == [(7, ())]
 
 
 # ------------------------------------------------------------------ bounds

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from ..contracts import Inbox, Job, ResultStore
-from ..errors import FsdfError, ResultDeadlock
-from .context import current_job
+from .contracts import Inbox, Job, ResultStore
+from .core.context import current_job
+from .errors import FsdfError, ResultDeadlock
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -28,10 +28,10 @@ _PUBLISHED = re.compile(rb'\{"task_id":"[^"\\]*","publish_time":(\d+(?:\.\d+)?)'
 
 
 class Replies:
-    """One per result store. `expect` before the message leaves, so that no reply is missed."""
+    """One per store and layout. `expect` before the message leaves, so that no reply is missed."""
 
-    def __init__(self, store: ResultStore) -> None:
-        self.store = store
+    def __init__(self, store: ResultStore, layout: str = "") -> None:
+        self.store, self._layout = store, layout
         self._lock = threading.Lock()  # guards the next four
         self._waiting: dict[str, list[Callable[[bytes], object]]] = {}
         self._expected: OrderedDict[str, float] = OrderedDict()  # pushed here, when
@@ -51,7 +51,9 @@ class Replies:
         if self._inbox is None:
             with self._lock:
                 if self._inbox is None:
-                    self._inbox = self.store.inbox(self._deliver, self._pending)
+                    self._inbox = self.store.inbox(
+                        self._deliver, self._pending, layout=self._layout
+                    )
         return self._inbox
 
     def expect(self, ids: Sequence[str], published: float) -> None:
@@ -93,18 +95,31 @@ class Replies:
                 self._open().watch([id])
             if not found:
                 with _waiting(queue):
-                    self._wait(id, timeout, done)
+                    self._wait(id, timeout, done, found)
         finally:
             self._forget(id, take)
         return found[0] if found else None
 
-    def _wait(self, id: str, timeout: float | None, done: threading.Lock) -> None:
+    def _wait(
+        self, id: str, timeout: float | None, done: threading.Lock, found: Sequence[bytes]
+    ) -> None:
         for n, pause in enumerate(_pauses(timeout)):
             if n:
                 self._check()
-            if done.acquire(timeout=pause):
+            if self._acquire(done, found, pause):
                 return
         self._look((id,))
+
+    def _acquire(self, done: threading.Lock, found: Sequence[bytes], timeout: float) -> bool:
+        inbox = self._open()
+        if len(self._waiting) > 1 or current_job.get(None) is not None:  # a run may be interrupted
+            inbox.resume()
+            return done.acquire(timeout=timeout)
+        try:
+            return inbox.attend(done, found, timeout)
+        finally:
+            if self._waiting:
+                inbox.resume()
 
     async def await_(self, id: str, timeout: float | None, queue: str) -> bytes | None:
         """As `wait`, without blocking the loop, and without its threads: they may all be busy."""
@@ -120,6 +135,7 @@ class Replies:
         try:
             if self._enlist(id, take):
                 await loop.run_in_executor(self._threads(), self._watch, id)
+            self._open().resume()
             with _waiting(queue):
                 for n, pause in enumerate(_pauses(timeout)):
                     if n and not future.done():
@@ -203,7 +219,7 @@ class Replies:
             found: Mapping[str, bytes] = {}
             for _ in range(2 if wanted else 0):  # a connection that died unnoticed fails once
                 with suppress(FsdfError):
-                    found = self.store.read(wanted, final=True)
+                    found = self.store.read(wanted, final=True, layout=self._layout)
                     break
             unheard = not self._expected.keys().isdisjoint(found)
             for id, body in found.items():

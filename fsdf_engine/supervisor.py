@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import random
 import socket
 import threading
@@ -19,20 +20,23 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..checks import check_shared
-from ..declaration import title
-from ..errors import ConfigurationError, FsdfError
-from .exit import hold_exit
-from .family import Child, importing_main, inheritance, keep_main_file, starting
-from .signals import on_signals
-from .watcher import Watcher
-from .worker_process import RESTART, Target, heard, serve, served
+from .checks import check_shared
+from .core.exit import hold_exit
+from .core.family import Child, importing_main, inheritance, keep_main_file, starting
+from .core.signals import on_signals
+from .core.watcher import Watcher
+from .core.worker_process import RESTART, Target, heard, serve, served
+from .declaration import title
+from .errors import ConfigurationError, FsdfError
 
 if TYPE_CHECKING:
-    from ..task import Task
+    from .task import Task
 
 __all__ = ["RESTART", "Supervisor", "importing_main", "run_consumer_with_multi_process"]
 log = logging.getLogger("fsdf.supervisor")
+UNGUARDED = 76  # the exit code of a child that starts processes where it imports the main module
+_NAME = "fsdf-worker"
+_GUARD = "put what starts processes under `if __name__ == '__main__':`"
 GRACE = 30.0  # seconds that children have to drain
 FORCE = 10.0  # seconds beyond that until they are killed
 # So many lives this short within a minute, each without a fetch, are a crash loop. Who dies later
@@ -62,7 +66,7 @@ class Supervisor:
             raise ConfigurationError(f"{n} processes; give at least 1")
         self.n = n
         self._start_child = partial(
-            Child, starting(start), "fsdf-worker", serve, 1,
+            Child, starting(start), _NAME, serve, 1,
             tuple(targets), tuple(modules), function, inheritance(),
         )  # fmt: skip
         keep_main_file()
@@ -83,10 +87,9 @@ class Supervisor:
             ConfigurationError: this process is itself a child that is importing the main module.
         """
         if importing_main():
-            raise ConfigurationError(
-                "this child process is importing the main module; put what starts processes under"
-                " `if __name__ == '__main__':`"
-            )
+            if multiprocessing.current_process().name == _NAME:  # our parent says so, once
+                raise SystemExit(UNGUARDED)
+            raise ConfigurationError(f"this child process is importing the main module; {_GUARD}")
         self._release_exit = hold_exit()
         on_signals(self.ask_stop)
         self._thread.start()
@@ -141,7 +144,7 @@ class Supervisor:
     def _open(self) -> bool:
         if any(place.worker for place in self._places):
             return True
-        if not self._stopping and all(place.given_up for place in self._places):
+        if not (self._stopping or self._failed) and all(p.given_up for p in self._places):
             log.error("all %d processes die at their start; the supervisor ends", self.n)
             self._failed = True
         return not (self._stopping or self._failed)
@@ -202,6 +205,9 @@ class Supervisor:
             log.warning("process %d asked to be started again", worker.pid)
             place.start_at = 0.0
             return
+        if code == UNGUARDED:
+            self._end_unguarded()
+            return
         log.warning("process %d ended with code %s; it is replaced", worker.pid, code)
         place.died(time.monotonic(), served(place.told))
         if place.given_up:
@@ -209,6 +215,14 @@ class Supervisor:
                 "a process died %d times within %g s, each time at its start (last code %s);"
                 " it is not started again", DEATHS, WITHIN, code,
             )  # fmt: skip
+
+    def _end_unguarded(self) -> None:
+        """Each child would do the same."""
+        if not self._failed:
+            log.error("children import the main module, which starts processes; %s", _GUARD)
+        self._failed = True
+        for place in self._places:
+            place.given_up = True
 
 
 def _end_of(worker: Child) -> socket.socket | int:

@@ -1,0 +1,70 @@
+"""What an effect has to be: checked where it is made, before anything of it is stored. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..contracts import Effect, Member, Outgoing, Record
+from ..errors import ArgumentError
+
+__all__ = ["UnfitEffect", "check_effect"]
+LARGEST = 512 << 20  # bytes of a body: what Redis takes at most
+_NONE, _NUMBER = type(None), (float, int)
+_TYPES: Mapping[type, Mapping[str, tuple[type, ...]]] = {
+    Outgoing: {
+        "queue": (str,), "id": (str,), "body": (bytes,), "headers": (dict, _NONE),
+        "delay": _NUMBER, "not_before": _NUMBER, "priority": (int,), "ttl": _NUMBER,
+        "key": (str, _NONE),
+    },
+    Record: {
+        "id": (str,), "body": (bytes,), "deliveries": (int,), "final": (bool,),
+        "expires": (float, int), "reply": (str,), "sends": (int,), "origin": (str,),
+        "attempt": (int,), "layout": (str,),
+    },
+    Member: {
+        "group": (str,), "id": (str,), "body": (bytes,), "failed": (bool,), "place": (int,),
+    },
+}  # fmt: skip
+
+
+class UnfitEffect(ArgumentError):
+    """A sink has made what no broker or store takes."""
+
+
+def check_effect(effect: Effect) -> None:
+    """Let an effect pass that a broker or store can take.
+
+    Raises:
+        UnfitEffect: it cannot; says why.
+    """
+    made = type(effect).__name__
+    if type(effect) not in _TYPES:
+        raise UnfitEffect(f"a {made} is no effect")
+    for name, types in _TYPES[type(effect)].items():
+        value: Any = getattr(effect, name)
+        if type(value) not in types:
+            raise UnfitEffect(f"{name} of an effect {made} is a {type(value).__name__}")
+        if types is _NUMBER and not 0 <= value < math.inf:
+            raise UnfitEffect(f"{name}={value!r} is no number of seconds of 0 or more")
+    if len(effect.body) > LARGEST:
+        raise UnfitEffect(f"the body of an effect has {len(effect.body)} bytes; at most {LARGEST}")
+    if type(effect) is Outgoing:
+        _check_outgoing(effect)
+    elif type(effect) is Record and not effect.expires > 0:  # infinite: for ever
+        raise UnfitEffect(f"expires={effect.expires!r} of a result is no time to keep it")
+
+
+def _check_outgoing(effect: Outgoing) -> None:
+    if not (effect.queue and effect.id):
+        raise UnfitEffect("a message to be published needs a queue and an id")
+    if not -9 <= effect.priority <= 9:
+        raise UnfitEffect(f"priority={effect.priority} is no whole number from -9 to 9")
+    texts = [effect.queue, effect.id, effect.key or ""]
+    for pair in (effect.headers or {}).items():
+        texts += pair
+    try:
+        "".join(texts).encode()
+    except (TypeError, UnicodeEncodeError):
+        raise UnfitEffect("a queue, id, key or header is no Unicode text") from None

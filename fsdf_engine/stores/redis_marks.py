@@ -1,0 +1,159 @@
+"""Marks in Redis: a string each, with a time to live; the watched ones live until they are deleted.
+
+Key `fsdf:mark:<name>`, and `fsdf:marks:watched`, a sorted set of the watched ones' names by the
+instant, in milliseconds of the server's clock, at which their life ends. On a cluster there is
+one such set in each shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..brokers.redis_connection import Connection, Script
+from ..contracts import Mark, Marks
+from .base import LAPSED
+from .redis_shards import Shards
+
+__all__ = ["SCRIPTS", "RedisMarks"]
+
+_MARK, _WATCHED = "mark:", "marks:watched"
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS: the set, then one per mark. ARGV: four per mark: name, value, milliseconds, '1' if watched.
+# Reply: the names that were absent. O(marks log watched).
+_PUT = Script(
+    _NOW
+    + """
+local put = {}
+for i = 2, #KEYS do
+    local name, value, life, watched = unpack(ARGV, i * 4 - 7, i * 4 - 4)
+    local done
+    if watched == '1' then
+        done = redis.call('SET', KEYS[i], value, 'NX')
+        if done then redis.call('ZADD', KEYS[1], now + life, name) end
+    else
+        done = redis.call('SET', KEYS[i], value, 'NX', 'PX', life)
+    end
+    if done then put[#put + 1] = name end
+end
+return put
+"""
+)
+
+# KEYS: the set, then one per mark. ARGV: the names. Reply: how many there were.
+# O(marks log watched).
+_DELETE = Script("""
+local deleted = 0
+for i = 2, #KEYS do
+    deleted = deleted + redis.call('UNLINK', KEYS[i])
+    redis.call('ZREM', KEYS[1], ARGV[i - 1])
+end
+return deleted
+""")
+
+# KEYS: the set, then one per mark. ARGV: milliseconds, the names. Reply: those that are there.
+# O(marks log watched).
+_RENEW = Script(
+    _NOW
+    + """
+local renewed = {}
+for i = 2, #KEYS do
+    local name = ARGV[i]
+    local there = redis.call('ZSCORE', KEYS[1], name)
+    if there then
+        redis.call('ZADD', KEYS[1], now + ARGV[1], name)
+    else
+        there = redis.call('PEXPIRE', KEYS[i], ARGV[1]) == 1
+    end
+    if there then renewed[#renewed + 1] = name end
+end
+return renewed
+"""
+)
+
+# KEYS: the set. ARGV: milliseconds, what names begin with, what keys begin with, how many at most.
+# Reply: name, value, ... A watched mark that the server has evicted is forgotten. O(lapsed).
+_LAPSED = Script(
+    _NOW
+    + """
+local found = {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+    if #found >= ARGV[4] * 2 then break end
+    if string.sub(name, 1, #ARGV[2]) == ARGV[2] then
+        local value = redis.call('GET', ARGV[3] .. name)
+        if value then
+            redis.call('ZADD', KEYS[1], now + ARGV[1], name)
+            found[#found + 1] = name
+            found[#found + 1] = value
+        else
+            redis.call('ZREM', KEYS[1], name)
+        end
+    end
+end
+return found
+"""
+)
+SCRIPTS = (_PUT, _DELETE, _RENEW, _LAPSED)
+
+
+class RedisMarks(Marks):
+    """Marks beside the results of a Redis; on a cluster a call is a round trip per shard."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def _each(self, names: Sequence[str]) -> Iterator[tuple[Connection, list[int], list[str]]]:
+        """Yield for each shard its connection, the places of its names, the set and their keys."""
+        for shard, places in self._shards.split(names).items():
+            keys = [shard.key(_WATCHED), *(shard.key(_MARK + names[n]) for n in places)]
+            yield shard.connection, places, keys
+
+    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+        put: list[str] = []
+        for connection, places, keys in self._each([mark.name for mark in marks]):
+            arguments: list[Any] = []
+            for m in (marks[n] for n in places):
+                arguments += (m.name, m.value, _milliseconds(m.life), int(m.watched))
+            put += _names(connection.call(_PUT(keys, *arguments))[0])
+        return put
+
+    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        found: dict[str, bytes] = {}
+        for connection, places, keys in self._each(names):
+            [values] = connection.call(("MGET", *keys[1:]))
+            found.update((names[n], v) for n, v in zip(places, values) if v is not None)
+        return found
+
+    def delete_marks(self, names: Sequence[str]) -> int:
+        count = 0
+        for connection, places, keys in self._each(names):
+            count += connection.call(_DELETE(keys, *[names[n] for n in places]))[0]
+        return count
+
+    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+        found: list[str] = []
+        for connection, places, keys in self._each(names):
+            arguments = _milliseconds(life), *[names[n] for n in places]
+            found += _names(connection.call(_RENEW(keys, *arguments))[0])
+        return found
+
+    def lapsed(self, life: float, prefix: str = "") -> Sequence[Mark]:
+        found: list[Mark] = []
+        for shard in self._shards.all():
+            arguments = _milliseconds(life), prefix, shard.key(_MARK), LAPSED - len(found)
+            [reply] = shard.connection.call(_LAPSED([shard.key(_WATCHED)], *arguments))
+            names = _names(reply[::2])
+            found += [Mark(name, v, life, watched=True) for name, v in zip(names, reply[1::2])]
+        return found
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _names(reply: Sequence[bytes]) -> list[str]:
+    return [name.decode() for name in reply]

@@ -1,0 +1,96 @@
+"""A worker that dies between any two steps of a group: its message leaves, under one id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import BOUND, until
+
+from fsdf_engine import task_deco
+
+WORKER = Path(__file__).parent / "group_worker.py"
+LEASE = 0.5
+# What a place at which a worker dies means for the message: how often it is published.
+PLACES = {
+    "before:add": 1,
+    "after:add": 1,
+    "before:publish": 1,
+    "after:publish": 2,
+    "before:close": 2,
+    "after:close": 1,
+    "before:settle": 1,
+    "after:settle": 1,
+}
+
+
+@pytest.fixture(params=["sqlite", "redis_ack", "redis_stream", "redis_brpoplpush"])
+def broker(request, monkeypatch):
+    if request.param.startswith("redis"):
+        monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
+    return request.param
+
+
+@pytest.fixture
+def spawn(tmp_path, broker):
+    """`spawn(ack, place)` -> a worker process that dies there; it writes to `spawn.ledger`."""
+    processes = []
+
+    def spawn(ack, *place):
+        command = [sys.executable, str(WORKER), broker, str(spawn.ledger), str(LEASE), ack, *place]
+        processes.append(subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL))
+        return processes[-1]
+
+    spawn.ledger = tmp_path / "ledger"
+    yield spawn
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_kill_9_between_two_steps_leaves_the_message_to_another_worker(broker, spawn, place):
+    options = {"broker_kind": broker, "lease": LEASE}
+    member = task_deco("members", joins_groups=True, **options)(lambda n: None)
+    then = task_deco("then", **options)(lambda values: None)
+    results = [member.push_group([(n,) for n in range(3)], then) for _ in range(3)]
+    dying = spawn("late", place)
+    dying.wait(BOUND)
+    assert dying.returncode == -signal.SIGKILL
+    spawn("late")
+    ids = {result.task_id for result in results}
+
+    def lines():
+        if not spawn.ledger.exists():
+            return []
+        return [line.split(" ", 1) for line in spawn.ledger.read_text().splitlines()]
+
+    until(lambda: {id for id, _ in lines()} == ids)
+    until(lambda: sum(member.size()) + sum(then.size()) == 0)
+    for id in ids:
+        values = [json.loads(text) for other, text in lines() if other == id]
+        assert values in ([[0, 1, 4]] * n for n in range(1, PLACES[place] + 1))
+
+
+def test_a_member_that_was_acknowledged_and_lost_with_its_worker_has_failed(broker, spawn):
+    options = {"broker_kind": broker, "lease": LEASE}
+    member = task_deco("members", joins_groups=True, ack="early", **options)(lambda n: None)
+    then = task_deco("then", **options)(lambda values: None)
+    for _ in range(3):
+        member.push_group([(n,) for n in range(3)], then)
+    dying = spawn("early", "run")
+    dying.wait(BOUND)
+    assert dying.returncode == -signal.SIGKILL
+    spawn("early")
+
+    def over():
+        ran = len(spawn.ledger.read_text().splitlines()) if spawn.ledger.exists() else 0
+        return then.size().dead and ran + then.size().dead == 3
+
+    until(over)
+    assert all("its worker was lost" in letter.reason for letter in then.dead_letters())
