@@ -22,6 +22,7 @@ from .core.retry import RetryPolicy
 from .core.worker import ConsumerHandle, end_fast, tune
 from .engine import Engine, default_engine
 from .errors import *
+from .hooks import at_child
 from .options import Options
 from .registry import BrokerEnum, ConcurrentModeEnum
 from .result import AsyncResult
@@ -30,9 +31,9 @@ from .spelling import masked
 __all__ = [
     "AsyncResult", "Broker", "BrokerEnum", "ConcurrentModeEnum", "ConsumerHandle", "DeadMessage",
     "Engine", "Options", "Pool", "QueueConsumer", "QueuePublisher", "QueueSize", "RetryPolicy",
-    "ShrinkablePool", "StopSignals", "Task", "current", "default_engine", "end_fast",
+    "ShrinkablePool", "StopSignals", "Task", "at_child", "current", "default_engine", "end_fast",
     "get_consumer", "get_publisher", "masked", "patch_frame_config",
-    "patch_print", "run_consumer_with_multi_process", "task_deco", "tune",
+    "patch_print", "run_consumer_with_multi_process", "start_zygote", "task_deco", "tune",
 ]  # fmt: skip
 __all__ += errors.__all__
 
@@ -92,7 +93,8 @@ def task_deco(queue_name: str, **options: Unpack[Options]) -> Decorator:
     - `is_using_rpc_mode=False`: keep results, in `result_store`, `result_url` (with the broker),
       for `result_expires` (a day); `joins_groups=False`: its messages may be members of groups
     - PROCESSES: `max_tasks_per_child=0` runs, `max_memory_per_child=0` bytes after which a child
-      is replaced; `process_start_method="spawn"`, "forkserver" or "fork"
+      is replaced; `process_start_method=""`: in worker commands a zygote forks them, else "spawn";
+      or that, "forkserver" or "fork"
     - Logs: `log_level` (as configured), `logger_prefix=""`, `create_logger_file=False`,
       `is_print_detail_exception=True`: tracebacks, `is_show_message_get_from_broker=False`: bodies
     - As old code wants it: `is_consuming_function_use_multi_params=True`, False: the function takes
@@ -124,6 +126,7 @@ _LATER = {
     "Task": "task",
     "patch_print": "log",
     "run_consumer_with_multi_process": "supervisor",
+    "start_zygote": "zygote",
 }
 
 

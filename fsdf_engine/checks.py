@@ -53,7 +53,7 @@ def check_mode(task: Task[..., Any]) -> None:
 
 def check_fit(pool: Pool | type[Pool], tasks: Iterable[Task[..., Any]]) -> None:
     """Refuse functions that the pool cannot run."""
-    if PoolCapability.KILLS in pool.capabilities:
+    if PoolCapability.BOTH in pool.capabilities:
         return
     coroutines = PoolCapability.COROUTINES in pool.capabilities
     for task in tasks:
@@ -64,7 +64,8 @@ def check_fit(pool: Pool | type[Pool], tasks: Iterable[Task[..., Any]]) -> None:
             name = pool.__name__ if isinstance(pool, type) else type(pool).__name__
             raise ConfigurationError(
                 f"{title(task.fn)} is {kind} function, which a {name} cannot run; use"
-                f" concurrent_mode=ConcurrentModeEnum.{other}"
+                f" concurrent_mode=ConcurrentModeEnum.{other}, or declare it before its queue is"
+                " consumed, in a pool of the engine's own"
             )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from .contracts import Plan
 from .core.worker import tune
-from .core.worker_process import Stop, Target
 from .engine import default_engine
 from .log.relay import audible
+from .worker_process import Stop, Target
 
 __all__ = ["consume_targets", "resolve_plan"]
 
@@ -26,7 +26,7 @@ def resolve_plan(queue: str, name: str) -> Plan:
 def consume_targets(targets: Sequence[Target]) -> tuple[Stop, Callable[[], None]]:
     """Start the consumers of these targets; return how to stop and join them."""
     engine = default_engine()
-    handles = [engine.consume_named(queue, name) for queue, name in targets]
+    handles = [engine.consume(engine.find(queue, name)) for queue, name in targets]
     tune()
 
     def join() -> None:

@@ -14,7 +14,8 @@ from .core.binding import Binding, Unnamed
 from .errors import ConfigurationError
 
 __all__ = [
-    "Form", "Home", "Unbound", "binding_of", "declaring", "form_of", "home_of", "owner_of", "title",
+    "Form", "Home", "Unbound", "binding_of", "check_importing", "declaring", "form_of", "home_of",
+    "owner_of", "title",
 ]  # fmt: skip
 
 NO_HOMES = {"", "__main__", "__mp_main__", "builtins", "functools"}  # an import declares nothing
@@ -179,3 +180,14 @@ def _is_module(names: dict[str, Any]) -> bool:
     """Say whether these are an imported module's, and no text's that is executed under its name."""
     module = sys.modules.get(names.get("__name__", ""))
     return module is not None and vars(module) is names and module.__spec__ is not None
+
+
+def check_importing() -> None:
+    """Refuse to push and to consume while a child process imports the main module."""
+    from .core.family import importing_main
+
+    if importing_main():
+        raise ConfigurationError(
+            "this child process is importing the main module; put `push` and `consume` under"
+            " `if __name__ == '__main__':`"
+        )

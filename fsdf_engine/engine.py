@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from .barrier import compose, join_groups, store_of
 from .checks import check_fit, check_mode, check_name, check_rate, check_server, fitting, one_store
@@ -24,21 +24,25 @@ from .core.binding import Unnamed, elsewhere
 from .core.consumer import Consumer
 from .core.due import Deadlines
 from .core.inheritance import inherited
-from .core.listeners import Listeners
 from .core.publisher import Publisher
 from .core.signals import on_signals
 from .core.worker import ConsumerHandle, stop_all
-from .errors import ConfigurationError, MissingExtra, UnknownTask
+from .declaration import check_importing
+from .errors import MissingExtra, UnknownTask
+from .listeners import Listeners
 from .message import FLAT
 from .options import Options, TaskOptions, resolve_options
+from .pooling import beside, pool_for
 from .registry import brokers, pools
 from .replies import Replies
+from .resolver import Found, Resolver, let_resolve
 from .result import AsyncResult
 from .result_stores import ResultStores
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .contracts import Plan
     from .task import Task
 
 __all__ = ["Engine", "default_engine", "reset_default_engine"]
@@ -46,6 +50,7 @@ __all__ = ["Engine", "default_engine", "reset_default_engine"]
 P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger("fsdf.engine")
+_Tasks: TypeAlias = "Iterable[Task[..., Any]]"
 _QueueKey = tuple[str, str, str]  # broker's name, its URL, queue
 
 
@@ -59,7 +64,9 @@ class Engine:
         self.config = Config(settings or {})
         self.listeners = Listeners()
         self.compose = compose  # what a completed group sends; a layer on top has its own
+        self.amend: Callable[[Plan], Plan] = lambda plan: plan  # a layer's: runner, sinks, ...
         self.codecs: tuple[Codec, ...] = (FLAT,)  # asked in order; a layer's own come first
+        self.resolver: Resolver | str | None = None  # asked for tasks that nobody has declared
         self.reports = True  # what becomes of messages is logged; a layer on top may do so itself
         self._tasks: dict[_QueueKey, dict[str, Task[..., Any]]] = {}
         self._brokers: dict[tuple[str, str], Broker] = {}
@@ -167,7 +174,7 @@ class Engine:
         """
         if found := self._publishers.get(id(broker)):
             return found
-        self._refuse_importing()
+        check_importing()
         with self._lock:
             if id(broker) not in self._publishers:
                 self._publishers[id(broker)] = Publisher(broker)
@@ -179,15 +186,6 @@ class Engine:
         """Return a broker's kind and place, fit to be shown."""
         kinds = (name for (name, _), known in self._brokers.items() if known is broker)
         return f"{next(kinds, '')} {broker.address}".strip()
-
-    def _refuse_importing(self) -> None:
-        from .core.family import importing_main
-
-        if importing_main():
-            raise ConfigurationError(
-                "this child process is importing the main module; put `push` and `consume` under"
-                " `if __name__ == '__main__':`"
-            )
 
     def replies(self, options: TaskOptions | None = None, layout: Layout | None = None) -> Replies:
         """Return the results of a task's store, or of one layout there; else of the broker's."""
@@ -222,23 +220,24 @@ class Engine:
         The task's options say how; a queue that is consumed already keeps its consumer. Does not
         block. Raises ServerRefused where no retry would help; an absent server is waited for.
         """
-        from .core.worker_process import tell_serving
         from .log.setup import console_if_unconfigured  # only who consumes needs it
+        from .worker_process import tell_serving
 
         key = self._key(task)
         with self._lock:
             if handle := self._handles.get(key):
                 return handle
-            self._refuse_importing()
+            check_importing()
             console_if_unconfigured(self.config)
             check_server(broker := self.broker_of(task.options))
-            own_pool = pool is None and task.options.specify_concurrent_pool is None
-            pool = pool or task.options.specify_concurrent_pool or self._new_pool(task)
             tasks = self._on(key)
+            pool = pool or task.options.specify_concurrent_pool
+            own_pool, pool = pool is None, pool or pool_for(task, tasks)
             check_fit(pool, tasks)
             self._results(tasks)  # what is wrong with them is told before a thread starts
             handle = self._handle(key, task, pool, own_pool, ceiling)
             self._serve(handle, tasks)
+            let_resolve(self, task, handle)
             self._handles[key] = handle
             on_signals(self.stop)
         tell_serving()
@@ -249,8 +248,8 @@ class Engine:
     def _handle(
         self, key: _QueueKey, task: Task[..., Any], pool: Pool, own_pool: bool, ceiling: int | None
     ) -> ConsumerHandle:
-        from .core.worker_process import ask_restart
         from .log.build import report_of
+        from .worker_process import ask_restart
 
         options, broker = task.options, self.broker_of(task.options)
         check_rate(task.queue, self._on(key))
@@ -285,39 +284,40 @@ class Engine:
         """Return the one store that the tasks of a queue keep results and groups in."""
         return one_store(store_of(self, t.options) for t in tasks if t.options.needs_store)
 
-    def _serve(self, handle: ConsumerHandle, tasks: Iterable[Task[..., Any]]) -> None:
+    def _serve(self, handle: ConsumerHandle, tasks: _Tasks, *found: Found) -> None:
         """Let a consumer run these tasks."""
-        handle.consumer.outbox.results = self._results(tasks)
+        served = [*handle.found, *found, *((task, "") for task in tasks)]
+        handle.consumer.outbox.results = self._results(task for task, _ in served)
         kills = PoolCapability.KILLS in handle.pool.capabilities
-        for task in tasks:
+        for task, resolver in served:
             plan = task.plan(None if kills else handle.deadlines.watch)
             o, key = task.options, self._broker_key(task.options)[0]
             gate = Cancelled(self._replies.marks(o, key)) if o.cancellable else None
-            handle.consumer.add(plan._replace(trace=o.is_print_detail_exception, gate=gate))
+            plan = plan._replace(trace=o.is_print_detail_exception, gate=gate, resolver=resolver)
+            handle.consumer.add(plan)
             join_groups(self, o, handle.consumer.outbox)
 
-    def new_pool(self, mode: int | str, size: int, **arguments: Any) -> Pool:
-        """Make a pool for several consumers, who don't close it; `arguments` are its class's own.
+    def serve_found(self, handle: ConsumerHandle, like: Task[..., Any], found: Found) -> None:
+        """Let the consumer that `like` has started run a task of its queue that nobody declared."""
+        with self._lock:
+            declared = self._on(self._key(like))
+            if all(task is not found[0] for task in declared):  # else it was served at that
+                self._serve(handle, declared, found)
+                handle.found.append(found)
 
-        Raises:
-            ConfigurationError: there is no such mode, or it cannot work here.
+    def new_pool(self, mode: int | str, size: int, *, coroutines: int = 0, **options: Any) -> Pool:
+        """Make a pool for several consumers, who don't close it; `options` are its class's own.
+
+        With `coroutines` it runs coroutine functions, too, in so many slots of their own.
+        Raises ConfigurationError where there is no such mode, or it cannot work here.
         """
-        return pools.load(mode)(size, **arguments)  # type: ignore[call-arg]
-
-    def _new_pool(self, task: Task[..., Any]) -> Pool:
-        tasks = self._on(self._key(task))
-        modules = frozenset[str]().union(*(each.home.modules for each in tasks))
-        pool = pools.load(task.mode())
-        return pool.build(task.options.concurrent_num, task.options, sorted(modules))
+        pool = pools.load(mode)(size, **options)  # type: ignore[call-arg]
+        return beside(pool, coroutines) if coroutines else pool
 
     def consume_all(self, tasks: Iterable[Task[..., Any]] | None = None) -> list[ConsumerHandle]:
         """Start the consumers of these tasks, by default of all; one per queue."""
         handles = {id(h): h for h in map(self.consume, self.tasks() if tasks is None else tasks)}
         return list(handles.values())
-
-    def consume_named(self, queue: str, name: str = "") -> ConsumerHandle:
-        """Start the consumer of a queue by its task's name, as child processes do."""
-        return self.consume(self.find(queue, name))
 
     def handles(self) -> Sequence[ConsumerHandle]:
         """Return the consumers that run."""

@@ -22,7 +22,7 @@ from .wire import Codec
 
 __all__ = [
     "Binder", "Effect", "Gate", "Job", "Owner", "Plan", "Pool", "PoolCapability", "Report",
-    "Sink", "Told", "Valve", "finish",
+    "Runner", "Sink", "Told", "Valve", "finish",
 ]  # fmt: skip
 
 
@@ -105,6 +105,12 @@ def finish(job: Job, outcome: Outcome) -> bool:
 # What it makes is checked. One whose attribute `of_json` is true is not, and where it is the only
 # one it gets of a success the JSON of the value, an `orjson.Fragment`, and is called in the outbox.
 Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]
+# Drives an attempt in place of the engine. Called where the code runs, with the job, the arguments
+# of which are decoded, and the function, which it may call; awaited where that is a coroutine's.
+# `job.owner` commits effects on the way. What it returns is the outcome; `plan.policy` says what an
+# error of the function's would be. What it raises, or returns that is none, ends the run as failed;
+# only what is raised in it from outside (limits, a stop) it has to let through.
+Runner: TypeAlias = Callable[[Job, Callable[..., Any]], Any]
 Binder: TypeAlias = Callable[
     [dict[str, Any], Sequence[Any]], tuple[Sequence[Any], Mapping[str, Any]]
 ]
@@ -153,6 +159,9 @@ class Plan(NamedTuple):
     soft: float = 0.0  # seconds after which SoftTimeLimit is raised in an attempt; 0: never
     codecs: tuple[Codec, ...] = (FLAT,)  # by which a child process opens its messages
     gate: Gate | None = None  # its own: asked when a message comes, and again while it waits here
+    runner: Runner | None = None  # called in place of the function
+    emit: Callable[..., None] | None = None  # tells listeners of its runs' starts and retries
+    resolver: str = ""  # by which a child process finds it, "module:function"; else by its pool's
 
 
 class PoolCapability(enum.Flag):
@@ -161,6 +170,7 @@ class PoolCapability(enum.Flag):
     KILLS = enum.auto()  # ends any run at its deadline, C code too
     GREEN = enum.auto()  # runs under gevent's or eventlet's hub
     COROUTINES = enum.auto()  # awaits `plan.arun`
+    BOTH = enum.auto()  # runs plain functions and coroutine functions
 
 
 class Pool(ABC):
@@ -218,6 +228,13 @@ class Pool(ABC):
     def ahead(self, job: Job) -> int:
         """Say how many such jobs, beyond one for each slot, the pool needs to keep them busy."""
         return 0
+
+    def room(self, job: Job) -> int | None:
+        """Count the slots free for jobs of this one's kind; below 0: so many wait.
+
+        A job that starts right now may be missed. None, if any job may have any slot.
+        """
+        return None
 
     def abandoned(self) -> int:
         """Count the runs that outlive their deadline."""

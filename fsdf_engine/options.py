@@ -104,7 +104,7 @@ class Options(TypedDict, total=False):
     max_memory_per_child: int
     """PROCESSES: a child is replaced when it has grown beyond so many bytes; 0: never. 0."""
     process_start_method: Literal["spawn", "forkserver", "fork"]
-    """PROCESSES: how a child comes to be. "spawn"."""
+    """PROCESSES: how a child comes to be. By the zygote in a worker command, else "spawn"."""
     log_level: int | str | None
     """What is told of this queue, as a number or a name; "DEBUG" has the start and the end of each
     run. As configured.
@@ -157,7 +157,7 @@ class TaskOptions:
     result_expires: float | None = None
     max_tasks_per_child: int = 0
     max_memory_per_child: int = 0
-    process_start_method: str = "spawn"
+    process_start_method: str = ""
     log_level: int | str | None = None
     logger_prefix: str = ""
     create_logger_file: bool = False

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence, Set
 from types import ModuleType, TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import orjson
 
@@ -22,6 +22,7 @@ _HEAP = 1 << 9  # the flag of a class that Python code has made
 _CHAIN = ("__cause__", "__context__")
 _REFERS = {*_CHAIN, "__suppress_context__", "exceptions"}
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+LATEST = 1e10  # no delay is as long, and no instant so late
 REASON, TRACE = 4_000, 32_000  # characters that are kept of a reason, and of a traceback
 
 
@@ -110,9 +111,10 @@ class Invalid(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """No task of this name is declared here."""
+    """No task of this name is declared here; `reason` is a resolver's, if it gave one."""
 
     task: str
+    reason: str = ""
 
 
 class Deferred(NamedTuple):
@@ -139,6 +141,12 @@ Outcome: TypeAlias = (
     Succeeded | Failed | Retry | Requeue | Rejected | TimedOut | Expired | Filtered | Revoked
     | Invalid | Unknown | Deferred | Lost | Crashed
 )  # fmt: skip
+_KINDS = frozenset(get_args(Outcome))
+_FIELDS: Mapping[str, type | tuple[type, ...]] = {  # what can be in a field, by its annotation
+    "BaseException": BaseException, "str": str, "int": int, "float": (float, int),
+    "State | None": (dict, type(None)), "str | None": (str, type(None)),
+    "int | None": (int, type(None)), "Any": object,
+}  # fmt: skip
 SUCCEEDED = Succeeded()  # of every run that returned None
 ELSEWHERE = Succeeded(...)  # of one in another process that returned something, which stayed there
 
@@ -166,6 +174,20 @@ class DeadLetter(NamedTuple):
 
 Verdict: TypeAlias = Ack | Release | DeadLetter
 ACK = Ack()
+
+
+def unfit_outcome(outcome: Any, attempt: int) -> str | None:
+    """Say why what others made is no outcome of this attempt; None: it is one. Pure."""
+    if type(outcome) not in _KINDS:
+        return "that is no outcome"
+    for name, said in type(outcome).__annotations__.items():
+        value, kind = getattr(outcome, name), getattr(said, "__forward_arg__", "")
+        fits = issubclass(type(value), _FIELDS[kind])
+        if not fits or (kind == "float" and not 0 <= value < LATEST):
+            return f"its {name} is {text_of(value, repr)}"
+    if type(outcome) is Retry and not attempt < outcome.attempt < 1 << 31:
+        return f"attempt {outcome.attempt} does not follow on {attempt}"
+    return None
 
 
 def ended(outcome: Outcome) -> bool:
@@ -308,8 +330,9 @@ def describe(outcome: Outcome) -> str:
             )
         case Filtered(key):
             return f"an equal message has run before: {text_of(key)}"
-        case Unknown(task):
-            return f"no task named {text_of(task, repr)} is declared on this queue"
+        case Unknown(task, reason):
+            why = f": {reason}" if reason else ""
+            return f"no task named {text_of(task, repr)} is declared on this queue{why}"
         case Lost(1, None):
             return "its worker was lost, and the run with it"
         case Lost(1, code):

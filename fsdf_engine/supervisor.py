@@ -25,9 +25,9 @@ from .core.exit import hold_exit
 from .core.family import Child, importing_main, inheritance, keep_main_file, starting
 from .core.signals import on_signals
 from .core.watcher import Watcher
-from .core.worker_process import RESTART, Target, heard, serve, served
 from .declaration import title
 from .errors import ConfigurationError, FsdfError
+from .worker_process import RESTART, Target, heard, serve, served
 
 if TYPE_CHECKING:
     from .task import Task
@@ -49,8 +49,8 @@ class Supervisor:
     """Keeps `n` processes consuming `targets`. All methods may be called by any thread.
 
     `modules` are imported by each child first: those that declare the tasks. `start` is spawn,
-    forkserver or fork. `function` is "module:name"; a child calls it with the targets, and it
-    returns how to stop (drain, timeout) and how to wait for the end.
+    forkserver or fork; "" is what is usual here. `function` is "module:name"; a child calls it with
+    the targets, and it returns how to stop (drain, timeout) and how to wait for the end.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Supervisor:
         *,
         targets: Sequence[Target],
         modules: Sequence[str] = (),
-        start: str = "spawn",
+        start: str = "",
         function: str = "fsdf_engine.children:consume_targets",
     ) -> None:
         if n < 1:

@@ -183,7 +183,7 @@ class Task(_Proxy, Generic[P, R, V]):
             codecs=engine.codecs,
             soft=o.soft_time_limit,
         )
-        return compile_plan(plan, self._runnable(), watch)
+        return compile_plan(engine.amend(plan), self._runnable(), watch)
 
     def _runnable(self) -> Callable[..., Any]:
         if self._self_form is not Form.CLASS:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fsdf_engine import ConsumerHandle, Pool, StopSignals, end_fast, masked, tune
+from fsdf_engine import ConsumerHandle, Pool, StopSignals, end_fast, masked, start_zygote, tune
 from fsdf_engine.contracts import Job, Plan, outcomes
 
 from ..app.base import Celery
@@ -64,7 +63,7 @@ class Worker:
         self._report()
         self.app.engine.reports = False  # they are told as Celery tells them
         self.app.engine.listeners.add("run_ended", _tell)
-        pool = self._make_pool(mode, size)
+        pool, end_zygote = self._make_pool(mode, size), self._start_zygote(mode)
         try:
             handles = [self._consume(name, pool) for name in queues]
             tune()
@@ -75,6 +74,7 @@ class Worker:
             pool.close(0.0)
             self.app.close()
             signals.close()
+            end_zygote()
 
     def _make_pool(self, mode: str, size: int) -> Pool:
         conf, make = self.app.conf, self.app.engine.new_pool
@@ -87,12 +87,19 @@ class Worker:
         return make(
             MODES[mode],
             size,
-            start_method=conf.worker_pool_start_method or _start_method(),
+            start_method=conf.worker_pool_start_method or "",
             preload=(_module_of(self.place),),
             resolve=RESOLVE,
             max_tasks_per_child=self.max_tasks_per_child or conf.worker_max_tasks_per_child or 0,
             max_memory_per_child=memory * 1024,
         )
+
+    def _start_zygote(self, mode: str) -> Callable[[], None]:
+        """Start what forks the children; it must come before the first thread."""
+        if MODES[mode] != "processes" or self.app.conf.worker_pool_start_method:
+            return lambda: None
+        end: Callable[[], None] = start_zygote()
+        return end
 
     def _consume(self, name: str, pool: Pool) -> ConsumerHandle:
         """Serve one queue with every task: any task may come on any queue."""
@@ -145,12 +152,6 @@ def _module_of(place: str) -> str:
     """Return the module of an app that was found at `place`: "proj.celery" may be an attribute."""
     module = place.partition(":")[0]
     return module if module in sys.modules else module.rpartition(".")[0]
-
-
-def _start_method() -> str:
-    """A server that has the app's module forks children faster than they could import it."""
-    methods = multiprocessing.get_all_start_methods()
-    return "forkserver" if "forkserver" in methods else "spawn"
 
 
 def _tell(job: Job, outcome: outcomes.Outcome) -> None:

@@ -10,12 +10,13 @@ import os
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..checks import check_shared
+from ..contracts import PoolCapability
 from ..core.signals import StopSignals
 from ..core.worker import GRACE, end_fast, tune
 from ..engine import Engine, default_engine
@@ -23,7 +24,9 @@ from ..errors import ConfigurationError, FsdfError, MissingExtra
 from ..frame_file import START_FOLDER
 from ..green import active_hub
 from ..log.setup import FORMATS, install_as_configured
+from ..registry import pools
 from ..spelling import did_you_mean
+from ..zygote import start_zygote
 from .arguments import number
 from .failures import BrokenModule
 from .output import Commands
@@ -149,22 +152,29 @@ def _run(options: Namespace) -> int:
         raise ConfigurationError(f"the modules patch with {hub}; say fsdf run --green {hub}")
     signals.await_greenly()
     engine = default_engine()  # after the modules: they may patch what its locks are made of
-    install_as_configured(engine.config)
     tasks = _chosen(engine, options.queue)
-    if options.processes == 1:
-        return _work(engine, tasks, signals, options.grace)
-    from ..supervisor import Supervisor
+    install_as_configured(engine.config)
+    end_zygote = _start_zygote(tasks, options.processes)
+    try:
+        if options.processes == 1:
+            return _work(engine, tasks, signals, options.grace)
+        supervisor = _supervisor(tasks, modules, options.processes)
+        return _supervise(supervisor, signals, options.grace)
+    finally:
+        end_zygote()
 
-    for task in tasks:
-        check_shared(task)
-    supervisor = Supervisor(
-        options.processes,
-        targets=[(task.queue, task.options.name) for task in tasks],
-        modules=modules,
-    )
-    for queue in sorted({task.queue for task in tasks}):
-        log.info("consuming queue %s in %d processes", queue, options.processes)
-    return _supervise(supervisor, signals, options.grace)
+
+def _start_zygote(tasks: Iterable[Task[..., Any]], processes: int) -> Callable[[], None]:
+    """Start one if there will be children; it must come before the first thread."""
+    if processes == 1 and not any(map(_needs_children, tasks)):
+        return lambda: None
+    return start_zygote()
+
+
+def _needs_children(task: Task[..., Any]) -> bool:
+    """Say whether a task's pool starts children in the usual way."""
+    pool = task.options.specify_concurrent_pool or pools.load(task.mode())
+    return PoolCapability.KILLS in pool.capabilities and not task.options.process_start_method
 
 
 def _start_again(first: str) -> None:
@@ -199,6 +209,17 @@ def _work(engine: Engine, tasks: list[Task[..., Any]], signals: StopSignals, gra
             end_fast(engine.handles(), 128 + number)
     engine.close()
     return 0
+
+
+def _supervisor(tasks: Sequence[Task[..., Any]], modules: list[str], processes: int) -> Supervisor:
+    from ..supervisor import Supervisor
+
+    for task in tasks:
+        check_shared(task)
+    for queue in sorted({task.queue for task in tasks}):
+        log.info("consuming queue %s in %d processes", queue, processes)
+    targets = [(task.queue, task.options.name) for task in tasks]
+    return Supervisor(processes, targets=targets, modules=modules)
 
 
 def _supervise(supervisor: Supervisor, signals: StopSignals, grace: float) -> int:

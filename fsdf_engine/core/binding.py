@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError, UnknownTask
 
-__all__ = ["Binding", "Unnamed", "elsewhere"]
+__all__ = ["Binding", "Unnamed", "elsewhere", "unbound"]
 
 _P = inspect.Parameter
 _Convert = Callable[[Any], Any]
@@ -219,6 +219,11 @@ def _converted(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
         return convert(value)
     except Exception as error:
         raise ArgumentError(f"parameter {name!r} of {value!r}: {error}") from None
+
+
+def unbound(*_: object) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Bind nothing: for plans whose messages are not to be decoded here."""
+    raise TypeError("no task")
 
 
 def elsewhere(*args: Any, **kwargs: Any) -> Any:

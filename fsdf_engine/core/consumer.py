@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ..contracts import Broker, Codec, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve
 from ..errors import Unavailable
+from ..listeners import Listeners
 from ..message import FLAT, new_id
-from ..outcomes import Invalid, Lost, Outcome, Requeue, Unknown
+from ..outcomes import Lost, Outcome, Requeue, Unknown
+from .binding import unbound
 from .early import Early
 from .ending import POISON
-from .forms import limit, open_envelope
+from .forms import limit, numbers, open_envelope, unreal
 from .gates import Gates
+from .grants import Share
 from .isolation import ORDINARY, Isolation
+from .kinds import Kinds
 from .lease import Keeper
-from .listeners import Listeners
 from .marking import Marking
+from .outage import Outage
 from .outbox import Outbox
+from .overload import Overload
 from .pacing import pace
 from .prefetch import Prefetch, horizon_of
 from .publisher import place_of
+from .resolving import Resolving
 from .room import Room
 
 __all__ = ["Consumer"]
-log = logging.getLogger("fsdf.consumer")
 IDLE = 5.0  # the longest wait; only a safety net
 STALL = 0.2  # no slot has ended for so long: waiting jobs are given back
 MAX_BYTES = 1 << 20
 MOST = 1000  # messages a fetch may ask for
 FEW = 8  # after fewer that were all there was, another fetch would most often find nothing
-BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 GRACE = 30.0  # seconds that a pause leaves to what is acknowledged and waits for a slot
-
-
-def _unbound(*_: object) -> tuple[Sequence[object], Mapping[str, object]]:
-    raise TypeError("no task")
 
 
 class Consumer:
@@ -63,51 +62,56 @@ class Consumer:
         overload: Callable[[], None] = lambda: None,
         listeners: Listeners | None = None,
     ) -> None:
-        self.queue, self.pool = queue, pool
+        self.queue, self.pool, self._listeners = queue, pool, listeners or Listeners()
         self.report: Report | None = None
-        self._plans: dict[str, Plan] = {}
+        self.plans: dict[str, Plan] = {}
         self._only: Plan | None = None
         self._limits = self._acks_ahead = False  # some task has, or wants, them
-        self._any = Plan("", queue, None, None, _unbound)  # of messages without a known task
+        self._any = Plan("", queue, None, None, unbound)  # of messages without a known task
         self._valve, self._codecs = valve, codecs
         self._prefetch = Prefetch(horizon_of(broker), ceiling)
-        self._isolation, self._suspicious = Isolation(pool.size), False
-        self.hard = pool.size + 2 * ceiling
-        self.fetched = self.most_held = 0
-        self._ended, self._ended_at = 0, 0.0
-        self._failures, self._fetching, self._overloaded = 0, False, False
-        self._overload = overload
+        self._isolation, self._suspicious = Isolation(pool.size, queue), False
+        self._kinds, self._depth, self.hard = Kinds(pool), 0, pool.size + 2 * ceiling
+        self.fetched = self.most_held = self._ended = 0
+        self._ended_at, self._fetching = 0.0, False
+        self._outage, self._overload = Outage(queue), Overload(queue, overload)
         self._stopping, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
-        self._room, self._hurried = Room(), False
+        self._room, self._hurried, self.resolving = Room(), False, Resolving()
+        self._share = Share(pool, ceiling, self._in_pool, self.held, self._room.made)
         self.subscription = broker.subscribe(queue, lease=lease)
         self.keeper = Keeper(self.subscription, lease, lambda: pool.alive(lease))
         self._gates = Gates(gates, self.keeper, pool)
         place, services = place_of(broker), (broker, self.subscription, results, self.keeper)
-        self.outbox = Outbox(*services, self._room.made, listeners, place=place, slots=pool.size)
+        self.outbox = Outbox(*services, self._share.made, listeners, place=place, slots=pool.size)
         self.marking = Marking(queue, lease, self.outbox, self.keeper.acked)
         self._early = Early(self.subscription, self.keeper, self.marking, self._answer)
         self._thread = threading.Thread(target=self._loop, name=f"fsdf-{queue}", daemon=True)
 
     def add(self, plan: Plan) -> None:
         """Serve one more task; also while running."""
+        plan = self._listeners.hear(plan)
         plan = self.report.watch(plan) if self.report else plan
         if plan.early:
             self._acks_ahead, self.keeper.tend = True, self.marking.tend
         self._gates.add(plan.gate)
-        self._plans[plan.name] = plan
-        self._only = plan if len(self._plans) == 1 and not plan.name else None
-        self._limits = any(p.timeout or p.soft for p in self._plans.values())
-        sinks = tuple(dict.fromkeys(s for p in self._plans.values() for s in p.sinks))
-        self._any = Plan("", self.queue, None, None, _unbound, sinks)
+        self.plans[plan.name] = plan
+        self._only = plan if len(self.plans) == 1 and not plan.name else None
+        self._limits = any(p.timeout or p.soft for p in self.plans.values())
+        sinks = tuple(dict.fromkeys(s for p in self.plans.values() for s in p.sinks))
+        self._any = Plan("", self.queue, None, None, unbound, sinks)
 
     def start(self) -> None:
         """Begin to fetch."""
+        self._share.join()
         self._thread.start()
 
     def held(self) -> int:
         """Count the messages that are leased to us."""
         return self.fetched - self.outbox.settled
+
+    def _in_pool(self) -> int:
+        return self.fetched - self.outbox.last_ended() - self.resolving.aside()
 
     def at_rest(self) -> int | None:
         """Return None while we have messages in hand, or are taking some; else how many we had.
@@ -119,7 +123,7 @@ class Consumer:
     def pause(self) -> None:
         """Fetch no more and give back what has not started."""
         self._resumed.clear()
-        self._rouse()
+        self.rouse()
 
     def resume(self) -> None:
         """Fetch again."""
@@ -129,11 +133,13 @@ class Consumer:
         """End the fetching, and give back what has not started. Blocks for a round trip."""
         self._stopping.set()
         self._resumed.set()
-        self._rouse()
+        self.rouse()
         if self._thread.is_alive():
             self._thread.join()
+        self._share.leave()
         self._hand_over(self._early.give_up())
         self.withdraw()
+        self.resolving.close()
 
     def disown(self) -> None:
         """Pause for good: in a forked child what we hold is the parent's.
@@ -141,8 +147,10 @@ class Consumer:
         There is no thread of ours, but under a hub there are copies of our greenlets.
         """
         self._resumed = threading.Event()  # a new one: the lock of the other may be held
+        self._share.disown()
         self._early.disown()
         self.outbox.disown()
+        self.resolving = Resolving()
 
     def hurry(self) -> None:
         """Cut a patient `drained` short, now or later."""
@@ -161,7 +169,8 @@ class Consumer:
     def _runs(self) -> bool:
         return self.outbox.last_ended() < self.fetched
 
-    def _rouse(self) -> None:
+    def rouse(self) -> None:
+        """End the wait of its thread. Any thread; blocks for a round trip at most."""
         self._room.rouse()
         with suppress(Unavailable):  # then its wait has ended, too
             self.subscription.wake()
@@ -174,6 +183,8 @@ class Consumer:
                     self._hand_over(self._early.acknowledge())
                 elif self.marking.lapsed:
                     self._adopt()
+                elif self.resolving.answered:
+                    self._admit_again(self.resolving.release())
                 elif not self._resumed.is_set():
                     self.withdraw()
                     if not self._resumed.wait(GRACE):
@@ -187,11 +198,11 @@ class Consumer:
                     self._withdraw_stalled()
                 elif limit := self._permits():
                     empty = self._fetch(limit)
-                if self._failures and not empty:
-                    log.warning("queue %s: the broker answers again", self.queue)
-                    self._failures = 0
+                if not empty:
+                    self._outage.over()
             except Exception as error:  # a loop's edge
-                self._failed(error)
+                self._share.rest()
+                self._stopping.wait(self._outage.failed(error))
 
     def _fetch(self, limit: int) -> bool:
         """Take up to `limit` messages; say whether to wait for the next ones."""
@@ -201,54 +212,35 @@ class Consumer:
                 self._admit(deliveries)
         finally:
             self._fetching = False
+            self._share.took(0)
         return not deliveries or (len(deliveries) < FEW and self.subscription.emptied)
-
-    def _failed(self, error: Exception) -> None:
-        """Log once per outage, and wait a little longer each time."""
-        if isinstance(error, Unavailable):
-            if not self._failures:
-                log.warning("queue %s: cannot fetch, will try again: %s", self.queue, error)
-        else:
-            log.error("queue %s: the consumer failed and goes on", self.queue, exc_info=error)
-        pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
-        self._failures += 1
-        self._stopping.wait(pause)
 
     def _permits(self) -> int:
         """Return how many messages to lease now; when none, wait for a reason to ask again."""
-        depth = self._prefetch.depth(self.outbox.last_ended(), time.monotonic())
-        worth = 0 if self._isolation.most else depth // 4  # fewer are not worth a round trip
-        space = self._space(depth)
-        if space <= worth:
-            self._park_while(lambda: self._space(depth) <= worth)
+        self._depth = depth = self._prefetch.depth(self.outbox.last_ended(), time.monotonic())
+        if (space := self._space(depth)) <= 0:
+            self._park_while(lambda: self._space(depth) <= 0)
             return 0
         if self._valve:
             space, again = self._valve.permits(space, time.monotonic())
             if not space:
+                self._share.rest()
                 self._stopping.wait(again)
         return min(space, MOST)
 
     def _space(self, depth: int) -> int:
         """How many more we may hold: by the pool's slots, and by what is not yet settled."""
-        if self.pool.abandoned() > self.pool.size:
-            self._tell_overload()
+        if (abandoned := self.pool.abandoned()) > self.pool.size:
+            self._overload.tell(abandoned)
             return 0
-        in_pool = self.fetched - self.outbox.last_ended()
-        space = min(self.pool.size + depth - in_pool, self.hard - self.held())
+        held, worth = self.held(), depth // 4  # fewer are not worth a round trip
+        space = min(self.pool.size + depth - self._in_pool(), self.hard - held)
         if self._isolation.most:  # what goes back is still ours until that is settled
-            held, now = self.held(), time.monotonic()
-            return min(space, self._isolation.space(held, self.keeper.held, now))
-        return space
-
-    def _tell_overload(self) -> None:
-        if not self._overloaded:
-            self._overloaded = True
-            log.error(
-                "queue %s: %d runs outlive their deadline and cannot be ended; nothing more is"
-                " fetched until they end; use PROCESSES for such tasks",
-                self.queue, self.pool.abandoned(),
-            )  # fmt: skip
-            self._overload()
+            now, worth = time.monotonic(), 0
+            space = min(space, self._isolation.space(held, self.keeper.held, now))
+        if self._kinds.scarce:
+            space, worth = min(space, self._kinds.space(depth)), 0
+        return self._share.ask(space, worth, depth)
 
     def _advance(self) -> None:
         """Acknowledge what the pool has room for, and hand it over; wait when there is none."""
@@ -264,8 +256,8 @@ class Consumer:
         """How many more the pool may have. A valve has counted already what is fetched."""
         if self._valve:
             return len(self._early)
-        in_pool = self.fetched - self.outbox.last_ended() - len(self._early)
-        return self.pool.size + ahead - in_pool
+        room = self.pool.size + ahead - self._in_pool() + len(self._early)
+        return min(room, self._kinds.leading(self._early.line, ahead))
 
     def _hand_over(self, jobs: Sequence[Job]) -> None:
         if self._valve:
@@ -298,17 +290,18 @@ class Consumer:
 
     def withdraw(self, *, acked: bool = False) -> None:
         """Give back what has not started; `acked`: publish again what nobody leases, too."""
-        self._give_back(self._early.clear())
+        self._share.rest()
+        self._give_back([*self._early.clear(), *self.resolving.withdraw()])
         self._give_back(self.pool.withdraw(self.hard, self.outbox, acked=acked))
 
-    def _give_back(self, jobs: Sequence[Job]) -> None:
+    def _give_back(self, jobs: Collection[Job]) -> None:
         for job in jobs:
             self._answer(job, Requeue())
         self._prefetch.skip(len(jobs))
 
     def _adopt(self) -> None:
         """End what a worker that is gone has left."""
-        jobs = self.marking.adopt(self._plans, self._any, lost := Lost(1))
+        jobs = self.marking.adopt(self.plans, self._any, lost := Lost(1))
         self.fetched += len(jobs)
         for job in jobs:
             self._answer(job, lost)
@@ -316,6 +309,17 @@ class Consumer:
     def _answer(self, job: Job, outcome: Outcome) -> None:
         job.outcome = outcome
         self.outbox.put(job)
+
+    def _admit_again(self, jobs: Sequence[Job]) -> None:
+        """Read messages once more, as if they had just come; but not what is lost by now."""
+        self._give_back(lost := self.keeper.lost.intersection(jobs))
+        jobs = [job for job in jobs if job not in lost]
+        self._fetching, self.fetched = True, self.fetched - len(jobs)
+        try:
+            self._admit([job.delivery for job in jobs])
+        finally:
+            self.keeper.drop(jobs)
+            self._fetching = False
 
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
         jobs: list[Job] = []
@@ -327,35 +331,47 @@ class Consumer:
                 jobs.append(job)
             else:
                 answers.append((job, outcome))
-        self.keeper.held.update(jobs, [job for job, _ in answers])
+        self.keeper.held.update(jobs, others := [job for job, _ in answers])
+        waiting = self.resolving.sift(answers)
+        self._suspicious |= any(job.delivery.deliveries > ORDINARY for job in waiting)
         in_pool = self.fetched - self.outbox.last_ended()
         self.fetched += len(deliveries)
+        more = not (self._valve or self._acks_ahead or self.subscription.emptied)
+        self._share.took(len(deliveries), more)
         self.most_held = max(self.most_held, self.held())
         if self.report:
             self.report.fetched(jobs)
+        self._listeners.emit_each("message_received", jobs, others)
         try:
             self._gates.judge(jobs, answers)
         except Exception:
-            self._give_back(jobs)
+            self._give_back([*jobs, *waiting])
             raise
         finally:
             for job, answer in answers:
                 self._answer(job, answer)
         if self._suspicious or self._isolation.most:
-            jobs = self._isolate(jobs, in_pool)
+            self._suspicious = False
+            _, back = self._isolation.split([*jobs, *waiting], in_pool, time.monotonic())
+            self._give_back(back)
+            jobs, waiting = ([job for job in g if job not in back] for g in (jobs, waiting))
+        self._give_back(self._kinds.take_surplus(jobs, self._depth))
+        self._place(jobs, waiting)
+
+    def _place(self, jobs: Sequence[Job], waiting: Sequence[Job]) -> None:
+        """Let messages start, and others wait until somebody knows their names."""
         if not self._resumed.is_set():  # paused while we fetched
-            self._give_back(jobs)
-        elif self._acks_ahead:
-            self._early.line.extend(jobs)
-        else:
-            self._hand_over(jobs)
+            return self._give_back([*jobs, *waiting])
+        self.resolving.hold(waiting)
+        if self._acks_ahead:
+            return self._early.line.extend(jobs)
+        return self._hand_over(jobs)
 
     def _read(self, job: Job, delivery: Delivery) -> Outcome | None:
         """Open the envelope of `job`; an outcome when it must not run. Runs no user code."""
         job.plan, job.claims, job.acked, job.pushes = self._any, None, False, None
         job.published_at, job.attempt = delivery.published_at, 0
-        misread = open_envelope(job, self._codecs)
-        extra = job.extra
+        misread, extra = open_envelope(job, self._codecs), job.extra
         if type(id := extra.get("task_id")) is not str or not id:
             id = str(id) if id else f"{self.queue}:{delivery.id}" if delivery.id else new_id()
         job.id = id
@@ -363,16 +379,12 @@ class Consumer:
             return misread
         at, attempt = extra.get("publish_time", job.published_at), extra.get("attempt", 0)
         if type(at) is not float or type(attempt) is not int:
-            try:
-                at, attempt = float(at), int(attempt)
-            except (TypeError, ValueError, OverflowError):
-                attempt = -1
+            at, attempt = numbers(at, attempt)
         if not (0 <= attempt < 1 << 31 and at - at == 0.0):  # finite: an age to judge
-            told = extra.get("publish_time"), extra.get("attempt")
-            return Invalid("extra.publish_time is {!r}, extra.attempt is {!r}".format(*told))
+            return unreal(extra)
         job.published_at, job.attempt = at, attempt
         name = extra.get("task")
-        plan = self._only if name is None else self._plans.get(name) if type(name) is str else None
+        plan = self._only if name is None else self.plans.get(name) if type(name) is str else None
         if plan is None:
             return Unknown("" if name is None else str(name))
         job.plan = plan
@@ -384,15 +396,3 @@ class Consumer:
             self._suspicious = True
             return Lost(delivery.deliveries) if delivery.deliveries > POISON else None
         return None
-
-    def _isolate(self, jobs: Sequence[Job], in_pool: int) -> list[Job]:
-        """Return what may run now, where something has been lost with its workers often."""
-        self._suspicious, before = False, self._isolation.most
-        jobs, others = self._isolation.split(jobs, in_pool, time.monotonic())
-        if self._isolation.most and not before:
-            log.warning(
-                "queue %s: messages were lost with their workers again and again; they run in ever"
-                " smaller groups, to find which of them ends its worker", self.queue,
-            )  # fmt: skip
-        self._give_back(others)
-        return list(jobs)

@@ -29,22 +29,35 @@ except ImportError:  # Windows
 
 __all__ = [
     "Child", "enter", "importing_main", "inheritance", "keep_main_file", "load",
-    "starting",
+    "start_by", "starting",
 ]  # fmt: skip
 _IMPORTING = "_fsdf_importing"
 LAST_LINES = 0.2  # seconds to handle what a dead child has logged; longer only if others write, too
+_usual: BaseContext | None = None
 _SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has one way to end a process
 
 
 # ------------------------------------------------------------------ the parent's side
 
 
+def start_by(context: BaseContext | None) -> None:
+    """Start the children of this process so where no method is said; None: by spawn."""
+    global _usual
+    _usual = context
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: start_by(None))
+
+
 def starting(method: str) -> BaseContext:
-    """Return the context of a start method.
+    """Return the context of a start method; "" is the usual one of this process.
 
     Raises:
         ConfigurationError: this system does not have it.
     """
+    if not method:
+        return _usual or multiprocessing.get_context("spawn")
     if method not in (known := multiprocessing.get_all_start_methods()):
         raise ConfigurationError(
             f"unknown start method {method!r}; this system has {', '.join(known)}"

@@ -12,10 +12,27 @@ from ..limits import check_limits, limits_of
 from ..message import derived_id, sends_of
 from ..outcomes import Deadline, Interrupted, Invalid, Outcome, State, kind_of, text_of
 
-__all__ = ["again", "decode", "judge", "limit", "open_envelope", "replays", "unfit"]
+__all__ = [
+    "again", "decode", "judge", "limit", "numbers", "open_envelope", "replays", "unfit",
+    "unreal",
+]  # fmt: skip
 log = logging.getLogger("fsdf.forms")
 FIRST = 1.0  # an instant long ago: what has been due is first in line
 _COUNTED: Mapping[str, Any] = {"attempt": 0, "crashes": 0, "pushes": None}
+
+
+def numbers(at: object, attempt: object) -> tuple[float, int]:
+    """Return an instant and the count of attempts as numbers; a count below 0: they are none."""
+    try:
+        return float(at), int(attempt)  # type: ignore[arg-type, call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return 0.0, -1
+
+
+def unreal(extra: Mapping[str, Any]) -> Invalid:
+    """Return the outcome of a message whose time or count of attempts cannot be."""
+    told = extra.get("publish_time"), extra.get("attempt")
+    return Invalid("extra.publish_time is {!r}, extra.attempt is {!r}".format(*told))
 
 
 def open_envelope(job: Job, codecs: Sequence[Codec]) -> Invalid | None:

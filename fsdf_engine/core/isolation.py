@@ -7,12 +7,13 @@ worker, and at the end the one that kills is convicted alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 
 from ..contracts import Job
 
 __all__ = ["ORDINARY", "Isolation", "company"]
-
+log = logging.getLogger("fsdf.consumer")
 ORDINARY = 2  # workers that may be lost with a message before it is suspected
 PATIENCE = 10.0  # seconds that a suspect leaves to runs which were there before it
 
@@ -25,9 +26,9 @@ def company(slots: int, lost: int) -> int:
 class Isolation:
     """Belongs to a consumer's thread. `most` is how many may be in the pool; 0: no limit."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, queue: str = "") -> None:
         self.most = 0
-        self._slots = slots
+        self._slots, self._queue = slots, queue
         self._suspects: Sequence[Job] = ()  # that run under the limit
         self._blocked_at: float | None = None  # since then others leave a suspect no room
 
@@ -42,6 +43,11 @@ class Isolation:
         if lost <= ORDINARY:
             self.most, self._suspects, self._blocked_at = 0, (), None
             return jobs, ()
+        if not self.most:
+            log.warning(
+                "queue %s: messages were lost with their workers again and again; they run in ever"
+                " smaller groups, to find which of them ends its worker", self._queue,
+            )  # fmt: skip
         self.most = company(self._slots, lost)
         allowed = max(self.most - in_pool, int(self._overdue(now)))
         if not allowed:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..contracts import Broker, Effect, Job, Report, ResultStore, Settlement, Subscription
 from ..errors import LeaseLost, PublishError, Unanswered, Unavailable
-from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Succeeded, text_of
+from ..listeners import Listeners
+from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Retry, Succeeded, text_of
 from . import commit as picks
 from .commit import LATER, Commit, Item, names_all, nowhere
 from .ending import give_effects, give_up, give_verdict
 from .lease import Keeper
-from .listeners import Listeners
 
 if TYPE_CHECKING:
     from ..grouping import Grouping
@@ -56,7 +56,8 @@ class Outbox:
         self.place, self.slots = place, slots  # what `push` and `get` inside a run ask
         self.broker, self._subscription, self.results = broker, subscription, results
         self._keeper, self._flushed = keeper, flushed
-        self._listeners = listeners if listeners and listeners.wants("run_ended") else None
+        heard = listeners and listeners.wants("run_retried", "run_ended")
+        self._listeners = listeners if heard else None
         self.report: Report | None = None
         self._groups: Grouping | None = None
         self._done: deque[Item] = deque()
@@ -261,6 +262,8 @@ class Outbox:
 
     def _emit(self, job: Job, outcome: Outcome) -> None:
         if self._listeners:
+            if type(outcome) is Retry:
+                self._listeners.emit("run_retried", job=job, outcome=outcome)
             self._listeners.emit("run_ended", job=job, outcome=outcome)
 
     def _step(self, items: list[Any], pick: Pick, write: Write) -> list[Any]:

@@ -1,8 +1,8 @@
 """One run of one message: compiled into one of two shapes with one meaning.
 
-A job without limits or mid-run commit is a plain call in a clean context; a retry in place goes
-on as the other shape: one generator, free of I/O and of waiting, that a sync and an async driver
-execute.
+A job without limits or a runner of its plan's is a plain call in a clean context; a retry in place
+goes on as the other shape: one generator, free of I/O and of waiting, that a sync and an async
+driver execute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..contracts import Job, Plan
-from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded
+from ..errors import SoftTimeLimit
+from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded, kind_of, text_of, unfit_outcome
 from .context import current_job, is_forked
 from .forms import decode, unfit
 from .pushes import next_attempt
@@ -28,7 +29,7 @@ __all__ = ["Watch", "compile_plan", "is_coroutine"]
 
 
 class Call(NamedTuple):
-    """Step: call the user's function. The driver decides how (call or await)."""
+    """Step: call the user's function, or the runner. The driver decides how (call or await)."""
 
     job: Job
 
@@ -56,15 +57,19 @@ def steps(job: Job, watch: Watch | None, outcome: Outcome | None = None) -> Step
                 return misfit
             try:
                 value = yield Call(job)
-                return SUCCEEDED if value is None else _succeeded(value)
+                if plan.runner is None:
+                    return SUCCEEDED if value is None else _succeeded(value)
+                outcome = _led(job, value)
             except BaseException as error:
-                outcome = plan.policy.outcome(error, job.attempt, plan.timeout)
+                outcome = _raised(job, error)
         if type(outcome) is not Retry or outcome.delay > IN_PLACE or outcome.changes:
             return outcome
         if job.claims == [] or is_forked(job):  # a deadline has told how it ended
             return outcome
         if plan.report:
             plan.report.retried(job, outcome)
+        if plan.emit:
+            plan.emit("run_retried", inside=True, job=job, outcome=outcome)
         next_attempt(job, outcome.attempt)  # before the wait: the deadline was the attempt's
         if outcome.delay:
             yield Sleep(outcome.delay)
@@ -79,6 +84,26 @@ def _succeeded(value: Any) -> Outcome:
         return Failed(TypeError("the task returned a generator, which nobody goes through"))
     value.close()
     return Failed(TypeError("the task returned a coroutine; declare it with `async def`"))
+
+
+def _led(job: Job, outcome: Any) -> Outcome:
+    """Return how a run ended by its runner's word, where that is an outcome."""
+    if type(outcome) is Succeeded:
+        return SUCCEEDED if outcome.value is None else _succeeded(outcome.value)
+    if why := unfit_outcome(outcome, job.attempt):
+        return Failed(TypeError(f"the runner returned {text_of(outcome, repr)}: {why}"))
+    return outcome  # type: ignore[no-any-return]
+
+
+def _raised(job: Job, error: BaseException) -> Outcome:
+    """Return how an attempt ends that raised. A runner was to return, but for what is raised in it
+    from outside."""
+    kind, plan = type(error), job.plan
+    if plan.runner is None or not issubclass(kind, Exception) or issubclass(kind, SoftTimeLimit):
+        return plan.policy.outcome(error, job.attempt, plan.timeout)
+    failure = RuntimeError(f"the runner failed: {kind_of(error)[1]}: {text_of(error)}")
+    failure.__cause__ = error
+    return Failed(failure)
 
 
 def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome:
@@ -136,7 +161,7 @@ def compile_plan(plan: Plan, fn: Callable[..., Any], watch: Watch | None = None)
 
     `watch(job)` is called at the start of each attempt of a job that has claims.
     """
-    whole = bool(os.environ.get("FSDF_FORCE_GENERATOR"))
+    whole = bool(os.environ.get("FSDF_FORCE_GENERATOR")) or plan.runner is not None
     if is_coroutine(fn):
         return plan._replace(arun=_aruns(plan, fn, watch, whole))
     return plan._replace(run=_runs(plan, fn, watch, whole))
@@ -145,13 +170,13 @@ def compile_plan(plan: Plan, fn: Callable[..., Any], watch: Watch | None = None)
 def _runs(
     plan: Plan, fn: Callable[..., Any], watch: Watch | None, whole: bool
 ) -> Callable[[Job], Outcome]:
-    policy, timeout = plan.policy, plan.timeout
+    policy, timeout, runner = plan.policy, plan.timeout, plan.runner
     quiet = None if plan.sinks else Succeeded  # of such an outcome nothing is to be told
 
     def perform(step: Step) -> Any:
         match step:
             case Call(job):
-                return fn(*job.args, **job.kwargs)
+                return runner(job, fn) if runner else fn(*job.args, **job.kwargs)
             case Sleep(seconds):
                 return threading.Event().wait(seconds)
 
@@ -181,13 +206,13 @@ def _aruns(
 ) -> Callable[[Job], Coroutine[Any, Any, Outcome]]:
     import asyncio
 
-    policy, timeout = plan.policy, plan.timeout
+    policy, timeout, runner = plan.policy, plan.timeout, plan.runner
     quiet = None if plan.sinks else Succeeded  # of such an outcome nothing is to be told
 
     async def perform(step: Step) -> Any:
         match step:
             case Call(job):
-                return await fn(*job.args, **job.kwargs)
+                return await (runner(job, fn) if runner else fn(*job.args, **job.kwargs))
             case Sleep(seconds):
                 return await asyncio.sleep(seconds)
 

@@ -25,9 +25,9 @@ from typing import Any
 from ..green import Event, raise_in_main
 
 __all__ = [
-    "INTERRUPT", "StopSignals", "by_others", "drain", "held_back", "interactive",
-    "leave_to_parent", "let_through", "listen", "main_ends", "on_interrupt", "on_signals",
-    "unlisten",
+    "INTERRUPT", "StopSignals", "by_others", "drain", "give_back", "held_back",
+    "interactive", "leave_to_parent", "let_through", "listen", "main_ends", "on_interrupt",
+    "on_signals", "unlisten",
 ]  # fmt: skip
 log = logging.getLogger("fsdf.worker")
 INTERRUPT = getattr(signal, "SIGUSR1", None)  # tells a child to raise something in its run
@@ -70,7 +70,7 @@ def _is_ours(number: int, handler: Any) -> bool:
     return number in _ours and _ours[number][0] is handler
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Put back what was there before our handlers; what others have set since then stays."""
     for number, (handler, before) in _ours.items():
         if signal.getsignal(number) is handler:
@@ -284,7 +284,7 @@ class StopSignals:
 
     def close(self) -> None:
         """Put back the handlers that were set before."""
-        _give_back()
+        give_back()
         unlisten()
         self._numbers = []
         self._receiver.close()
@@ -350,7 +350,7 @@ def _let_through() -> None:
 def _leave() -> None:
     """A forked child's signals are its own, and end it as is usual."""
     global _asked, _others, _unseen
-    _give_back()
+    give_back()
     unlisten()
     _stops.clear()
     _seen.clear()

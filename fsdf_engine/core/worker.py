@@ -7,14 +7,15 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..contracts import Pool
+from ..listeners import Listeners
 from ..outcomes import Interrupted
 from .consumer import Consumer
 from .context import current_job
 from .due import Deadlines
 from .exit import hold_exit
-from .listeners import Listeners
 
 __all__ = ["ConsumerHandle", "end_fast", "stop_all", "tune"]
 log = logging.getLogger("fsdf.worker")
@@ -37,6 +38,7 @@ class ConsumerHandle:
     ) -> None:
         self.consumer, self.queue = consumer, consumer.queue
         self._own_pool, self.deadlines = own_pool, deadlines
+        self.found: list[tuple[Any, str]] = []  # tasks that a resolver gave, and who it is
         self._listeners, self._forget = listeners, forget
         self._stopped, self._one_stop = threading.Event(), threading.Lock()
         self._release_exit: Callable[[], None] = lambda: None

@@ -7,11 +7,11 @@ from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from ..core.worker import tune
-from ..core.worker_process import Stop
 from ..engine import default_engine
 from ..errors import ConfigurationError
 from ..supervisor import Supervisor
 from ..task import Task
+from ..worker_process import Stop
 from .attributes import init_params
 from .clients import QueueConsumer
 

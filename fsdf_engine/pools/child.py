@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -22,9 +24,11 @@ from ..contracts import Effect, Job, Plan, Report, finish
 from ..core.context import is_forked
 from ..core.family import enter, load
 from ..core.forms import open_envelope
+from ..core.resolving import LIMIT, plan_by
 from ..core.signals import leave_to_parent
 from ..errors import ArgumentError, LeaseLost
-from ..outcomes import Failed, Outcome, Retry, Unknown, trace_of
+from ..hooks import hooks
+from ..outcomes import Failed, Outcome, Retry, Unknown, kind_of, text_of, trace_of
 from . import hand_off
 from .channel import Channel
 from .child_interrupts import Interrupts
@@ -34,9 +38,10 @@ from .stepped import Stepped
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["AGAIN", "DONE", "ERROR", "LARGE", "PROGRESS", "READY", "WRITTEN", "live"]
+__all__ = ["AGAIN", "DONE", "ERROR", "LARGE", "PROGRESS", "READY", "STARTED", "WRITTEN", "live"]
+log = logging.getLogger("fsdf.pools")
 # The first byte of what a child sends.
-READY, WRITTEN, DONE, LARGE, ERROR, AGAIN = b"R", b"W", b"D", b"O", b"E", b"A"
+READY, WRITTEN, DONE, LARGE, ERROR, AGAIN, STARTED = b"R", b"W", b"D", b"O", b"E", b"A", b"S"
 PROGRESS = Struct("<QQ")  # after WRITTEN or DONE: bytes of outcomes written, of memory used
 
 
@@ -63,9 +68,11 @@ def live(
     except BaseException as error:
         _send(channel, ERROR, _explained(error))
         raise SystemExit(1) from None
+    hooks.call("start")
     gc.freeze()
     _send(channel, READY)
     _Runner(channel, _Commits(Channel(commits), interrupts), ledger, find, weighs).serve()
+    hooks.call("end")
 
 
 def _explained(error: BaseException) -> bytes:
@@ -89,19 +96,24 @@ class _Runner:
         self._channel, self._commits, self._ledger = channel, commits, ledger
         self._interrupts = commits.interrupts
         self._resolve, self._weighs = resolve, weighs
-        self._names: dict[int, tuple[str, str]] = {}
-        self._plans: dict[int, Plan | None] = {}
+        self._names: dict[int, tuple[str, str, str]] = {}
+        self._plans: dict[int, Plan] = {}
+        self._heard = False  # somebody listens to starts, which are told at once
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def serve(self) -> None:
         """Block until the parent closes."""
         while (frame := self._channel.receive()) is not None:
             tasks, jobs = hand_off.decode_hand_off(frame)
-            for number, queue, name in tasks:
-                self._names[number] = queue, name
-                self._plan(number)  # now: imports take longer than some runs may
+            for number, queue, name, resolver, heard in tasks:
+                self._names[number] = queue, name, resolver
+                self._heard |= heard
+                if not resolver:
+                    self._plan(number)  # now: imports take longer than some runs may
             for handed in jobs:
                 if self._ledger.start(handed.number):
+                    if self._heard:
+                        _send(self._channel, STARTED)
                     self._run(handed)
             self._tell_progress(DONE)
         if self._loop:
@@ -132,10 +144,15 @@ class _Runner:
     def _outcome(self, job: Job, handed: hand_off.Handed) -> Outcome:
         job.attempt, job.started_at = handed.attempt, 0.0
         job.id, job.delivery, job.extra, job.pushes = handed.id, handed.delivery, {}, None
-        plan = self._plan(handed.task)
+        plan = self._plans.get(handed.task)
         if plan is None:
-            queue, name = self._names[handed.task]
-            return Unknown(name or queue)
+            queue, name, resolver = self._names[handed.task]
+            if not resolver:
+                return Unknown(name or queue)
+            try:
+                plan = self._resolved(handed.task)
+            except BaseException as error:
+                return Unknown(name, f"its resolver failed: {kind_of(error)[1]}: {text_of(error)}")
         job.plan, job.owner = plan, _Owner(self._commits, handed.number, plan.place)
         job.claims, job.acked = None, False
         job.published_at = handed.delivery.published_at
@@ -160,13 +177,31 @@ class _Runner:
 
         return self._interrupts.call(number, loop.run_until_complete, task, throw)
 
-    def _plan(self, task: int) -> Plan | None:
-        if task in self._plans:
-            return self._plans[task]
-        queue, name = self._names[task]
-        plan = None
+    def _resolved(self, task: int) -> Plan:
+        """Ask the resolver, in the first run that needs it: its death there counts against that.
+
+        The time of the run itself begins afterwards. A resolver that hangs ends this process.
+        """
+        queue, name, resolver = self._names[task]
+        self._ledger.restart(3 * LIMIT)
+        limit = threading.Timer(LIMIT, _end_stuck, (name,))
+        limit.daemon = True
+        limit.start()
         try:
-            plan = self._resolve(queue, name)
+            plan = plan_by(resolver, queue, name)
+        finally:
+            limit.cancel()
+            self._ledger.restart(0.0)
+        self._plans[task] = plan = self._telling(plan)
+        return plan
+
+    def _telling(self, plan: Plan) -> Plan:
+        return plan._replace(report=_Retries(self._channel, self._interrupts))
+
+    def _plan(self, task: int) -> None:
+        queue, name, _ = self._names[task]
+        try:
+            self._plans[task] = self._telling(self._resolve(queue, name))
         except BaseException as error:
             reason = (
                 f"the task {name or queue!r} of queue {queue!r} is not declared in the child"
@@ -174,10 +209,11 @@ class _Runner:
                 " `if __name__ == '__main__'`, in a function or in a shell\n"
             )
             _send(self._channel, ERROR, reason.encode(errors="replace"), _explained(error))
-        self._plans[task] = plan = plan and plan._replace(
-            report=_Retries(self._channel, self._interrupts)
-        )
-        return plan
+
+
+def _end_stuck(name: str) -> None:
+    log.error("the resolver of %r has not answered for %g s; this child ends", name, LIMIT)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 class _Retries(Report):

@@ -39,6 +39,8 @@ _NOTHING, _RETURNED, _OTHER, _TOLD, _JSON = range(5)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
 
+# A task's number, queue, name and resolver, and whether its starts are told at once.
+Named: TypeAlias = tuple[int, str, str, str, bool]
 Part: TypeAlias = tuple[tuple[Any, ...], bytes]  # the head and the body of a job
 
 
@@ -83,12 +85,12 @@ def encode_job(number: int, task: int, job: Job) -> Part:
     ), body  # fmt: skip
 
 
-def encode_hand_off(tasks: Sequence[tuple[int, str, str]], jobs: Sequence[Part]) -> bytes:
-    """Return a whole frame; `tasks` are (number, queue, name) that the child does not know yet."""
+def encode_hand_off(tasks: Sequence[Named], jobs: Sequence[Part]) -> bytes:
+    """Return a whole frame; `tasks` are those that the child does not know yet."""
     return _frame([tasks, [head for head, _ in jobs]], [body for _, body in jobs])
 
 
-def decode_hand_off(frame: bytes) -> tuple[Sequence[tuple[int, str, str]], Sequence[Handed]]:
+def decode_hand_off(frame: bytes) -> tuple[Sequence[Named], Sequence[Handed]]:
     """Return the tasks and jobs of a frame without its length."""
     (tasks, heads), at = _head(frame)
     jobs = []

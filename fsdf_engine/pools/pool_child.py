@@ -14,13 +14,14 @@ from multiprocessing.context import BaseContext
 
 from ..contracts import Job, finish
 from ..core.family import Child, inheritance
+from ..core.resolving import LIMIT
 from ..core.signals import INTERRUPT
 from ..errors import LeaseLost, SoftTimeLimit
 from ..limits import limits_of
 from ..outcomes import Crashed, Outcome, Requeue, Retry
 from . import hand_off
 from .channel import CHUNK, Channel, Frames
-from .child import AGAIN, DONE, ERROR, LARGE, PROGRESS, READY, WRITTEN, live
+from .child import AGAIN, DONE, ERROR, LARGE, PROGRESS, READY, STARTED, WRITTEN, live
 from .ledger import Ledger
 
 __all__ = ["LOOK", "Births", "PoolChild", "death", "end", "limits_in_child"]
@@ -53,6 +54,8 @@ class PoolChild:
         self.jobs: dict[int, Job] = {}
         self.ready = self.retiring = self.deaf = self.killed = False
         self.light = True  # what it was handed last is short
+        self.heard = False  # somebody listens to the starts of its runs
+        self._told = 0  # the last run of whose start listeners know
         self.hand_offs = 0  # that it has not reported as done
         self.look_at: float | None = None  # when the pool's thread has to look after it
         self.warned = 0.0  # when the attempt began that has passed its soft limit
@@ -87,7 +90,8 @@ class PoolChild:
             key = job.plan.queue, job.plan.name
             if (task := self._tasks.get(key)) is None:
                 task = self._tasks[key] = len(self._tasks)
-                tasks.append((task, *key))
+                tasks.append((task, *key, job.plan.resolver, heard := job.plan.emit is not None))
+                self.heard |= heard
             parts.append(hand_off.encode_job(self._given, task, job))
             self.jobs[self._given] = job
         self.hand_offs += 1
@@ -155,7 +159,17 @@ class PoolChild:
             log.error("child %d: %s", self.pid, rest.decode(errors="replace"))
         elif kind == AGAIN:
             self._retried(rest)
+        elif kind == STARTED:
+            self.tell_starts()
         return ()
+
+    def tell_starts(self) -> None:
+        """Tell listeners of the runs that have started, once: before anything else of them."""
+        if (started := self.ledger.started()) > self._told:
+            for number, job in [*self.jobs.items()]:
+                if self._told < number <= started and job.plan.emit:
+                    job.plan.emit("run_started", job=job)
+            self._told = started
 
     def _retried(self, data: bytes) -> None:
         """Tell of an attempt that was repeated in the child."""
@@ -164,11 +178,15 @@ class PoolChild:
                 continue
             if job.claims is not None:  # its limits count anew
                 self.look_at = time.monotonic()
-            if job.plan.report:
+            if job.plan.report or job.plan.emit:
                 outcome, _ = hand_off.decode_ended(run.kind, run.payload)
                 if isinstance(outcome, Retry):
                     job.attempt = run.attempt
-                    job.plan.report.retried(job, outcome)
+                    if job.plan.report:
+                        job.plan.report.retried(job, outcome)
+                    if job.plan.emit:
+                        self.tell_starts()
+                        job.plan.emit("run_retried", job=job, outcome=outcome)
 
     def written(self, until: int | None = None) -> list[hand_off.Ended]:
         """Return the outcomes in shared memory that were not read before."""
@@ -220,7 +238,7 @@ class PoolChild:
         if not any(limits):
             return self.look_later(now)
         times = [since + limit for limit in limits if since + limit > now]
-        if len(self.jobs) > 1 or not locked:
+        if len(self.jobs) > 1 or not locked or since - now > LIMIT:  # it asks what the task is
             times.append(now + LOOK)
         self.look_at = min(times, default=None)
         return None

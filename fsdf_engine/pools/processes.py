@@ -40,30 +40,30 @@ BIRTH = 30.0  # a child that is not ready by then keeps no message from other wo
 class ProcessPool(Pool):
     """Children started as needed, up to `size`; each runs one job at a time.
 
-    `start_method` is spawn, forkserver or fork. `preload` names modules that each child (or the
-    fork server, once) imports first. A child is replaced after `max_tasks_per_child` jobs, and
-    between runs when its resident memory exceeds `max_memory_per_child` bytes. `resolve` is
-    "module:function"; the child calls it with (queue, name) for the task's plan.
+    `start_method` is spawn, forkserver or fork; "" is what is usual here. `preload` names modules
+    that each child (or the fork server, once) imports first. A child is replaced after
+    `max_tasks_per_child` jobs, and between runs when its resident memory exceeds that many bytes.
+    `resolve` is "module:function"; the child calls it with (queue, name) for the task's plan.
     """
 
-    capabilities: ClassVar[PoolCapability] = PoolCapability.KILLS
+    capabilities: ClassVar[PoolCapability] = PoolCapability.KILLS | PoolCapability.BOTH
 
     def __init__(
         self,
         size: int,
         *,
-        start_method: str = "spawn",
+        start_method: str = "",
         preload: Sequence[str] = (),
         max_tasks_per_child: int = 0,
         max_memory_per_child: int = 0,
         resolve: str = RESOLVE,
     ) -> None:
-        self.size, context = checked_size(size), starting(start_method)
-        if start_method == "forkserver" and preload:
-            context.set_forkserver_preload(["__main__", *preload])
+        self.size, self._method, self._preload = checked_size(size), start_method, tuple(preload)
+        starting(start_method)  # what is wrong is said here
         self._make_child = partial(
-            PoolChild, context, tuple(preload), resolve, max_tasks_per_child, max_memory_per_child
-        )
+            PoolChild, preload=self._preload, resolve=resolve,
+            max_tasks=max_tasks_per_child, max_memory=max_memory_per_child,
+        )  # fmt: skip
         keep_main_file()
         self._backlog = Backlog()
         self._opening = threading.Lock()  # of _closing and _thread
@@ -82,7 +82,7 @@ class ProcessPool(Pool):
         """Make the pool that a task's options describe."""
         return cls(
             size,
-            start_method=options.process_start_method or "spawn",
+            start_method=options.process_start_method,
             preload=modules,
             max_tasks_per_child=options.max_tasks_per_child,
             max_memory_per_child=options.max_memory_per_child,
@@ -161,10 +161,8 @@ class ProcessPool(Pool):
             return ()
         self._watcher.wake()
         thread.join(grace)
-        left = [
-            *self._backlog.jobs(),
-            *(job for child in self._children for job in [*child.jobs.values()]),
-        ]
+        handed = [job for child in self._children for job in [*child.jobs.values()]]
+        left = [*self._backlog.jobs(), *handed]
         if not left:
             thread.join(PARTING)
         return left
@@ -263,7 +261,10 @@ class ProcessPool(Pool):
 
     def _start(self) -> None:
         try:
-            child = self._make_child()
+            context = starting(self._method)  # a command settles what is usual after its imports
+            if self._preload and context.get_start_method() == "forkserver":
+                context.set_forkserver_preload(["__main__", *self._preload])
+            child = self._make_child(context)
         except Exception as error:
             self._births.failed(f"the system starts no process: {error}")
             return
@@ -289,6 +290,8 @@ class ProcessPool(Pool):
 
     def _report(self, child: PoolChild, found: Iterable[Ended]) -> None:
         for run in found:
+            if child.heard:
+                child.tell_starts()
             if (job := child.jobs.pop(run.number, None)) is None:
                 continue  # its deadline has ended it
             self._backlog.learn(job, run.seconds)
@@ -317,6 +320,7 @@ class ProcessPool(Pool):
                 self._watcher.drop(watched)
         self._children = [other for other in self._children if other is not child]
         started, code = child.ledger.started(), child.child.bury()
+        child.tell_starts()
         rest: list[Job] = []
         for number, job in [*child.jobs.items()]:
             if number == started:
@@ -389,5 +393,6 @@ class ProcessPool(Pool):
     def _kill(self, child: PoolChild, job: Job, outcome: Outcome) -> None:
         """Kill first, so that nothing the run does can follow its outcome."""
         child.kill()
+        child.tell_starts()
         child.jobs.pop(child.ledger.started(), None)
         end(job, outcome)

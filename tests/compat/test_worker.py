@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 import redis
 from helpers import BOUND, insist, until
@@ -59,6 +60,24 @@ def test_every_pool_runs_tasks(redis_project, pool):
     assert [each.get(timeout=BOUND) for each in sent] == [[n + 1, "me@here"] for n in range(20)]
     with pytest.raises(KeyError):
         proj.fail.delay().get(timeout=BOUND)
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no zygote elsewhere")
+@pytest.mark.parametrize("method", [None, "spawn"])
+def test_prefork_forks_unless_another_start_method_is_set(redis_project, method):
+    proj = redis_project.write(f"""
+    app.conf.worker_pool_start_method = {method!r}
+
+    @app.task
+    def add(x, y):
+        return x + y
+    """)
+    worker = redis_project.worker("-P", "prefork", "-c", "1")
+    assert proj.add.delay(1, 2).get(timeout=BOUND) == 3
+    names = {child.name() for child in psutil.Process(worker.process.pid).children()}
+    assert ("fsdf-child" in names) == ("fsdf-zygote" in names) == (method is None)
     worker.signal(signal.SIGTERM)
     assert worker.ends() == 0
 

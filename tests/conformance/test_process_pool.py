@@ -704,3 +704,53 @@ def test_short_runs_are_wanted_ahead_two_hand_offs_for_each_child(make, outbox):
     assert pool.ahead(long) == 0
     until(lambda: pool.ahead(job) > 2 or not pool.submit([job_of(outbox, "noop")]))
     assert pool.ahead(job) <= 2 * (2 * 250 - 1)
+
+
+def found_job(owner, name, *, nth=0, **more):
+    """Return a job whose task only a resolver knows."""
+    job = job_of(owner, "noop", nth=nth, **more)
+    job.plan = job.plan._replace(name=name, queue="found", resolver="found_tasks:resolve")
+    return job
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUND_NOTES", str(tmp_path / "notes"))
+    return tmp_path / "notes"
+
+
+def test_a_child_asks_for_what_it_does_not_know_once(make, outbox, notes):
+    make().submit([found_job(outbox, "work", nth=n, n=n) for n in range(5)])
+    assert {type(job.outcome) for job in outbox.wait(5)} == {Succeeded}
+    assert len([line for line in lines(notes) if "resolve" in line]) == 1
+
+
+def test_what_a_resolver_does_in_a_child_is_its_message_s_end(make, outbox, notes):
+    pool = make()
+    names = ["missing", "raise", "exit", "nonsense", "die", "work"]
+    pool.submit([found_job(outbox, name, nth=n, n=n) for n, name in enumerate(names)])
+    ended = {job.plan.name: job.outcome for job in outbox.wait(6)}
+    assert ended["missing"] == Unknown(
+        "missing", "its resolver failed: UnknownTask: the resolver found_tasks:resolve knows no"
+        " task 'missing'",
+    )  # fmt: skip
+    assert ended["raise"].reason == "its resolver failed: ImportError: no module named 'pandas'"
+    assert ended["exit"].reason == "its resolver failed: SystemExit: 3"
+    assert "gave 5, which is no task" in ended["nonsense"].reason
+    assert ended["die"] == Crashed(9)  # counted against its message
+    assert type(ended["work"]) is Succeeded
+
+
+def test_the_time_of_a_question_is_not_of_its_run(make, outbox, notes):
+    pool = make()
+    pool.submit([found_job(outbox, "slow", timeout=0.4, n=1)])
+    assert type(outbox.wait(1)[0].outcome) is Succeeded
+    pool.submit([found_job(outbox, "linger", timeout=0.4, nth=1, n=1)])
+    assert outbox.wait(2)[1].outcome == TimedOut(0.4)
+
+
+def test_a_child_that_its_resolver_keeps_ends(make, outbox, notes, monkeypatch, caplog):
+    monkeypatch.setattr("fsdf_engine.pools.child.LIMIT", 0.5)
+    make(start_method="fork").submit([found_job(outbox, "hang", timeout=0.1, n=1)])
+    assert outbox.wait(1)[0].outcome == Crashed(-int(signal.SIGKILL))
+    assert "the resolver of 'hang' has not answered for 0.5 s" in caplog.text

@@ -286,7 +286,7 @@ def test_handlers_are_never_set_over_the_users_own(monkeypatch):
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
-        signals._give_back()
+        signals.give_back()
 
 
 BLOCKED = """

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from helpers import BOUND, until
 
-from fsdf_engine.core.worker_process import served
 from fsdf_engine.errors import ConfigurationError, FsdfError
 from fsdf_engine.supervisor import DEATHS, MOST_BACKOFF, Supervisor, _Place, importing_main
+from fsdf_engine.worker_process import served
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the tests kill by signals")
 TESTS = Path(__file__).parent.parent

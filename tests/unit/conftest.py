@@ -11,9 +11,9 @@ from fsdf_engine.contracts import Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.consumer import Consumer
 from fsdf_engine.core.due import Deadlines
-from fsdf_engine.core.listeners import Listeners
 from fsdf_engine.core.run import compile_plan
 from fsdf_engine.core.worker import ConsumerHandle
+from fsdf_engine.listeners import Listeners
 from fsdf_engine.pools.coroutines import AsyncioPool
 from fsdf_engine.pools.threads import ThreadPool
 

@@ -12,6 +12,7 @@ from helpers import BOUND, until
 from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Capability, Delivery, Job, Outgoing, Plan
 from fsdf_engine.core import consumer as consumer_module
+from fsdf_engine.core import outage as outage_module
 from fsdf_engine.core import worker as worker_module
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.early import Early
@@ -80,7 +81,7 @@ def times(count, error):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(consumer_module, "BACKOFF", (0.01,))
+    monkeypatch.setattr(outage_module, "BACKOFF", (0.01,))
 
 
 @pytest.fixture

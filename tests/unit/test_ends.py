@@ -15,8 +15,8 @@ from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.consumer import Consumer
 from fsdf_engine.core.due import Deadlines
 from fsdf_engine.core.ending import result_sink
-from fsdf_engine.core.listeners import Listeners
 from fsdf_engine.core.worker import ConsumerHandle
+from fsdf_engine.listeners import Listeners
 from fsdf_engine.message import FLAT
 from fsdf_engine.outcomes import (
     Crashed,

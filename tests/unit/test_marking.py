@@ -116,7 +116,7 @@ def test_a_store_that_is_away_keeps_all_unacknowledged(start, monkeypatch):
     monkeypatch.setattr(results, "put_marks", failing)
     broker.publish(bodies(3))
     handle = start(broker, lambda n: seen.append(n), spec=EARLY, results=results)
-    until(lambda: handle.consumer._failures)
+    until(lambda: handle.consumer._outage.failures)
     assert not seen
     assert broker.size("q").leased == 3
     down[0] = False

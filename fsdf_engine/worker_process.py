@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .family import enter, load
-from .worker import GRACE
+from .core.family import enter, load
+from .core.worker import GRACE
+from .hooks import hooks
 
 __all__ = [
     "RESTART", "Stop", "Target", "ask_restart", "heard", "serve", "served", "tell_serving",
@@ -34,6 +35,7 @@ def serve(
     """Import `modules`, call `function` ("module:name") with the targets; block until the end."""
     enter()
     start = load(modules, function, inherited)
+    hooks.call("start")
     setattr(multiprocessing.current_process(), _TELL, lambda: control.send(_SERVING))
     try:
         stop, join = start(targets)
@@ -52,6 +54,7 @@ def serve(
     thread = threading.Thread(target=_obey, args=(control, stop), name="fsdf-control", daemon=True)
     thread.start()
     join()
+    hooks.call("end")
     if restart.is_set():
         raise SystemExit(RESTART)
 
