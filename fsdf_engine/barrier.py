@@ -102,6 +102,17 @@ def sinks_of(options: TaskOptions, expires: float) -> tuple[Sink, ...]:
 # ------------------------------------------------------------------ what is pushed
 
 
+def services_of(task: Any) -> Services:
+    """Return what publishes a task's messages.
+
+    Raises:
+        ConfigurationError: it is no task.
+    """
+    if (services := getattr(task, "_services", None)) is None:
+        raise ConfigurationError(f"{task!r} is no task; declare it with `task_deco`")
+    return services()  # type: ignore[no-any-return]
+
+
 def push_calls(
     engine: Engine,
     options: TaskOptions,

@@ -12,7 +12,7 @@ from itertools import islice
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from .barrier import grouping_of, push_calls, sinks_of
+from .barrier import grouping_of, push_calls, services_of, sinks_of
 from .call import Control, arguments_of, instant_of, limits_given, seconds_of
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
@@ -315,8 +315,8 @@ class Task(_Proxy, Generic[P, R, V]):
         Raises:
             ConfigurationError: this task does not join groups, or `then` is of another broker.
         """
-        other = None if on_failure is None else on_failure._services()
-        services = self._services(), then._services(), other
+        other = None if on_failure is None else services_of(on_failure)
+        services = self._services(), services_of(then), other
         id, replies = push_calls(self._self_engine, self.options, list(calls), *services)
         return AsyncResult(id, replies, then._self_queue, *then._self_told)
 

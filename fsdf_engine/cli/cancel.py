@@ -29,5 +29,5 @@ def add_to(commands: Commands) -> None:
 def _cancel(options: Namespace) -> int:
     of = TaskOptions(broker_kind=options.broker, broker_url=options.url)
     default_engine().cancel(options.ids, of, options.life)
-    print(f"cancelled {len(set(options.ids))}; what has started goes on")
+    print(f"marked {len(set(options.ids))} as cancelled; what has started, or ended, is as it is")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -21,11 +22,19 @@ class Received:
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
         self._changed = threading.Condition()
+        self._over: set[str] = set()
 
     def __call__(self, id: str, body: bytes) -> None:
         with self._changed:
-            self.bodies[id] = body
-            self._changed.notify_all()
+            if id not in self._over:
+                self.bodies[id] = body
+                self._changed.notify_all()
+
+    def forget(self, id: str) -> None:
+        """Have it never come, though it may come twice."""
+        with self._changed:
+            self._over.add(id)
+            self.bodies.pop(id, None)
 
     def wait_for(self, *ids: str) -> dict[str, bytes]:
         """Block until all of these are there; return everything that came."""
@@ -42,11 +51,12 @@ def nothing() -> Sequence[str]:
 
 def connected(store: ResultStore, inbox: Inbox, received: Received, layout: str = "") -> None:
     """Block until the inbox receives; what came before, only `pending` would tell it."""
-    store.write([Record("probe", b"END ", layout=layout)])
-    inbox.watch(["probe"])
-    received.wait_for("probe")
-    store.forget(["probe"], layout=layout)
-    del received.bodies["probe"]
+    probe = f"probe {uuid.uuid4().hex}"
+    store.write([Record(probe, b"END ", layout=layout)])
+    inbox.watch([probe])
+    received.wait_for(probe)
+    store.forget([probe], layout=layout)
+    received.forget(probe)
 
 
 class InboxFixture:

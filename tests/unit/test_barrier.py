@@ -146,7 +146,7 @@ def test_a_failed_member_keeps_then_from_running(collect, seen, caplog):
     [letter] = collect.dead_letters()
     assert letter.id == result.task_id
     assert letter.reason.endswith("ValueError: no")
-    assert "is a dead letter: member 1 of group" in caplog.text
+    until(lambda: "is a dead letter: member 1 of group" in caplog.text)
     collect.replay()  # for a person to decide: null stands where a member failed
     until(lambda: seen == [(result.task_id, ["fine", None])])
 
@@ -255,6 +255,12 @@ def test_a_message_that_names_no_group_is_a_dead_letter(group):
     run(task)
     until(lambda: task.size().dead == 1)
     assert "give the group's id and a place" in task.dead_letters()[0].reason
+
+
+def test_what_runs_last_has_to_be_a_task():
+    task = member(lambda n: n)
+    with pytest.raises(ConfigurationError, match="is no task; declare it with `task_deco`"):
+        task.push_group([(1,)], then=len)
 
 
 def test_a_member_of_a_group_that_is_gone_is_told_in_the_log(caplog):

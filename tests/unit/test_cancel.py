@@ -162,7 +162,7 @@ def test_cancel_on_the_command_line(redis_url, capsys):
     one, two = task.push(1), task.push(2)
     told = ["cancel", one.task_id, "absent", "--broker", "redis_ack", "--url", redis_url]
     assert main([*told, "--life", "60"]) == 0
-    assert "cancelled 2" in capsys.readouterr().out
+    assert "marked 2 as cancelled" in capsys.readouterr().out
     task.consume()
     assert two.get(BOUND) == 2
     with pytest.raises(TaskFailed, match="revoked"):
