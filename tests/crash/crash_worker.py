@@ -1,7 +1,7 @@
 """A worker process for crash tests: crash_worker.py BROKER LEDGER LEASE [MODE].
 
-Writes one line per run to the ledger: what ran, in which process, and the most messages that this
-process has held at once.
+Writes one line per run to the ledger: what ran, in which process, the most messages that this
+process has held at once, and how many of those have not ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ pause, BOUND = threading.Event(), 60.0
 def work(n: int) -> None:
     pause.wait(0.001)
     [handle] = default_engine().handles()
-    os.write(fd, b"%d %d %d\n" % (n, os.getpid(), handle.consumer.most_held))
+    consumer = handle.consumer
+    in_pool = consumer.fetched - consumer.outbox.last_ended()
+    os.write(fd, b"%d %d %d %d\n" % (n, os.getpid(), consumer.most_held, in_pool))
 
 
 @task_deco("follow", **options)
