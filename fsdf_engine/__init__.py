@@ -19,9 +19,10 @@ from . import errors, historic
 from .contracts import Broker, DeadMessage, Pool, QueueSize
 from .core.context import current
 from .core.retry import RetryPolicy
-from .core.worker import ConsumerHandle, end_fast, tune
+from .core.worker import ConsumerHandle
 from .engine import Engine, default_engine
 from .errors import *
+from .foreground import end_fast, join_all, tune
 from .hooks import at_child
 from .options import Options
 from .registry import BrokerEnum, ConcurrentModeEnum
@@ -32,7 +33,7 @@ __all__ = [
     "AsyncResult", "Broker", "BrokerEnum", "ConcurrentModeEnum", "ConsumerHandle", "DeadMessage",
     "Engine", "Options", "Pool", "QueueConsumer", "QueuePublisher", "QueueSize", "RetryPolicy",
     "ShrinkablePool", "StopSignals", "Task", "at_child", "current", "default_engine", "end_fast",
-    "get_consumer", "get_publisher", "masked", "patch_frame_config",
+    "get_consumer", "get_publisher", "join_all", "masked", "patch_frame_config",
     "patch_print", "run_consumer_with_multi_process", "start_zygote", "task_deco", "tune",
 ]  # fmt: skip
 __all__ += errors.__all__
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .config import Settings
-    from .core.signals import StopSignals
     from .historic.classes import *
     from .historic.clients import *
     from .historic.control import *
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .historic.scheduler import *
     from .historic.waiting import *
     from .log import patch_print
+    from .stop_signals import StopSignals
     from .task import Task
 
     P = ParamSpec("P")
@@ -122,7 +123,7 @@ def patch_frame_config(**values: Unpack[Settings]) -> None:
 
 _LATER = {
     "ShrinkablePool": "pools.shrinkable",
-    "StopSignals": "core.signals",
+    "StopSignals": "stop_signals",
     "Task": "task",
     "patch_print": "log",
     "run_consumer_with_multi_process": "supervisor",

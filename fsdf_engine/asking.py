@@ -196,7 +196,7 @@ class Asking(Resolving):
         """Have the consumer serve a name; return why it does not."""
         try:
             if answer is ...:  # it stayed in a child, which told the plain part
-                answer = orjson.loads(job.told.json) if job.told else None
+                answer = orjson.loads(job.told) if type(job.told) is bytes else None
             if answer is not None:
                 self._serve(name, answer)
                 return "its resolver gave a task of another name"

@@ -184,14 +184,33 @@ def member_sink(job: Job, outcome: Outcome) -> Sequence[Effect]:
     Raises:
         ValueError: `extra.group` names none.
     """
-    if (named := job.extra.get("group")) is None or not outcomes.ended(outcome):
+    if job.extra.get("group") is None or not outcomes.ended(outcome):
         return ()
+    if type(outcome) is Succeeded:
+        return _member(job, codec.dumps(codec.plain(outcome.value)))
+    return _member(job, None, type(outcome).__name__.lower(), outcomes.describe(outcome))
+
+
+def _of_end(job: Job, end: bytes) -> Sequence[Effect]:
+    """Tell it by the result that is stored: who should have is gone."""
+    if job.extra.get("group") is None:
+        return ()
+    told = orjson.loads(end)
+    if told["status"] == "succeeded":
+        return _member(job, orjson.dumps(told.get("result")))
+    return _member(job, None, told["status"], told["reason"])
+
+
+setattr(member_sink, "of_end", _of_end)  # noqa: B010  a function has no attributes for mypy
+
+
+def _member(job: Job, value: bytes | None, status: str = "", reason: str = "") -> Sequence[Effect]:
+    named = job.extra["group"]
     if not (type(named) is list and list(map(type, named)) == [str, int] and named[1] < 1 << 31):
         raise ValueError(f"extra.group is {named!r}: give the group's id and a place")
     id, place = named
-    if type(outcome) is Succeeded:
-        return [Member(id, str(place), codec.dumps(codec.plain(outcome.value)), False, place)]
-    status, reason = type(outcome).__name__.lower(), outcomes.describe(outcome)
+    if value is not None:
+        return [Member(id, str(place), value, False, place)]
     told = codec.dumps({"member": place, "task_id": job.id, "status": status, "reason": reason})
     return [Member(id, str(place), told, True, place)]
 

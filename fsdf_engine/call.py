@@ -12,8 +12,9 @@ import orjson
 from .codec import revive
 from .errors import ArgumentError
 from .limits import check_limits
+from .message import Extra
 
-__all__ = ["Control", "arguments_of", "instant_of", "limits_given", "seconds_of"]
+__all__ = ["Control", "arguments_of", "check_call", "extra_of", "instant_of", "seconds_of"]
 
 
 class Control(TypedDict, total=False):
@@ -65,12 +66,36 @@ def _checked(name: str, seconds: float, given: object, forms: str) -> float:
     return seconds
 
 
-def limits_given(soft: float, hard: float) -> list[float] | None:
-    """Return the limits of one call as they travel; None where there are none.
+def check_call(task_id: str | None, priority: int | None) -> None:
+    """Refuse an id or a priority that cannot be one.
 
     Raises:
         ArgumentError: names the one that is wrong.
     """
+    if task_id is not None and not (isinstance(task_id, str) and task_id):
+        raise ArgumentError(f"task_id={task_id!r} is no text")
+    if priority is not None and not (isinstance(priority, int) and -9 <= priority <= 9):
+        raise ArgumentError(f"priority={priority!r} is no whole number from -9 to 9")
+
+
+def extra_of(
+    headers: Mapping[str, Any] | None, expires: float | datetime, soft: float, hard: float
+) -> Extra:
+    """Return the control data of one call, beside what every message has.
+
+    Raises:
+        ArgumentError: names the one that is wrong.
+    """
+    extra: Extra = {"headers": dict(headers)} if headers else {}
+    if last := instant_of("expires", expires):
+        extra["expires"] = last
+    if limits := _limits_given(soft, hard):
+        extra["limits"] = limits
+    return extra
+
+
+def _limits_given(soft: float, hard: float) -> list[float] | None:
+    """Return the limits of one call as they travel; None where there are none."""
     limits = [seconds_of("soft_time_limit", soft), seconds_of("function_timeout", hard)]
     try:
         check_limits(limits)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .contracts import Plan
-from .core.worker import tune
+from .core.worker import GRACE
 from .engine import default_engine
+from .foreground import run, tune
 from .log.relay import audible
 from .worker_process import Stop, Target
 
@@ -26,11 +27,6 @@ def resolve_plan(queue: str, name: str) -> Plan:
 def consume_targets(targets: Sequence[Target]) -> tuple[Stop, Callable[[], None]]:
     """Start the consumers of these targets; return how to stop and join them."""
     engine = default_engine()
-    handles = [engine.consume(engine.find(queue, name)) for queue, name in targets]
+    handles = engine.consume_all((engine.find(*target) for target in targets), lend=True)
     tune()
-
-    def join() -> None:
-        for handle in handles:
-            handle.join()
-
-    return engine.stop, join
+    return engine.stop, lambda: run(engine, handles, GRACE)

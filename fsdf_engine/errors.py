@@ -146,7 +146,8 @@ class Retry(Steering):
 
     Without a delay the task's backoff decides. With `changes` the message is sent anew, under the
     same task id: `args` and `kwargs` (in place of all its arguments), `queue` (of the same broker),
-    `priority`, `expires` (Unix seconds) and `headers`.
+    `task` (its name there; "" for the only task of a queue), `priority`, `expires` (Unix seconds),
+    `headers` and `limits` ([soft, hard] seconds).
 
     Raises:
         ConfigurationError: the delay is no finite number of 0 or more.

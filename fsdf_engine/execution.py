@@ -30,13 +30,12 @@ Effect: TypeAlias = Outgoing | Record | Member
 
 
 class Told(NamedTuple):
-    """What was made of an outcome where the code ran: by the sinks, `failure` says why the message
-    is kept all the same; or the JSON of the value, of which they make their effects later."""
+    """What the sinks made of an outcome where the code ran; `failure` says why the message is kept
+    all the same."""
 
     outcome: Outcome
     effects: Sequence[Effect] = ()
     failure: str = ""
-    json: bytes = b""
 
 
 class Owner(Protocol):
@@ -81,7 +80,8 @@ class Job:
     claims: list[None] | None  # None: nobody but the pool ends this job
     acked: bool  # acknowledged before its start: nobody leases it
     pushes: Any  # what the run has pushed, `core.pushes.Pushes`; None: nothing yet
-    told: Told | None  # the run's; holds for its own outcome, not for that of a deadline
+    # The run's, or of a success the JSON of its value; holds for its own outcome, not a deadline's.
+    told: Told | bytes | None
     outcome: Outcome
     verdict: Verdict  # these three are the outbox's
     effects: Sequence[Effect]
@@ -104,6 +104,8 @@ def finish(job: Job, outcome: Outcome) -> bool:
 # ended a message from outside: from the envelope, with no value and no exception of the user's.
 # What it makes is checked. One whose attribute `of_json` is true is not, and where it is the only
 # one it gets of a success the JSON of the value, an `orjson.Fragment`, and is called in the outbox.
+# One that tells of members has an attribute `of_end`: called with a job and the body of its stored
+# end, it gives what the groups are told by who finds that a worker died between the two.
 Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]
 # Drives an attempt in place of the engine. Called where the code runs, with the job, the arguments
 # of which are decoded, and the function, which it may call; awaited where that is a coroutine's.
@@ -218,12 +220,20 @@ class Pool(ABC):
         It is of the very class of `error`, and arrives where the pool can raise something next. The
         run may catch it and go on. With `kill` it is to end now, and nothing is raised in it after
         that; with a `Deadline`, too, it is abandoned: its slot no longer counts as one of `size`,
-        up to `size` extra ones. Without `kill` a pool need only reach jobs that have `claims`.
+        up to `spare` extra ones. Without `kill` a pool need only reach jobs that have `claims`.
         """
 
     @abstractmethod
     def close(self, grace: float) -> Collection[Job]:
         """Run what waits, return the jobs alive after `grace` seconds. May be repeated."""
+
+    def lend(self) -> Callable[[], None] | None:
+        """Reserve the calling thread for the runs, before the first job is submitted.
+
+        Return what runs them there, one at a time; it blocks until `close`, and nothing runs before
+        it is called. None: this pool has threads of its own, and takes no other.
+        """
+        return None
 
     def ahead(self, job: Job) -> int:
         """Say how many such jobs, beyond one for each slot, the pool needs to keep them busy."""
@@ -239,6 +249,11 @@ class Pool(ABC):
     def abandoned(self) -> int:
         """Count the runs that outlive their deadline."""
         return 0
+
+    @property
+    def spare(self) -> int:
+        """How many of these others replace; with more of them nothing is fetched for a while."""
+        return self.size
 
     def alive(self, within: float) -> bool:
         """Say whether the slots have answered in the last `within` seconds."""

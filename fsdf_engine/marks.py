@@ -27,14 +27,14 @@ class Mark:
 
 
 class Marks(ABC):
-    """What every result store can do with marks: one round trip each, any thread, in groups.
+    """What every result store keeps, too: one round trip each, any thread, in groups.
 
     What has expired is gone for every method, and costs nothing. All raise Unavailable, upon which
     the same call may be repeated.
     """
 
     @abstractmethod
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+    def put(self, marks: Sequence[Mark]) -> Collection[str]:
         """Put those whose names are absent; return their names. O(marks).
 
         Of a name that is there nothing changes. Who repeats a call whose answer did not come may
@@ -42,15 +42,15 @@ class Marks(ABC):
         """
 
     @abstractmethod
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+    def read(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """Return the values of those that are there. O(names)."""
 
     @abstractmethod
-    def delete_marks(self, names: Sequence[str]) -> int:
+    def delete(self, names: Sequence[str]) -> int:
         """Delete; return how many there were. O(names)."""
 
     @abstractmethod
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+    def renew(self, names: Sequence[str], life: float) -> Collection[str]:
         """Let each live for `life` seconds from now; return those that are there. O(names).
 
         A watched one is renewed also when its life had ended, and even when it was handed out.

@@ -113,7 +113,8 @@ class Flat(Codec):
     """The engine's own wire form. Any JSON object is of it, so it is asked last.
 
     A retry may change `args` and `kwargs` (each given in place of all arguments that the message
-    had), `queue`, `priority`, `expires`, `headers` and `limits`.
+    had), `queue`, `task` ("" for the only one of a queue), `priority`, `expires`, `headers` and
+    `limits`.
     """
 
     def envelope(
@@ -146,8 +147,11 @@ class Flat(Codec):
             named = dict(given.pop("kwargs", None) or {})
             data = {str(name): _plain(name, value) for name, value in named.items()}
             given["args"] = list(given.get("args") or ())
-        if unknown := given.keys() - _CONTROL:
-            raise ArgumentError(f"a retry cannot change {sorted(unknown)[0]!r} of a flat message")
+        if unknown := given.keys() - _CHANGES - _COUNTS:
+            raise ArgumentError(
+                f"a retry cannot change {sorted(unknown)[0]!r}; it can change"
+                f" {', '.join(sorted(_CHANGES))}"
+            )
         for key, value in given.items():
             extra[key] = _plain(key, value)
             if not value:
@@ -171,9 +175,8 @@ class Flat(Codec):
 
 
 FLAT = Flat()
-_CONTROL = {
-    "args", "attempt", "crashes", "expires", "headers", "limits", "pushes", "sends", "task_id",
-}  # fmt: skip
+_CHANGES = {"args", "expires", "headers", "kwargs", "limits", "priority", "queue", "task"}
+_COUNTS = {"attempt", "crashes", "pushes", "sends", "task_id"}  # the engine's
 
 
 def _revived(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,17 @@ from .spelling import masked
 
 __all__ = [
     "Again", "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Letter", "Outgoing",
-    "Part", "QueueSize", "Settlement", "Subscription", "line_of",
+    "Part", "QueueSize", "Settlement", "Subscription", "line_of", "unchanged",
 ]  # fmt: skip
 LeaseId: TypeAlias = tuple[Any, Any]  # (token of a fetch, place in it); hashable, opaque
 Settlement: TypeAlias = tuple[LeaseId, Verdict]
-Again: TypeAlias = Callable[[bytes], bytes]  # a body, as it is sent once more; `bytes`: unchanged
+# Of (body, headers): the body, as it is sent once more.
+Again: TypeAlias = Callable[[bytes, Mapping[str, str] | None], bytes]
+
+
+def unchanged(body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """Return the body."""
+    return body
 
 
 class Capability(enum.Flag):
@@ -137,8 +143,8 @@ class DeadMessage(NamedTuple):
 class Subscription(ABC):
     """The receiving half of one queue.
 
-    `wait` and `fetch` belong to one thread; `settle` and `extend` may be called from others, also
-    at the same time as each other; `wake` from any.
+    `wait`, `fetch` and `fetch_next` belong to one thread; `settle` and `extend` may be called from
+    others, also at the same time as each other; `wake` from any.
 
     `emptied` may say that the last fetch has left nothing that is due: `wait` can follow it.
     """
@@ -166,6 +172,21 @@ class Subscription(ABC):
         Raises:
             Unavailable: the connection is gone; the caller repeats it.
         """
+
+    def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:
+        """Wait; where the broker can, lease what comes in the same round trip. Blocks.
+
+        Called as `wait` is, while up to `limit` may be leased. None: nothing was leased, and fetch
+        may find something; so always where this only waits. After wake() nothing should be leased
+        any more; what was is returned. A broker without LEASE only waits: what is on its way to us
+        would be in no part of the queue.
+
+        Raises:
+            Unavailable: the connection is gone; the caller repeats it later. The next fetch gives
+                back what may have been leased.
+        """
+        self.wait(timeout)
+        return None
 
     @abstractmethod
     def wake(self) -> None:
@@ -282,11 +303,13 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+    def replay(
+        self, queue: str, ids: Collection[str] | None = None, again: Again = unchanged
+    ) -> int:
         """Put dead letters (all, without ids) back in line as new messages; return how many.
 
-        `again` gives each one's new body: the engine counts its sends there. What has no id of its
-        own gets another one.
+        `again` gives each one's new body: the engine counts its sends there. It is called with the
+        headers, if the broker has carried some. What has no id of its own gets another one.
         """
 
     def check(self) -> None:

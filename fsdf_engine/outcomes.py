@@ -328,6 +328,8 @@ def describe(outcome: Outcome) -> str:
             return (
                 f"the message expired at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}"
             )
+        case Revoked():
+            return "it was cancelled before it started"
         case Filtered(key):
             return f"an equal message has run before: {text_of(key)}"
         case Unknown(task, reason):

@@ -87,8 +87,8 @@ class Inbox(ABC):
         """Stop its thread and free its connection. Idempotent."""
 
 
-class ResultStore(Marks):
-    """Keeps what became of messages, by task id, and marks. Any thread may call any method."""
+class ResultStore(ABC):
+    """Keeps what became of messages, by task id. Any thread may call any method."""
 
     setting: ClassVar[str] = ""
     shared: ClassVar[bool] = True  # other processes see what is stored
@@ -160,6 +160,10 @@ class ResultStore(Marks):
 
     def close(self) -> None:
         """Free every connection. Idempotent."""
+
+    @abstractmethod
+    def marks(self) -> Marks:
+        """Return where marks are kept; always the same object."""
 
     def groups(self) -> GroupStore:
         """Return where groups are kept; always the same object.

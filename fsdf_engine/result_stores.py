@@ -50,7 +50,7 @@ class ResultStores:
     def marks(self, options: TaskOptions, broker: str) -> Marks:
         """Return where marks about messages lie: beside the broker, wherever results are kept."""
         beside = replace(options, result_store=_beside(broker), result_url=None)
-        return self.replies(beside, broker).store
+        return self.replies(beside, broker).store.marks()
 
     def _place(self, options: TaskOptions, broker: str) -> tuple[type[ResultStore], str]:
         """Return the class and the URL of a task's store: that of its broker, unless it says."""

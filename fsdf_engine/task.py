@@ -12,18 +12,19 @@ from itertools import islice
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from .barrier import grouping_of, push_calls, services_of, sinks_of
-from .call import Control, arguments_of, instant_of, limits_given, seconds_of
+from .assembly import plan_of
+from .barrier import grouping_of, push_calls, services_of
+from .call import Control, arguments_of, check_call, extra_of, instant_of, seconds_of
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
 from .core.forms import replays
-from .core.publisher import Publisher, place_of
-from .core.run import Watch, compile_plan, is_coroutine
-from .core.worker import ConsumerHandle
+from .core.publisher import Publisher
+from .core.run import Watch, is_coroutine
+from .core.worker import GRACE, ConsumerHandle
 from .core.writer import Writer, moment, writer, written
 from .declaration import Form, binding_of, declaring, form_of, home_of, owner_of, title
-from .errors import ArgumentError, ConfigurationError
-from .message import Extra
+from .errors import ConfigurationError
+from .foreground import run
 from .options import TaskOptions
 from .replies import Replies
 from .result import AsyncResult, Results, canceller
@@ -163,27 +164,9 @@ class Task(_Proxy, Generic[P, R, V]):
 
     def plan(self, watch: Watch | None = None) -> Plan:
         """Compile how a message of this task is run; `watch` as for `compile_plan`."""
-        o, engine = self.options, self._self_engine
         self._self_binding.prepare()
-        expires = o.result_expires or engine.config.number("RESULT_EXPIRES")
-        plan = Plan(
-            o.name,
-            self.queue,
-            None,
-            None,
-            self._self_binding.bind,
-            sinks_of(o, expires),
-            o.function_timeout,
-            o.timeout_kill == "raise",
-            o.keep_failed,
-            place_of(self._broker()),
-            o.msg_expire_seconds,
-            o.retry_policy(),
-            o.ack == "early",
-            codecs=engine.codecs,
-            soft=o.soft_time_limit,
-        )
-        return compile_plan(engine.amend(plan), self._runnable(), watch)
+        bind = self._self_binding.bind
+        return plan_of(self._self_engine, self, self._runnable(), bind, watch)
 
     def _runnable(self) -> Callable[..., Any]:
         if self._self_form is not Form.CLASS:
@@ -199,7 +182,7 @@ class Task(_Proxy, Generic[P, R, V]):
         Found once: a look-up reads the configuration.
         """
         engine = self._self_engine
-        if self._self_epoch is not (epoch := engine.epoch):
+        if self._self_epoch is not (epoch := engine.services.epoch):
             replies = engine.replies(self.options) if self.options.is_using_rpc_mode else None
             publisher = engine.publisher(self._broker())
             address = replies.address if replies else ""
@@ -270,15 +253,8 @@ class Task(_Proxy, Generic[P, R, V]):
     ) -> AsyncResult[V]:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
         delay, not_before = seconds_of("countdown", countdown), instant_of("eta", eta)
-        if task_id is not None and not (isinstance(task_id, str) and task_id):
-            raise ArgumentError(f"task_id={task_id!r} is no text")
-        if priority is not None and not (isinstance(priority, int) and -9 <= priority <= 9):
-            raise ArgumentError(f"priority={priority!r} is no whole number from -9 to 9")
-        extra: Extra = {"headers": dict(headers)} if headers else {}
-        if last := instant_of("expires", expires):
-            extra["expires"] = last
-        if limits := limits_given(soft_time_limit, function_timeout):
-            extra["limits"] = limits
+        check_call(task_id, priority)
+        extra = extra_of(headers, expires, soft_time_limit, function_timeout)
         publisher, replies, write = self._services()
         outgoing = write(args, kwargs, now := moment(), extra, task_id or "")
         if replies:
@@ -331,11 +307,12 @@ class Task(_Proxy, Generic[P, R, V]):
 
         Does not block, and several tasks may be started one after the other. A script that ends
         here stays until its consumers are stopped; `consume().join()` says so in code. With
-        `schedule_tasks_on_main_thread` it blocks until the consumer is stopped.
+        `schedule_tasks_on_main_thread` it blocks until the consumer is stopped, as `Engine.run`.
         """
-        handle = self._self_engine.consume(self)
-        if self._self_options.schedule_tasks_on_main_thread:
-            handle.join()
+        here = self._self_options.schedule_tasks_on_main_thread
+        handle = self._self_engine.consume(self, lend=here)
+        if here:
+            run(self._self_engine, [handle], GRACE)
         return handle
 
     start = start_consuming_message = consume

@@ -66,5 +66,5 @@ class Codec(ABC):
         """Return a dead letter's body as it is sent once more: a life more, its attempts anew.
 
         That is `sends` + 1, without `attempt`, `crashes` and `pushes`. Asked of what `envelope`
-        knows without headers.
+        knows; the headers stay.
         """

@@ -8,10 +8,12 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .core.family import enter, load
 from .core.worker import GRACE
+from .foreground import leave
 from .hooks import hooks
 
 __all__ = [
@@ -44,16 +46,16 @@ def serve(
             control.send(_FAILED)
         raise
     tell_serving()
-    restart = threading.Event()
+    restart, over = threading.Event(), threading.Event()
 
     def ask() -> None:
         restart.set()
-        threading.Thread(target=stop, args=(True, GRACE), name="fsdf-stop").start()
+        _start(leave, partial(stop, True, GRACE), over, RESTART)
 
     setattr(multiprocessing.current_process(), _ASK, ask)
-    thread = threading.Thread(target=_obey, args=(control, stop), name="fsdf-control", daemon=True)
-    thread.start()
+    _start(_obey, control, stop, over)
     join()
+    over.set()
     hooks.call("end")
     if restart.is_set():
         raise SystemExit(RESTART)
@@ -88,9 +90,13 @@ def ask_restart() -> None:
         ask()
 
 
-def _obey(control: socket.socket, stop: Stop) -> None:
+def _obey(control: socket.socket, stop: Stop, over: threading.Event) -> None:
     """Do what the supervisor says, again when it insists. Blocks."""
     with control.makefile("rb") as orders:
         for order in orders:
             drain, timeout = json.loads(order)
-            threading.Thread(target=stop, args=(drain, timeout), name="fsdf-stop").start()
+            _start(leave, partial(stop, drain, timeout), over)
+
+
+def _start(call: Callable[..., object], *args: Any) -> None:
+    threading.Thread(target=call, args=args, name="fsdf-control", daemon=True).start()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import RedisServer
+from helpers import RedisServer, until
 
 # What steers the test run itself; every other FSDF_ variable is the user's configuration.
 STEERING = {"FSDF_REQUIRE_SERVICES", "FSDF_FORCE_GENERATOR"}
@@ -56,6 +56,30 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushdb()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def cluster_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One node that has every slot: it refuses what is not on one slot, as a large cluster does."""
+    import redis
+
+    server = RedisServer(tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def cluster_url(cluster_node: RedisServer) -> str:
+    """The URL of that cluster, emptied."""
+    import redis
+
+    with redis.Redis.from_url(cluster_node.url) as client:
+        client.flushall()
+    return f"redis+cluster://127.0.0.1:{cluster_node.port}"
 
 
 @pytest.fixture

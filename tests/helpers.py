@@ -28,6 +28,26 @@ def until(condition: Callable[[], object], bound: float = BOUND) -> None:
     raise AssertionError(f"{getattr(condition, '__name__', condition)} not within {bound} s")
 
 
+def ending(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what a process of which lines have been read says until it ends, and its errors.
+
+    `communicate` with a timeout would lose what `readline` has read ahead.
+    """
+    errors: list[str] = []
+
+    def read() -> None:
+        errors.append(process.stderr.read() if process.stderr else "")
+
+    watch, reader = threading.Timer(BOUND, process.kill), threading.Thread(target=read)
+    watch.start()
+    reader.start()
+    said = process.stdout.read() if process.stdout else ""
+    reader.join()
+    process.wait()
+    watch.cancel()
+    return said, errors[0]
+
+
 def free_port() -> int:
     """Return a port of the loopback interface that nothing listens on.
 

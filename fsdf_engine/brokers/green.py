@@ -18,6 +18,7 @@ from ..contracts import (
     QueueSize,
     Settlement,
     Subscription,
+    unchanged,
 )
 from ..offload import Offload
 
@@ -66,7 +67,9 @@ class GreenBroker(Broker):
     def bury(self, batch: Sequence[Letter]) -> None:
         self._call(self.broker.bury, batch)
 
-    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+    def replay(
+        self, queue: str, ids: Collection[str] | None = None, again: Again = unchanged
+    ) -> int:
         return self._call(self.broker.replay, queue, ids, again)
 
     def check(self) -> None:
@@ -91,6 +94,10 @@ class _GreenSubscription(Subscription):
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         return self._call(self._subscription.fetch, limit, max_bytes)  # type: ignore[no-any-return]
+
+    def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:
+        told = (limit, max_bytes, timeout)
+        return self._call(self._subscription.fetch_next, *told)  # type: ignore[no-any-return]
 
     def wake(self) -> None:
         self._call(self._subscription.wake)

@@ -27,6 +27,7 @@ from ..contracts import (
     Settlement,
     Subscription,
     line_of,
+    unchanged,
 )  # fmt: skip
 from ..outcomes import Ack, DeadLetter, Release, State, Verdict
 
@@ -182,13 +183,15 @@ class MemoryBroker(Broker):
             with queue.changed:
                 queue.bury(_Entry(item.id, item), item.reason, item.trace, once=True)
 
-    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+    def replay(
+        self, queue: str, ids: Collection[str] | None = None, again: Again = unchanged
+    ) -> int:
         q = self._queue(queue)
         with q.changed:
             wanted: Iterable[str] = list(q.dead) if ids is None else ids
             entries = [found[0] for id in wanted if (found := q.dead.pop(id, None))]
             for entry in entries:
-                entry.id, entry.body = f"{next(q.ids)}", again(entry.body)
+                entry.id, entry.body = f"{next(q.ids)}", again(entry.body, entry.headers)
                 entry.deliveries, entry.state = 0, None
                 q.add(entry)
             q.changed.notify_all()

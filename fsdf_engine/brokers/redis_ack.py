@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
 from ..contracts import Capability, Delivery, LeaseId, Settlement, Subscription
+from ..errors import Unavailable
 from ..outcomes import Ack
-from .redis_ack_scripts import ACK, BATCH, EXTEND, RETURN
+from .redis_ack_scripts import ACK, BATCH, EXTEND, RETURN, TAKE
 from .redis_connection import Command
 from .redis_entries import arguments, opened
-from .redis_queue import RedisQueueBroker, RedisQueueSubscription
+from .redis_queue import RedisQueueBroker, RedisQueueSubscription, Taken
 
 __all__ = ["RedisAckBroker"]
 
@@ -37,8 +39,39 @@ class _AckSubscription(RedisQueueSubscription):
     keeps = True
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
+        return self._deliveries(self._take(limit, max_bytes))
+
+    def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:
+        """Let a claim wait on the server, behind the command that blocks.
+
+        It takes nothing once we are woken, or gone: then our waiter is not registered any more, or
+        its time is over. What it does not look at, as ended leases, is left to `fetch`.
+        """
+        batch, limit, room = self._batch + self._token(), min(limit, self._chunk), max(1, max_bytes)
+
+        def claim(patience: float) -> Command:
+            until = time.monotonic() + self._fetching.clock + patience
+            return TAKE(self._keys, self._waiter, until, batch, limit, room, self._lease)
+
+        try:
+            replies = self._block(timeout, claim)
+        except Unavailable:  # also of the connection that was to end the wait
+            self._missed.append(batch)
+            raise
+        if not replies:
+            return None
+        look, _, (entries, waiter, items, clock) = replies
+        self._waiter = ""
+        if time.monotonic() + self._fetching.clock - float(clock) > self._lease / 3:
+            self._missed.append(batch)  # so late an answer is none
+            return None
+        found = self._taken(batch, limit, room, (entries, waiter, items, clock))
+        self.emptied &= isinstance(look, list) and float(look[2]) > 0  # no lease had ended
+        return self._deliveries(found) if found or self.emptied else None
+
+    def _deliveries(self, taken: Sequence[Taken]) -> Sequence[Delivery]:
         found: list[Delivery] = []
-        for batch, entries, items in self._take(limit, max_bytes):
+        for batch, entries, items in taken:
             token = batch[len(self._batch) :]
             if entries:
                 for n in range(entries):

@@ -28,7 +28,7 @@ from .redis_entries import BURIAL, ENTRY
 
 __all__ = [
     "ACK", "BATCH", "CLAIM", "DELAY", "EXTEND", "FORGET", "GIVE_BACK", "LISTS", "LOOK", "NOW",
-    "RETURN", "SCRIPTS", "keys_of",
+    "RETURN", "SCRIPTS", "TAKE", "keys_of",
 ]  # fmt: skip
 
 BATCH = 120  # messages under one lease: what one HSET and one Lua unpack take well
@@ -184,9 +184,39 @@ return {entries, waiter, items, tostring(now)}
 """
 )
 
-# ARGV own id, age as for CLAIM. Registers the caller as a waiter unless CLAIM would find something.
-# Reply: 1 if it would, else 0; seconds until a delayed message is due, and until a lease ends.
-# O(log n).
+# The claim that waits behind a blocking command: half the work of CLAIM, and most often enough.
+# ARGV 1 own id, 2 until when it may take anything, 3 new batch, 4 limit, 5 max bytes, 6 lease.
+# Takes nothing if the id is not registered as a waiter any more, or bare bodies are not the first
+# in line: then CLAIM follows. Reply as that of CLAIM, to poke: 0 then. O(items).
+TAKE = Script(
+    """
+local waited = redis.call('SREM', KEYS[5], ARGV[1]) == 1 -- a write comes first, as in `ALWAYS`
+"""
+    + NOW
+    + """
+if not waited or now >= tonumber(ARGV[2])
+  or redis.call('EXISTS', KEYS[2], unpack(KEYS, 8, 19)) > 0
+  or redis.call('ZCOUNT', KEYS[3], '-inf', now) > 0 then
+  return {0, 0, {}, tostring(now)}
+end
+local items = redis.call('RPOP', KEYS[1], ARGV[4])
+if not items then return {0, false, {}, tostring(now)} end
+local fields, bytes, room = {}, 0, tonumber(ARGV[5])
+for i = 1, #items do
+  if bytes >= room then
+    for k = #items, i, -1 do redis.call('RPUSH', KEYS[1], table.remove(items)) end
+    break
+  end
+  fields[2 * i - 1] = string.char(i); fields[2 * i] = items[i]; bytes = bytes + #items[i]
+end
+redis.call('HSET', ARGV[3], unpack(fields))
+redis.call('ZADD', KEYS[4], now + ARGV[6], ARGV[3])
+return {0, false, items, tostring(now)}
+"""
+)
+
+# ARGV own id, age as for CLAIM. Registers the caller as a waiter. Reply: 1 if CLAIM would find
+# something, else 0; seconds until a delayed message is due, and until a lease ends. O(log n).
 LOOK = Script(
     ALWAYS
     + NOW
@@ -200,10 +230,8 @@ local due = math.min(first(KEYS[3], '-inf'), first(KEYS[20], '-inf'))
 local ends = math.min(first(KEYS[4], from), first(KEYS[21], from))
 local some = due <= 0 or ends <= 0
   or redis.call('EXISTS', KEYS[1], KEYS[2], unpack(KEYS, 8, 19)) > 0
-if not some then
-  redis.call('SADD', KEYS[5], ARGV[1])
-  redis.call('EXPIRE', KEYS[5], 3600)
-end
+redis.call('SADD', KEYS[5], ARGV[1])
+redis.call('EXPIRE', KEYS[5], 3600)
 return {some and 1 or 0, tostring(due), tostring(ends)}
 """
 )
@@ -309,4 +337,4 @@ return ours
 """
 )
 
-SCRIPTS = (CLAIM, LOOK, FORGET, GIVE_BACK, ACK, RETURN, DELAY, EXTEND)
+SCRIPTS = (CLAIM, TAKE, LOOK, FORGET, GIVE_BACK, ACK, RETURN, DELAY, EXTEND)

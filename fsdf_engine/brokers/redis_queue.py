@@ -10,8 +10,8 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from ..contracts import (
     Again,
@@ -24,6 +24,7 @@ from ..contracts import (
     QueueSize,
     Subscription,
     line_of,
+    unchanged,
 )  # fmt: skip
 from ..errors import BrokerError, ConfigurationError, PublishError, ServerRefused, Unavailable
 from .redis_ack_scripts import BATCH, CLAIM, DELAY, FORGET, GIVE_BACK, LOOK, SCRIPTS, keys_of
@@ -33,7 +34,7 @@ from .redis_list_counts import BURY, LETTERS, PURGE, REPLAY, SIZE
 from .redis_list_counts import SCRIPTS as SENDING
 from .redis_names import holding
 
-__all__ = ["PARTS", "RedisQueueBroker", "RedisQueueSubscription"]
+__all__ = ["PARTS", "RedisQueueBroker", "RedisQueueSubscription", "Taken"]
 
 CHUNK = 1000  # bodies per LPUSH: bounds how long one command holds the server
 PARTS = {Part.WAITING: "waiting", Part.DELAYED: "delayed", Part.LEASED: "leased", Part.DEAD: "dead"}
@@ -46,6 +47,7 @@ _SIDE_KEY = re.compile(
 )
 _OURS = "fsdf:"
 LONGEST = 300.0  # seconds of one wait; waiters are forgotten after an hour
+Taken: TypeAlias = tuple[str, int, list[bytes]]  # a batch's key, how many are entries, the items
 
 
 class _Parcel(NamedTuple):
@@ -155,7 +157,9 @@ class RedisQueueBroker(Broker):
     def _bury(self, queue: str, told: Sequence[Any]) -> Command:
         return BURY(keys_of(queue), *told)
 
-    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+    def replay(
+        self, queue: str, ids: Collection[str] | None = None, again: Again = unchanged
+    ) -> int:
         connection, total = self._connections.to(queue), 0
         # All: those that there are now, for what runs meanwhile may bury others.
         [(seconds, micros)] = connection.call(("TIME",))
@@ -164,7 +168,7 @@ class RedisQueueBroker(Broker):
         wanted: Any = None if ids is None else list(ids)
         while some := connection.call(oldest)[0] if wanted is None else wanted[:PAGE]:
             [found] = connection.call(("HMGET", f"{{{queue}}}:letters", *some))
-            told = [(id, again(letter(b"", b"0", value).body) if value else b"")
+            told = [(id, again(letter(b"", b"0", value).body, None) if value else b"")
                     for id, value in zip(some, found)]  # fmt: skip
             total += self._send_again(connection, queue, [part for pair in told for part in pair])
             wanted = wanted and wanted[PAGE:]
@@ -242,19 +246,36 @@ class RedisQueueSubscription(Subscription):
         self._hold_until = 0.0  # nothing is reaped before
 
     def wait(self, timeout: float) -> None:
+        self._block(timeout)
+
+    def _block(
+        self, timeout: float, claim: Callable[[float], Command] | None = None
+    ) -> Sequence[Any]:
+        """Wait; return the replies, the last one of `claim`, which runs when the wait ends.
+
+        `claim` is told for how long that may be. No replies: woken before. Errors are raised unless
+        something was claimed.
+        """
         self._waiting = True  # before reading `_woken`: wake() writes that first
         try:
             if self._woken:
-                return
+                return ()
             self._waiter, age, patience = self._open(), self._age(), min(timeout, LONGEST)
-            block = ("BLMOVE", self._queue, self._queue, "RIGHT", "RIGHT", patience + 1.0)
-            # one write: the server runs both before anybody can poke us in between
-            self._fetching.call(
-                LOOK(self._keys, self._waiter, age),
-                block,
+            longest = patience + 1.0
+            # one write: the server runs all before anybody can poke us in between
+            replies = self._fetching.exchange(
+                [
+                    LOOK(self._keys, self._waiter, age),
+                    ("BLMOVE", self._queue, self._queue, "RIGHT", "RIGHT", longest),
+                    *([claim(longest)] if claim else ()),
+                ],
                 first=lambda reply: self._patience(reply, patience),
                 late=self._unblock,
             )
+            if not claim or not isinstance(replies[2], list) or not replies[2][2]:
+                for error in filter(None, map(failure, replies)):
+                    raise error
+            return replies
         except Unavailable:
             self._down = self._down or time.monotonic()
             raise
@@ -279,7 +300,10 @@ class RedisQueueSubscription(Subscription):
                 self._unblock()
 
     def _unblock(self) -> None:
-        self._connections.to(self._queue).exchange([("CLIENT", "UNBLOCK", self._fetching.id)])
+        # what waits behind the blocking command takes nothing for one who is forgotten
+        before = [FORGET(self._keys, self._fetching.id)] if self._woken else []
+        unblock = ("CLIENT", "UNBLOCK", self._fetching.id)
+        self._connections.to(self._queue).exchange([*before, unblock])
 
     def _grace(self) -> float:
         """Return for how long after an outage owners may extend before anything is reaped."""
@@ -308,8 +332,8 @@ class RedisQueueSubscription(Subscription):
         self._fetches += 1
         return f"{self._fetches:08x}{os.urandom(8).hex()}"
 
-    def _take(self, limit: int, max_bytes: int) -> list[tuple[str, int, list[bytes]]]:
-        """Take up to two batches; return for each its key, how many are entries, and the items."""
+    def _take(self, limit: int, max_bytes: int) -> list[Taken]:
+        """Take up to two batches."""
         parts = [min(limit, BATCH)]
         if limit > BATCH and not self._waiter:  # after a wait there is rarely that much
             parts.append(min(limit - BATCH, BATCH))
@@ -332,17 +356,22 @@ class RedisQueueSubscription(Subscription):
             raise
         self._waiter = ""
         self._missed.clear()
-        found = []
-        for batch, part, (entries, waiter, items, clock) in zip(batches, parts, replies):
-            self._fetching.clock = float(clock) - time.monotonic()  # it may have been set
-            self._poke(waiter)
-            taken = len(items) < part and sum(map(len, items)) < room
-            self.emptied = taken and waiter is None
-            if items:
-                found.append((batch, entries, items))
-                typical = sum(map(len, items)) // len(items) + 1
-                self._chunk = max(1, min(BATCH, room // (2 * typical)))
+        found: list[Taken] = []
+        for batch, part, reply in zip(batches, parts, replies):
+            found += self._taken(batch, part, room, reply)
         return found
+
+    def _taken(self, batch: str, limit: int, room: int, reply: Any) -> list[Taken]:
+        """Return what a claim has brought, if anything, and learn from it."""
+        entries, waiter, items, clock = reply
+        self._fetching.clock = float(clock) - time.monotonic()  # it may have been set
+        self._poke(waiter)
+        size = sum(map(len, items))
+        self.emptied = len(items) < limit and size < room and waiter is None
+        if not items:
+            return []
+        self._chunk = max(1, min(BATCH, room // (2 * (size // len(items) + 1))))
+        return [(batch, entries, items)]
 
     def _poke(self, waiter: Any) -> None:
         if waiter:

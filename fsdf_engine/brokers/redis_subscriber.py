@@ -48,7 +48,8 @@ class Subscriber:
         heard: Callable[[str, bytes], Iterable[str]],
         subscribed: Callable[[Collection[str]], Iterable[str]],
     ) -> None:
-        self.address = f"fsdf:inbox:{uuid.uuid4().hex}"
+        name = uuid.uuid4().hex
+        self.address = f"fsdf:inbox:{name[:12]}8{name[13:]}"  # where former versions have a 4
         self._connections, self._route = connections, Route(url, self.address)
         self._heard, self._subscribed = heard, subscribed
         self._lock = threading.Lock()  # guards the next three

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import orjson
@@ -32,13 +33,14 @@ from ..contracts import (
     QueueSize,
     Settlement,
     Subscription,
+    unchanged,
 )  # fmt: skip
 from ..errors import BrokerError, FsdfError, PublishError
 from ..outcomes import Ack, DeadLetter, Release
 from . import sqlite_statements as statement
 from .sqlite_file import PATIENCE, SqliteFile, span
 from .sqlite_grace import Grace
-from .sqlite_rows import MEND, READABLE, delivery, letter, message
+from .sqlite_rows import MEND, READABLE, delivery, letter, message, replayed
 from .wakeup import Waiter
 
 __all__ = ["SqliteBroker"]
@@ -67,15 +69,20 @@ class SqliteBroker(Broker):
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         now = time.time()
-        rows = [message(item, now) for item in batch]
+        rows, first = [message(item, now) for item in batch], []
         rung: dict[str, int] = {}
         try:
             with self.file.write_once() if len(rows) == 1 else self.file.write() as db:
                 for item, row in zip(batch, rows):
                     if not (due := row[4]):
                         rung[item.queue] = rung.get(item.queue, 0) + 1
+                        if item.not_before:
+                            first.append(row)
                     elif item.queue not in rung and _is_earliest(db, item.queue, due):
                         rung[item.queue] = 1
+                if first:
+                    rows = [row for row in rows if all(row is not other for other in first)]
+                    db.executemany(statement.INSERT_FIRST, first[::-1])
                 db.executemany(statement.INSERT, rows)
         except BrokerError as error:
             if type(error) is not BrokerError:
@@ -140,13 +147,15 @@ class SqliteBroker(Broker):
         with self.file.write() as db:
             db.executemany(statement.BURY_ONCE, [letter(item, now) for item in batch])
 
-    def replay(self, queue: str, ids: Collection[str] | None = None, again: Again = bytes) -> int:
+    def replay(
+        self, queue: str, ids: Collection[str] | None = None, again: Again = unchanged
+    ) -> int:
         chosen = None
         if ids is not None:
             numbers = [int(id) for id in ids if id.isdecimal() and len(id) < 19]
             chosen = orjson.dumps(numbers).decode()
         with self.file.write() as db:
-            db.create_function("again", 1, again)
+            db.create_function("again", 2, partial(replayed, again))
             count = db.execute(statement.REPLAY, (queue, chosen, chosen)).rowcount
             db.execute(statement.REPLAYED, (queue, chosen, chosen))
         self.ring({queue: count})

@@ -11,10 +11,10 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from ..contracts import Delivery, Letter, Outgoing, line_of
+from ..contracts import Again, Delivery, Letter, Outgoing, line_of
 from ..outcomes import state_of
 
-__all__ = ["MEND", "ODD", "READABLE", "delivery", "letter", "message"]
+__all__ = ["MEND", "ODD", "READABLE", "delivery", "letter", "message", "replayed"]
 
 # Text of another program need not be UTF-8.
 READABLE = operator.methodcaller("decode", "utf-8", "backslashreplace")
@@ -60,6 +60,11 @@ def delivery(token: int, row: tuple[Any, ...]) -> Delivery:
     state = state_of(state) if state else None
     headers = _headers(headers) if headers else None
     return Delivery((token, seq), body, id, deliveries, state, headers, published, priority)
+
+
+def replayed(again: Again, body: bytes, headers: object) -> bytes:
+    """Return the body of a dead letter as it is sent once more."""
+    return again(body, _headers(headers) if headers else None)
 
 
 def _headers(text: object) -> Mapping[str, str] | None:

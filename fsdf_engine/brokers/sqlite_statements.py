@@ -9,6 +9,10 @@ INSERT = """
 INSERT INTO message (queue, id, body, priority, due, headers, published)
 VALUES (?, ?, ?, ?, ?, ?, ?)
 """  # O(log n)
+INSERT_FIRST = """
+INSERT INTO message (seq, queue, id, body, priority, due, headers, published)
+VALUES ((SELECT min(seq) - 1 FROM message), ?, ?, ?, ?, ?, ?, ?)
+"""  # O(log n)
 EARLIER = "SELECT 1 FROM message WHERE queue = ? AND due > 0 AND due <= ? LIMIT 1"  # O(log n)
 PROMOTE = """
 UPDATE message SET due = 0 WHERE seq IN (
@@ -70,7 +74,8 @@ DELETE FROM message WHERE lease IN (SELECT token FROM lease WHERE queue = :queue
 """  # O(leased log n)
 REPLAY = """
 INSERT INTO message (queue, body, priority, headers, published)
-SELECT queue, again(CAST(coalesce(body, '') AS BLOB)), coalesce(priority, 0), headers, published
+SELECT queue, again(CAST(coalesce(body, '') AS BLOB), headers), coalesce(priority, 0), headers,
+    published
 FROM dead WHERE queue = ? AND (? IS NULL OR seq IN (SELECT value FROM json_each(?))) ORDER BY seq
 """  # O(dead of the queue)
 REPLAYED = """

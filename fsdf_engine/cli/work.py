@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import check_shared
 from ..contracts import PoolCapability
-from ..core.signals import StopSignals
-from ..core.worker import GRACE, end_fast, tune
+from ..core.worker import GRACE
 from ..engine import Engine, default_engine
 from ..errors import ConfigurationError, FsdfError, MissingExtra
+from ..foreground import end_fast, tell_drain, tune, work
 from ..frame_file import START_FOLDER
 from ..green import active_hub
 from ..log.setup import FORMATS, install_as_configured
 from ..registry import pools
 from ..spelling import did_you_mean
+from ..stop_signals import StopSignals
 from ..zygote import start_zygote
 from .arguments import number
 from .failures import BrokenModule
@@ -199,14 +200,9 @@ def _chosen(engine: Engine, queues: Sequence[str]) -> list[Task[..., Any]]:
 
 
 def _work(engine: Engine, tasks: list[Task[..., Any]], signals: StopSignals, grace: float) -> int:
-    engine.consume_all(tasks)
+    handles = engine.consume_all(tasks, lend=True)
     tune()
-    threading.Thread(target=_tell_end, args=(engine, signals), daemon=True).start()
-    if signals.next():
-        threading.Thread(target=engine.stop, args=(True, grace), daemon=True).start()
-        _tell_drain(grace)
-        if number := signals.next():
-            end_fast(engine.handles(), 128 + number)
+    work(engine, handles, signals, grace)
     engine.close()
     return 0
 
@@ -225,10 +221,10 @@ def _supervisor(tasks: Sequence[Task[..., Any]], modules: list[str], processes: 
 def _supervise(supervisor: Supervisor, signals: StopSignals, grace: float) -> int:
     supervisor.start()
     signals.take()  # the supervisor has set its own handlers
-    threading.Thread(target=_tell_end, args=(supervisor, signals), daemon=True).start()
+    threading.Thread(target=_watch, args=(supervisor, signals), daemon=True).start()
     if signals.next():
         supervisor.ask_stop(True, grace)
-        _tell_drain(grace)
+        tell_drain(grace)
         if number := signals.next():
             supervisor.ask_stop(False)
             with contextlib.suppress(FsdfError):
@@ -239,15 +235,8 @@ def _supervise(supervisor: Supervisor, signals: StopSignals, grace: float) -> in
     return 0
 
 
-def _tell_drain(grace: float) -> None:
-    """Log in a thread: who has stopped reading the log keeps no signal from being followed."""
-    text = "draining for up to %g s; a second signal ends at once"
-    threading.Thread(target=log.warning, args=(text, grace), daemon=True).start()
-
-
-def _tell_end(work: Engine | Supervisor, signals: StopSignals) -> None:
+def _watch(supervisor: Supervisor, signals: StopSignals) -> None:
     """Block until the work has ended, and tell so."""
-    for each in work.handles() if isinstance(work, Engine) else [work]:
-        with contextlib.suppress(FsdfError):  # who joins it next learns of it
-            each.join()
+    with contextlib.suppress(FsdfError):  # who joins it next learns of it
+        supervisor.join()
     signals.tell_end()

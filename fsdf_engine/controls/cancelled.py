@@ -14,9 +14,9 @@ __all__ = ["Cancelled", "cancel"]
 def cancel(marks: Marks, ids: Iterable[str], life: float) -> None:
     """Let the gate know of these messages for `life` seconds. Blocks for a round trip, or two."""
     names = {_name(id) for id in ids}
-    put = marks.put_marks([Mark(name, b"", life) for name in names])
+    put = marks.put([Mark(name, b"", life) for name in names])
     if again := names.difference(put):
-        marks.renew_marks(list(again), life)
+        marks.renew(list(again), life)
 
 
 def _name(id: str) -> str:
@@ -33,7 +33,7 @@ class Cancelled(NamedTuple):
         """See Gate."""
         names = [_name(job.id) if job.plan.gate == self else "" for job in batch]
         asked = list(filter(None, names))
-        found = self.marks.marks(asked) if asked else ()
+        found = self.marks.read(asked) if asked else ()
         if not found:
             return [None] * len(batch)
         return [Revoked() if name in found else None for name in names]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..contracts import Effect, Job, Letter, Member, Outgoing, Record, Settlement
+from ..contracts import Effect, Job, Letter, Mark, Member, Outgoing, Record, Settlement
 from ..errors import PublishError
-from ..outcomes import DeadLetter
+from ..fates import LIVES, after, fate
+from ..outcomes import DeadLetter, Succeeded, ended
 
 __all__ = [
-    "LATER", "Commit", "Item", "letters", "members", "names_all", "nowhere", "publishes", "records",
-    "settlements",
+    "LATER", "STORED", "Commit", "Item", "letters", "members", "names_all", "nowhere", "publishes",
+    "records", "sent_anew", "settlements",
 ]  # fmt: skip
 
 
@@ -22,7 +23,7 @@ class Commit:
 
     job: Job
     effects: Sequence[Effect]
-    tell: Callable[[], object]
+    tell: Callable[[BaseException | None], object]
     error: BaseException | None = None
     tries: int = 0
 
@@ -53,6 +54,15 @@ def members(items: Sequence[Item]) -> list[Member]:
     return [e for item in items for e in item.effects if type(e) is Member]
 
 
+def sent_anew(jobs: Sequence[Job]) -> list[Mark]:
+    """Return what says of acknowledged ones that they go on: nobody tells that they are lost."""
+    return [
+        fate(after(job)[1], LIVES)
+        for job in jobs
+        if type(job.outcome) is not Succeeded and job.plan.sinks and not ended(job.outcome)
+    ]
+
+
 def settlements(jobs: Sequence[Job]) -> list[Settlement]:
     """Return what their broker is told of them."""
     return [(job.delivery.lease, job.verdict) for job in jobs]
@@ -72,3 +82,6 @@ def letters(jobs: Sequence[Job]) -> list[Letter]:
 
 def nowhere(_: object) -> None:
     """No result store is configured."""
+
+
+STORED = records, members, sent_anew  # what the result store has to do with

@@ -10,12 +10,12 @@ from contextlib import suppress
 from ..contracts import Broker, Codec, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve
 from ..errors import Unavailable
 from ..listeners import Listeners
-from ..message import FLAT, new_id
+from ..message import FLAT
 from ..outcomes import Lost, Outcome, Requeue, Unknown
 from .binding import unbound
 from .early import Early
 from .ending import POISON
-from .forms import limit, numbers, open_envelope, unreal
+from .forms import limit, read
 from .gates import Gates
 from .grants import Share
 from .isolation import ORDINARY, Isolation
@@ -32,7 +32,7 @@ from .resolving import Resolving
 from .room import Room
 
 __all__ = ["Consumer"]
-IDLE = 5.0  # the longest wait; only a safety net
+IDLE = 5.0  # the longest wait, within a third of a lease; only a safety net
 STALL = 0.2  # no slot has ended for so long: waiting jobs are given back
 MAX_BYTES = 1 << 20
 MOST = 1000  # messages a fetch may ask for
@@ -73,13 +73,13 @@ class Consumer:
         self._isolation, self._suspicious = Isolation(pool.size, queue), False
         self._kinds, self._depth, self.hard = Kinds(pool), 0, pool.size + 2 * ceiling
         self.fetched = self.most_held = self._ended = 0
-        self._ended_at, self._fetching = 0.0, False
+        self._ended_at, self._fetching, self._idle = 0.0, False, min(IDLE, lease / 3)
         self._outage, self._overload = Outage(queue), Overload(queue, overload)
         self._stopping, self._resumed = threading.Event(), threading.Event()
         self._resumed.set()
         self._room, self._hurried, self.resolving = Room(), False, Resolving()
-        self._share = Share(pool, ceiling, self._in_pool, self.held, self._room.made)
-        self.subscription = broker.subscribe(queue, lease=lease)
+        self.subscription = sub = broker.subscribe(queue, lease=lease)
+        self._share = Share(pool, ceiling, self._in_pool, self.held, self._room.made, sub.wake)
         self.keeper = Keeper(self.subscription, lease, lambda: pool.alive(lease))
         self._gates = Gates(gates, self.keeper, pool)
         place, services = place_of(broker), (broker, self.subscription, results, self.keeper)
@@ -114,10 +114,7 @@ class Consumer:
         return self.fetched - self.outbox.last_ended() - self.resolving.aside()
 
     def at_rest(self) -> int | None:
-        """Return None while we have messages in hand, or are taking some; else how many we had.
-
-        The same number twice says that we had none in between.
-        """
+        """Count what we have had; None while we have, or take, some. Twice the same: none since."""
         return None if self._fetching or self.held() else self.fetched
 
     def pause(self) -> None:
@@ -194,8 +191,7 @@ class Consumer:
                     self._advance()
                 elif empty:
                     empty = False  # whatever becomes of the wait: a server may refuse that alone
-                    self.subscription.wait(STALL if self.pool.waiting() else IDLE)
-                    self._withdraw_stalled()
+                    empty = self._await()
                 elif limit := self._permits():
                     empty = self._fetch(limit)
                 if not empty:
@@ -208,12 +204,31 @@ class Consumer:
         """Take up to `limit` messages; say whether to wait for the next ones."""
         self._fetching = True
         try:
-            if deliveries := self.subscription.fetch(limit, MAX_BYTES):
-                self._admit(deliveries)
+            return self._take(self.subscription.fetch(limit, MAX_BYTES))
         finally:
             self._fetching = False
             self._share.took(0)
-        return not deliveries or (len(deliveries) < FEW and self.subscription.emptied)
+
+    def _await(self) -> bool:
+        """Wait, and take what comes if our room is known before; say whether to wait again."""
+        waiting, deliveries = self.pool.waiting(), None
+        patience = STALL if waiting else self._idle
+        if self._valve or not self._share.grants.alone:
+            self._share.rest()
+            self.subscription.wait(patience)
+        elif limit := self._permits():
+            deliveries = self.subscription.fetch_next(limit, MAX_BYTES, patience)
+        self._outage.over()
+        if not deliveries:
+            self._withdraw_stalled()
+        elif not waiting:
+            self._ended_at = time.monotonic()  # no stall has begun before
+        return deliveries is not None and self._take(deliveries)
+
+    def _take(self, deliveries: Sequence[Delivery]) -> bool:
+        if deliveries:
+            self._admit(deliveries)
+        return len(deliveries) < FEW and (not deliveries or self.subscription.emptied)
 
     def _permits(self) -> int:
         """Return how many messages to lease now; when none, wait for a reason to ask again."""
@@ -230,8 +245,7 @@ class Consumer:
 
     def _space(self, depth: int) -> int:
         """How many more we may hold: by the pool's slots, and by what is not yet settled."""
-        if (abandoned := self.pool.abandoned()) > self.pool.size:
-            self._overload.tell(abandoned)
+        if self._overload.lasts(self.pool.abandoned(), self.pool.spare):
             return 0
         held, worth = self.held(), depth // 4  # fewer are not worth a round trip
         space = min(self.pool.size + depth - self._in_pool(), self.hard - held)
@@ -271,10 +285,8 @@ class Consumer:
 
     def _park_while(self, full: Callable[[], bool]) -> None:
         """Park until the outbox has stored something, or a stall has to be looked at."""
-        waiting = self._early or self.pool.waiting()
-        self._room.wait_while(
-            lambda: full() and not self._stopping.is_set(), STALL if waiting else IDLE
-        )
+        patience = STALL if self._early or self.pool.waiting() else IDLE
+        self._room.wait_while(lambda: full() and not self._stopping.is_set(), patience)
         self._withdraw_stalled()
 
     def _withdraw_stalled(self) -> None:
@@ -360,7 +372,7 @@ class Consumer:
 
     def _place(self, jobs: Sequence[Job], waiting: Sequence[Job]) -> None:
         """Let messages start, and others wait until somebody knows their names."""
-        if not self._resumed.is_set():  # paused while we fetched
+        if self._stopping.is_set() or not self._resumed.is_set():  # since we fetched, or waited
             return self._give_back([*jobs, *waiting])
         self.resolving.hold(waiting)
         if self._acks_ahead:
@@ -370,19 +382,9 @@ class Consumer:
     def _read(self, job: Job, delivery: Delivery) -> Outcome | None:
         """Open the envelope of `job`; an outcome when it must not run. Runs no user code."""
         job.plan, job.claims, job.acked, job.pushes = self._any, None, False, None
-        job.published_at, job.attempt = delivery.published_at, 0
-        misread, extra = open_envelope(job, self._codecs), job.extra
-        if type(id := extra.get("task_id")) is not str or not id:
-            id = str(id) if id else f"{self.queue}:{delivery.id}" if delivery.id else new_id()
-        job.id = id
-        if misread:
+        if misread := read(job, self.queue, self._codecs):
             return misread
-        at, attempt = extra.get("publish_time", job.published_at), extra.get("attempt", 0)
-        if type(at) is not float or type(attempt) is not int:
-            at, attempt = numbers(at, attempt)
-        if not (0 <= attempt < 1 << 31 and at - at == 0.0):  # finite: an age to judge
-            return unreal(extra)
-        job.published_at, job.attempt = at, attempt
+        extra = job.extra
         name = extra.get("task")
         plan = self._only if name is None else self.plans.get(name) if type(name) is str else None
         if plan is None:
@@ -394,5 +396,4 @@ class Consumer:
             job.attempt = delivery.state.get("attempt", job.attempt)
         if delivery.deliveries > ORDINARY:
             self._suspicious = True
-            return Lost(delivery.deliveries) if delivery.deliveries > POISON else None
-        return None
+        return Lost(delivery.deliveries) if delivery.deliveries > POISON else None

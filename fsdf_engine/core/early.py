@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from ..contracts import Job, LeaseId, Subscription
 from ..errors import LeaseLost
-from ..outcomes import ACK, Failed, Outcome, Requeue
+from ..outcomes import ACK, Failed, Lost, Outcome, Requeue
 from .lease import Keeper
 from .marking import Marking
 from .slots import take_last
@@ -68,8 +68,11 @@ class Early:
         Raises:
             Unavailable: perhaps some are acknowledged; ask again.
         """
+        if gone := self._marking.put(self.group):
+            self.group = [job for job in self.group if job not in gone]
+            for job in gone:
+                self._answer(job, Lost(1))
         told = [(job.delivery.lease, ACK) for job in self.group if job.plan.early]
-        self._marking.put(self.group)
         try:
             lost = self._subscription.settle(told) if told else ()
         except Exception:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_args
 
-from ..contracts import Effect, Member, Outgoing, Record
+from ..contracts import Effect, Outgoing, Record
 from ..errors import ArgumentError
 
 __all__ = ["UnfitEffect", "check_effect"]
 LARGEST = 512 << 20  # bytes of a body: what Redis takes at most
-_NONE, _NUMBER = type(None), (float, int)
-_TYPES: Mapping[type, Mapping[str, tuple[type, ...]]] = {
-    Outgoing: {
-        "queue": (str,), "id": (str,), "body": (bytes,), "headers": (dict, _NONE),
-        "delay": _NUMBER, "not_before": _NUMBER, "priority": (int,), "ttl": _NUMBER,
-        "key": (str, _NONE),
-    },
-    Record: {
-        "id": (str,), "body": (bytes,), "deliveries": (int,), "final": (bool,),
-        "expires": (float, int), "reply": (str,), "sends": (int,), "origin": (str,),
-        "attempt": (int,), "layout": (str,),
-    },
-    Member: {
-        "group": (str,), "id": (str,), "body": (bytes,), "failed": (bool,), "place": (int,),
-    },
+_NUMBER = (float, int)
+_FIT: Mapping[str, tuple[type, ...]] = {  # by what is declared
+    "str": (str,), "bytes": (bytes,), "int": (int,), "bool": (bool,), "float": _NUMBER,
+    "str | None": (str, type(None)), "Mapping[str, str] | None": (dict, type(None)),
 }  # fmt: skip
+_TYPES = {kind: [(f.name, _FIT[str(f.type)]) for f in fields(kind)] for kind in get_args(Effect)}
 
 
 class UnfitEffect(ArgumentError):
@@ -42,11 +33,11 @@ def check_effect(effect: Effect) -> None:
     made = type(effect).__name__
     if type(effect) not in _TYPES:
         raise UnfitEffect(f"a {made} is no effect")
-    for name, types in _TYPES[type(effect)].items():
+    for name, types in _TYPES[type(effect)]:
         value: Any = getattr(effect, name)
         if type(value) not in types:
             raise UnfitEffect(f"{name} of an effect {made} is a {type(value).__name__}")
-        if types is _NUMBER and not 0 <= value < math.inf:
+        if types is _NUMBER and type(effect) is Outgoing and not 0 <= value < math.inf:
             raise UnfitEffect(f"{name}={value!r} is no number of seconds of 0 or more")
     if len(effect.body) > LARGEST:
         raise UnfitEffect(f"the body of an effect has {len(effect.body)} bytes; at most {LARGEST}")

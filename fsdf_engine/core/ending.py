@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from orjson import Fragment
@@ -80,12 +81,12 @@ def _state(job: Job) -> State | None:
 
 def give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> None:
     """Set `job.effects`: as told by the run, else by the sinks, from the envelope alone."""
-    made: Told | None = getattr(job, "told", None)
+    made: Told | bytes | None = getattr(job, "told", None)
     job.told = None  # an error holds its frames, and they hold the job
-    if made is None or made.outcome is not job.outcome:  # a run that was ended may still tell
+    if type(made) is bytes and type(job.outcome) is Succeeded:
+        return _give_effects_of_json(job, made)
+    if type(made) is not Told or made.outcome is not job.outcome:  # who was ended may still tell
         made = _told_here(job)
-    elif made.json:
-        return _give_effects_of_json(job, made.json)
     if made.outcome is not job.outcome:
         job.outcome, job.effects = made.outcome, ()
         give_verdict(job, now)
@@ -126,36 +127,48 @@ def result_sink(expires: float) -> Sink:
     """Return a sink that stores one record for every outcome that ends a message."""
     from hashlib import blake2b  # slow to import, and only results need it
 
+    @lru_cache(256, typed=True)  # messages that were pushed together have the same
+    def digest(queue: str, *sent: object) -> str:
+        text = ":".join([queue, *map(repr, sent)]).encode(errors="backslashreplace")
+        return blake2b(text, digest_size=8).hexdigest()
+
     def sink(job: Job, outcome: Outcome) -> Sequence[Effect]:
-        final = outcomes.ended(outcome)
+        final = type(outcome) is Succeeded or outcomes.ended(outcome)
         if not final and type(outcome) is not Retry:
             return ()
         extra, name = job.extra, job.plan.queue
-        reply, published = extra.get("reply", ""), extra.get("publish_time")
-        told = {  # what a waiter learns
-            "task_id": job.id,  # these two first: waiters look for them there
-            "publish_time": published if type(published) in (float, int) else None,
-            "status": type(outcome).__name__.lower(),
-            "queue": name,
-            "task": job.plan.name,
-            "attempt": job.attempt,
-            "ended_at": int(time.time() * 1e4) / 1e4,
-        }
-        if type(outcome) is Succeeded:
-            value = outcome.value
-            told["result"] = value if type(value) is Fragment else codec.plain(value)
-        else:
-            told.update(_why(outcome))
+        reply, published = extra.get("reply"), extra.get("publish_time")
         # what tells the message from any other of its id: redelivered, retried or replayed it has
         # the same, and nobody can guess it who has not seen the message; a bare one claims no id
-        origin = f"{name}:{published!r}:{extra.get('reply')!r}" if extra else name
-        digest = blake2b(origin.encode(errors="backslashreplace"), digest_size=8).hexdigest()
+        try:
+            origin = digest(name, published, reply) if extra else digest(name)
+        except TypeError:  # one of them is a list or an object
+            origin = digest.__wrapped__(name, published, reply)
         reply = reply if type(reply) is str else ""
         lives = job.delivery.deliveries, final, expires, reply, sends_of(extra)
-        return (Record(job.id, codec.dumps(told), *lives, digest, job.attempt),)
+        return (Record(job.id, _told(job, outcome, published), *lives, origin, job.attempt),)
 
     setattr(sink, "of_json", True)  # noqa: B010  a function has no attributes for mypy
     return sink
+
+
+def _told(job: Job, outcome: Outcome, published: object) -> bytes:
+    """Return what a waiter learns."""
+    told = {
+        "task_id": job.id,  # these two first: waiters look for them there
+        "publish_time": published if type(published) in (float, int) else None,
+        "status": type(outcome).__name__.lower(),
+        "queue": job.plan.queue,
+        "task": job.plan.name,
+        "attempt": job.attempt,
+        "ended_at": int(time.time() * 1e4) / 1e4,
+    }
+    if type(outcome) is Succeeded:
+        value = outcome.value
+        told["result"] = value if type(value) is Fragment else codec.plain(value)
+    else:
+        told.update(_why(outcome))
+    return codec.dumps(told)
 
 
 def _why(outcome: Outcome) -> Mapping[str, Any]:

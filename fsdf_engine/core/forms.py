@@ -9,30 +9,43 @@ from typing import Any
 from ..contracts import Again, Codec, Gate, Job, Outgoing
 from ..errors import SoftTimeLimit
 from ..limits import check_limits, limits_of
-from ..message import derived_id, sends_of
+from ..message import derived_id, new_id, sends_of
 from ..outcomes import Deadline, Interrupted, Invalid, Outcome, State, kind_of, text_of
 
 __all__ = [
-    "again", "decode", "judge", "limit", "numbers", "open_envelope", "replays", "unfit",
-    "unreal",
+    "again", "decode", "judge", "limit", "open_envelope", "read", "replays", "unfit",
 ]  # fmt: skip
 log = logging.getLogger("fsdf.forms")
 FIRST = 1.0  # an instant long ago: what has been due is first in line
 _COUNTED: Mapping[str, Any] = {"attempt": 0, "crashes": 0, "pushes": None}
 
 
-def numbers(at: object, attempt: object) -> tuple[float, int]:
+def read(job: Job, queue: str, codecs: Sequence[Codec]) -> Invalid | None:
+    """Open the envelope of a job's message; give it `id`, `published_at` and `attempt`, too.
+
+    An outcome when one of them cannot be read; there is an id all the same.
+    """
+    misread, extra, delivery = open_envelope(job, codecs), job.extra, job.delivery
+    if type(id := extra.get("task_id")) is not str or not id:
+        id = str(id) if id else f"{queue}:{delivery.id}" if delivery.id else new_id()
+    job.id = id
+    at, attempt = extra.get("publish_time", delivery.published_at), extra.get("attempt", 0)
+    if type(at) is not float or type(attempt) is not int:
+        at, attempt = _numbers(at, attempt)
+    if not (0 <= attempt < 1 << 31 and at - at == 0.0):  # finite: an age to judge
+        job.published_at, job.attempt = delivery.published_at, 0
+        told = extra.get("publish_time"), extra.get("attempt")
+        return Invalid("extra.publish_time is {!r}, extra.attempt is {!r}".format(*told))
+    job.published_at, job.attempt = at, attempt
+    return misread
+
+
+def _numbers(at: object, attempt: object) -> tuple[float, int]:
     """Return an instant and the count of attempts as numbers; a count below 0: they are none."""
     try:
         return float(at), int(attempt)  # type: ignore[arg-type, call-overload]
     except (TypeError, ValueError, OverflowError):
         return 0.0, -1
-
-
-def unreal(extra: Mapping[str, Any]) -> Invalid:
-    """Return the outcome of a message whose time or count of attempts cannot be."""
-    told = extra.get("publish_time"), extra.get("attempt")
-    return Invalid("extra.publish_time is {!r}, extra.attempt is {!r}".format(*told))
 
 
 def open_envelope(job: Job, codecs: Sequence[Codec]) -> Invalid | None:
@@ -145,10 +158,10 @@ def again(
 def replays(codecs: Sequence[Codec]) -> Again:
     """Return what makes of a dead letter's body the one that is sent once more."""
 
-    def replayed(body: bytes) -> bytes:
+    def replayed(body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
         for codec in codecs:
             try:
-                if codec.envelope(body, None):
+                if codec.envelope(body, headers):
                     return codec.replayed(body)
             except ValueError:  # of its form, and unreadable: it dies again
                 break

@@ -16,6 +16,7 @@ from ..contracts import Pool
 
 __all__ = ["Grants", "Share"]
 Count: TypeAlias = Callable[[], int]
+Call: TypeAlias = Callable[[], None]
 
 
 class Share:
@@ -26,17 +27,17 @@ class Share:
     """
 
     def __init__(
-        self, pool: Pool, ceiling: int, in_pool: Count, held: Count, wake: Callable[[], None]
+        self, pool: Pool, ceiling: int, in_pool: Count, held: Count, wake: Call, rouse: Call
     ) -> None:
-        self._grants: Grants = vars(pool).setdefault("grants", Grants(pool.size))
+        self.grants: Grants = vars(pool).setdefault("grants", Grants(pool.size))
         self.ceiling, self.in_pool, self.held, self.wake = ceiling, in_pool, held, wake
         self.granted = self.depth = self.turn = 0
         self.waits = self.left = False
-        self._pool = pool
+        self._pool, self.rouse = pool, rouse
 
     def join(self) -> None:
         """Count from now on."""
-        self._grants.join(self)
+        self.grants.join(self)
 
     def ask(self, wanted: int, worth: int, depth: int) -> int:
         """Return how many of `wanted` may be fetched; none: `wake` is called when there may be.
@@ -44,10 +45,10 @@ class Share:
         `worth` or fewer are none, or a part of it where others wait.
         """
         self.depth = depth
-        if self._grants.alone:
+        if self.grants.alone:
             self.granted, self.waits = wanted if wanted > worth else 0, wanted > 0
             return self.granted
-        return self._grants.ask(self, wanted, worth)
+        return self.grants.ask(self, wanted, worth)
 
     def took(self, count: int, more: bool = True) -> None:
         """So many were fetched. It goes on waiting if that is all it could get, and wants `more`
@@ -60,7 +61,7 @@ class Share:
     def rest(self) -> None:
         """Give back what is granted, and wait for nothing."""
         self.granted, self.waits = 0, False
-        self._grants.wake()
+        self.grants.wake()
 
     def leave(self) -> None:
         """Rest for good; what still runs is counted until it ends."""
@@ -70,7 +71,7 @@ class Share:
     def made(self) -> None:
         """Wake it, and who is next: something has ended. Any thread."""
         self.wake()
-        self._grants.wake()
+        self.grants.wake()
 
     def disown(self) -> None:
         """In a forked child the others are the parent's, and the lock may be held."""
@@ -86,10 +87,12 @@ class Grants:
         self.alone = True
 
     def join(self, share: Share) -> None:
-        """Add one more; from the second on they ask."""
+        """Add one more; from the second on they ask. Blocks where the first one is to know."""
         with self._lock:
             self._shares += (share,)
             self.alone = len(self._shares) == 1
+        if len(self._shares) == 2 and not (first := self._shares[0]).left:
+            first.rouse()  # it may wait for as much as the whole pool can take
 
     def ask(self, share: Share, wanted: int, worth: int) -> int:
         """Grant some of `wanted`; see `Share.ask`."""

@@ -7,21 +7,20 @@ it lapses its worker is gone: another consumer of the queue ends what of it has 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
-from .. import codec
-from ..contracts import Delivery, Job, Mark, Owner, Plan, Record, ResultStore
+from .. import fates
+from ..contracts import Job, Mark, Plan, ResultStore
 from ..errors import Unavailable
-from ..message import FLAT, new_id
+from ..fates import LIVES, LOST, after, before
+from ..message import new_id
 from ..outcomes import Outcome
 from .outbox import Outbox
 
 __all__ = ["Marking"]
 ENDED = 8  # marks that are deleted together
-# Which attempt it was: a record of it gives way to one of a worker that lives after all.
-UNKNOWN = -1
 
 
 class Marking:
@@ -37,21 +36,31 @@ class Marking:
         self._open: dict[str, Sequence[Job]] = {}
         self._next = ""  # of the group that is not known to be acknowledged
 
-    def put(self, group: Sequence[Job]) -> None:
-        """Mark what is acknowledged next. Blocks for a round trip; a repeat changes nothing.
+    def put(self, group: Sequence[Job]) -> Collection[Job]:
+        """Mark what is acknowledged next; a repeat changes nothing. Blocks for a round trip.
+
+        Return what of it must not run: its waiters were told that it was lost.
 
         Raises:
             Unavailable: to be repeated before anything is acknowledged.
         """
         store = self._outbox.results
         if store is None or self._next in self._open:
-            return
+            return ()
         if len(ended := self._ended()) >= ENDED:
             self._delete(store, ended)
-        if jobs := [job for job in group if job.plan.early and job.plan.sinks]:
-            self._next = self._next or self._prefix + new_id()
-            store.put_marks([Mark(self._next, _told(jobs), self._lease, watched=True)])
-            self._open[self._next] = jobs
+        jobs = [job for job in group if job.plan.early and job.plan.sinks]
+        if not jobs:
+            return ()
+        self._next = self._next or self._prefix + new_id()
+        mark = Mark(self._next, fates.write(jobs), self._lease, watched=True)
+        names = {j: before(j) for j in jobs if j.delivery.deliveries or "sends" in j.extra}
+        lost = fates.decide(store, [n for each in names.values() for n in each], LIVES, mark)
+        gone = [job for job, each in names.items() if not lost.isdisjoint(each)]
+        if gone:  # one that is delivered again was never sent anew, but its letter may be
+            store.marks().delete([after(job)[1] for job in gone])
+        self._open[self._next] = jobs
+        return gone
 
     def told(self) -> None:
         """The group is acknowledged, or has been given back."""
@@ -63,29 +72,57 @@ class Marking:
         """Renew ours, delete those of what has ended, take charge of others'. Blocks."""
         if (store := self._outbox.results) is None:
             return
-        self._delete(store, self._ended())
+        self._delete(store, [*self._ended(), *self._shorten(store)])
         if names := list(self._open):
-            store.renew_marks(names, self._lease)
-        lapsed = store.lapsed(self._lease, self._prefix)
-        self.lapsed += [mark for mark in lapsed if mark.name not in self._open]
+            store.marks().renew(names, self._lease)
+        lapsed = store.marks().lapsed(self._lease, self._prefix)
+        others = [mark for mark in lapsed if mark.name != self._next]  # first: it is open next
+        self.lapsed += [mark for mark in others if mark.name not in self._open]
 
     def adopt(self, plans: Mapping[str, Plan], other: Plan, outcome: Outcome) -> Sequence[Job]:
         """Return what a lost worker has left without an end, as our own jobs without a body.
 
-        Blocks for a round trip. `outcome` is how they will end.
+        Groups learn of those that have one. `outcome` is how the others end. Blocks.
 
         Raises:
             Unavailable: to be repeated.
         """
         mark, store = self.lapsed[0], self._outbox.results
-        rows = codec.loads(mark.value)
-        jobs = [_job(row, plans.get(row[1], other), self._outbox) for row in rows]
-        done = _with_end(store, jobs, outcome) if store else ()
-        jobs = [job for job in jobs if job.id not in done]
+        assert store
+        jobs = fates.read(mark, lambda name: plans.get(name, other), self._outbox)
+        ends = fates.ends_of(store, jobs, outcome)
+        open = [job for job in jobs if not ends.get(job.id)]
+        names = [name for job in open if job.id in ends for name in after(job)]
+        live = fates.decide(store, names, LOST) if names else set()
+        lost = [job for job in open if live.isdisjoint(after(job))]
         self.lapsed.popleft()
-        self._acked.update(jobs)
-        self._open[mark.name] = jobs
-        return jobs
+        told = [(job, some) for job in jobs if (some := fates.members_of(job, ends.get(job.id)))]
+        ours = [*lost, *(job for job, _ in told)]
+        self._acked.update(ours)
+        self._open[mark.name] = ours
+        for job, members in told:
+            self._outbox.put_commit(job, members, partial(self._retold, job))
+        return lost
+
+    def _retold(self, job: Job, error: BaseException | None) -> None:
+        if type(error) is not Unavailable:  # upon which another one tells it again
+            self._acked.discard(job)
+
+    def _shorten(self, store: ResultStore) -> list[str]:
+        """Mark what has no end yet without the rest of its group, whose ends may be forgotten.
+
+        Return the marks in whose place those are. Blocks.
+        """
+        marks, old = list[Mark](), list[str]()
+        for name, jobs in list(self._open.items()):
+            left = [job for job in jobs if job in self._acked]
+            if name != self._next and 0 < len(left) < len(jobs):
+                marks.append(Mark(self._prefix + new_id(), fates.write(left), self._lease, True))
+                self._open[marks[-1].name] = left
+                old.append(name)
+        if marks:
+            store.marks().put(marks)
+        return old
 
     def close(self) -> None:
         """Delete those of what has ended; the others lapse, and so do all if that fails."""
@@ -103,46 +140,6 @@ class Marking:
 
     def _delete(self, store: ResultStore, names: Sequence[str]) -> None:
         if names:
-            store.delete_marks(names)
+            store.marks().delete(names)
         for name in names:
             self._open.pop(name, None)
-
-
-def _told(jobs: Sequence[Job]) -> bytes:
-    """Return what it takes to tell how these ended, to whoever adopts them."""
-    rows = [
-        (job.id, job.plan.name, job.delivery.deliveries, job.published_at, _control(job.extra))
-        for job in jobs
-    ]
-    try:
-        return codec.dumps(rows)
-    except TypeError:  # a wire form that is no JSON
-        return codec.dumps(codec.plain(rows))
-
-
-def _control(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out the arguments that are there: they may be large, and tell nothing."""
-    return {k: v for k, v in extra.items() if k != "args"} if "args" in extra else extra
-
-
-def _with_end(store: ResultStore, jobs: Sequence[Job], outcome: Outcome) -> set[str]:
-    """Return the ids of those whose end is stored, in whatever layout their sinks use."""
-    places: dict[str, list[str]] = {}
-    for job in jobs:
-        for sink in job.plan.sinks:
-            with suppress(Exception):  # what a sink raises is told when the job ends
-                for effect in sink(job, outcome):
-                    if type(effect) is Record:
-                        places.setdefault(effect.layout, []).append(job.id)
-    found = (store.read(ids, final=True, layout=layout) for layout, ids in places.items())
-    return {id for ended in found for id in ended}
-
-
-def _job(row: Sequence[Any], plan: Plan, owner: Owner) -> Job:
-    job = Job()
-    job.id, _, deliveries, job.published_at, job.extra = row
-    job.delivery = Delivery(None, b"", deliveries=deliveries)  # type: ignore[arg-type]
-    job.plan, job.owner, job.attempt = plan, owner, UNKNOWN
-    job.codec, job.kept, job.args, job.kwargs = FLAT, None, (), {}
-    job.claims, job.pushes, job.acked, job.started_at = None, None, True, 0.0
-    return job

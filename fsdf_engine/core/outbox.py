@@ -101,7 +101,7 @@ class Outbox:
             PublishError: the broker does not take a message.
         """
         stored = threading.Event()
-        item = self._put_commit(job, effects, stored.set)
+        item = self.put_commit(job, effects, lambda _: stored.set())
         stored.wait()
         if item.error:
             raise item.error
@@ -111,14 +111,15 @@ class Outbox:
         import asyncio
 
         loop, stored = asyncio.get_running_loop(), asyncio.Event()
-        item = self._put_commit(job, effects, lambda: loop.call_soon_threadsafe(stored.set))
+        item = self.put_commit(job, effects, lambda _: loop.call_soon_threadsafe(stored.set))
         await stored.wait()
         if item.error:
             raise item.error
 
-    def _put_commit(
-        self, job: Job, effects: Sequence[Effect], tell: Callable[[], object]
+    def put_commit(
+        self, job: Job, effects: Sequence[Effect], tell: Callable[[BaseException | None], object]
     ) -> Commit:
+        """As `commit`, but not waiting: `tell` is called once they are stored, or with an error."""
         item = Commit(job, list(effects), tell)
         with self._counting:
             self._commits += 1
@@ -215,6 +216,7 @@ class Outbox:
         waiting = [item for item in items if item.effects]
         ready = items
         if waiting:
+            self._flushed()  # their slots are free, however long it takes to store this
             ready = [item for item in items if not item.effects]
             stored = self._step(waiting, picks.publishes, self.broker.publish)
             for item in stored:  # not published again if the next step fails
@@ -240,6 +242,8 @@ class Outbox:
         done = self._step(unsettled, picks.settlements, self._settle)
         self._keeper.drop(done)
         if acked:
+            if self.results:
+                acked = self._step(acked, picks.sent_anew, self.results.marks().put)
             done = done + (ended := self._bury(acked))
             self._keeper.acked.difference_update(ended)
         self.settled += len(done)
@@ -311,7 +315,7 @@ class Outbox:
         if self._silent[pick] < SILENT and self._suspects.isdisjoint(items):
             return False
         try:
-            ours = self.results if pick in (picks.records, picks.members) else None
+            ours = self.results if pick in picks.STORED else None
             ours.read(("",)) if ours else self.broker.check()
         except Exception:  # whatever it is, nothing is known of the items
             return False
@@ -391,4 +395,4 @@ class Outbox:
         if isinstance(item, Commit):
             item.error = error
             with suppress(RuntimeError):  # its loop has been closed: nobody waits there any more
-                item.tell()
+                item.tell(error)

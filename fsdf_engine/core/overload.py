@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 
 __all__ = ["Overload"]
 log = logging.getLogger("fsdf.consumer")
+LASTS = 2.0  # seconds that runs may take to unwind, before they count as what cannot be ended
 
 
 class Overload:
@@ -14,9 +17,21 @@ class Overload:
 
     def __init__(self, queue: str, then: Callable[[], None]) -> None:
         self._queue, self._then, self._told = queue, then, False
+        self._since = math.inf
 
-    def tell(self, runs: int) -> None:
-        """Say that so many runs cannot be ended."""
+    def lasts(self, runs: int, most: int) -> bool:
+        """Say whether there have been more than `most` for a while, now that there are `runs`."""
+        if runs <= most:
+            self._since = math.inf
+            return False
+        now = time.monotonic()
+        self._since = min(self._since, now)
+        if now - self._since < LASTS:
+            return False
+        self._tell(runs)
+        return True
+
+    def _tell(self, runs: int) -> None:
         if not self._told:
             self._told = True
             log.error(

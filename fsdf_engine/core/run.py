@@ -1,8 +1,8 @@
 """One run of one message: compiled into one of two shapes with one meaning.
 
-A job without limits or a runner of its plan's is a plain call in a clean context; a retry in place
-goes on as the other shape: one generator, free of I/O and of waiting, that a sync and an async
-driver execute.
+A job without limits is a plain call, of the function or of its plan's runner, in a clean context;
+a retry in place goes on as the other shape: one generator, free of I/O and of waiting, that a sync
+and an async driver execute.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def compile_plan(plan: Plan, fn: Callable[..., Any], watch: Watch | None = None)
 
     `watch(job)` is called at the start of each attempt of a job that has claims.
     """
-    whole = bool(os.environ.get("FSDF_FORCE_GENERATOR")) or plan.runner is not None
+    whole = bool(os.environ.get("FSDF_FORCE_GENERATOR"))
     if is_coroutine(fn):
         return plan._replace(arun=_aruns(plan, fn, watch, whole))
     return plan._replace(run=_runs(plan, fn, watch, whole))
@@ -170,15 +170,13 @@ def compile_plan(plan: Plan, fn: Callable[..., Any], watch: Watch | None = None)
 def _runs(
     plan: Plan, fn: Callable[..., Any], watch: Watch | None, whole: bool
 ) -> Callable[[Job], Outcome]:
-    policy, timeout, runner = plan.policy, plan.timeout, plan.runner
+    runner = plan.runner
     quiet = None if plan.sinks else Succeeded  # of such an outcome nothing is to be told
 
     def perform(step: Step) -> Any:
-        match step:
-            case Call(job):
-                return runner(job, fn) if runner else fn(*job.args, **job.kwargs)
-            case Sleep(seconds):
-                return threading.Event().wait(seconds)
+        if isinstance(step, Sleep):
+            return threading.Event().wait(step.seconds)
+        return runner(step.job, fn) if runner else fn(*step.job.args, **step.job.kwargs)
 
     def call(job: Job) -> Outcome:
         current_job.set(job)
@@ -189,12 +187,17 @@ def _runs(
             except BaseException as error:
                 return tell(job, unfit(job, error))
             try:
-                value = fn(*job.args, **job.kwargs)
+                if runner is None:
+                    value = fn(*job.args, **job.kwargs)
+                    outcome = SUCCEEDED if value is None else _succeeded(value)
+                else:
+                    outcome = _led(job, runner(job, fn))
             except BaseException as error:
-                first = policy.outcome(error, job.attempt, timeout)
+                first = _raised(job, error)
             else:
-                outcome = SUCCEEDED if value is None else _succeeded(value)
-                return outcome if type(outcome) is quiet else tell(job, outcome)
+                if type(outcome) is not Retry:
+                    return outcome if type(outcome) is quiet else tell(job, outcome)
+                first = outcome
         outcome = drive(steps(job, watch, first), perform)  # outside: no context for later errors
         return outcome if type(outcome) is quiet else tell(job, outcome)
 
@@ -206,15 +209,13 @@ def _aruns(
 ) -> Callable[[Job], Coroutine[Any, Any, Outcome]]:
     import asyncio
 
-    policy, timeout, runner = plan.policy, plan.timeout, plan.runner
+    runner = plan.runner
     quiet = None if plan.sinks else Succeeded  # of such an outcome nothing is to be told
 
     async def perform(step: Step) -> Any:
-        match step:
-            case Call(job):
-                return await (runner(job, fn) if runner else fn(*job.args, **job.kwargs))
-            case Sleep(seconds):
-                return await asyncio.sleep(seconds)
+        if isinstance(step, Sleep):
+            return await asyncio.sleep(step.seconds)
+        return await (runner(step.job, fn) if runner else fn(*step.job.args, **step.job.kwargs))
 
     async def acall(job: Job) -> Outcome:  # its task has a clean context already
         current_job.set(job)
@@ -225,12 +226,17 @@ def _aruns(
             except BaseException as error:
                 return tell(job, unfit(job, error))
             try:
-                value = await fn(*job.args, **job.kwargs)
+                if runner is None:
+                    value = await fn(*job.args, **job.kwargs)
+                    outcome = SUCCEEDED if value is None else _succeeded(value)
+                else:
+                    outcome = _led(job, await runner(job, fn))
             except BaseException as error:
-                first = policy.outcome(error, job.attempt, timeout)
+                first = _raised(job, error)
             else:
-                outcome = SUCCEEDED if value is None else _succeeded(value)
-                return outcome if type(outcome) is quiet else tell(job, outcome)
+                if type(outcome) is not Retry:
+                    return outcome if type(outcome) is quiet else tell(job, outcome)
+                first = outcome
         outcome = await adrive(steps(job, watch, first), perform)
         return outcome if type(outcome) is quiet else tell(job, outcome)
 

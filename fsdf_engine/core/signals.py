@@ -1,9 +1,9 @@
 """Signals: nothing else of ours sets a handler.
 
-A command owns its process and waits for what comes (`StopSignals`). Consumers in a program of
-somebody else's take the place of default handlers only (`on_signals`). A pool's child leaves them
-to its parent (`leave_to_parent`). What is forked from any of them has the handlers that were there
-before.
+Consumers in a program of somebody else's take the place of default handlers only (`on_signals`).
+Who waits for signals, as a command that owns its process, has them written to a socket (`take`,
+`write_to`). A pool's child leaves them to its parent (`leave_to_parent`). What is forked from any
+of them has the handlers that were there before.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cache
 from types import FrameType
 from typing import Any
 
-from ..green import Event, raise_in_main
+from ..green import raise_in_main
+from .main_thread import NUDGE, in_main_thread, look_up
 
 __all__ = [
-    "INTERRUPT", "StopSignals", "by_others", "drain", "give_back", "held_back",
-    "interactive", "leave_to_parent", "let_through", "listen", "main_ends", "on_interrupt",
-    "on_signals", "unlisten",
+    "INTERRUPT", "by_others", "drain", "give_back", "held_back", "interactive", "is_echo",
+    "leave_to_parent", "let_nudge", "let_through", "listen", "main_ends", "numbers", "on_interrupt",
+    "on_signals", "stand", "take", "unlisten", "write_to",
 ]  # fmt: skip
 log = logging.getLogger("fsdf.worker")
 INTERRUPT = getattr(signal, "SIGUSR1", None)  # tells a child to raise something in its run
@@ -45,13 +44,13 @@ _seen: dict[int, float] = {}  # when a signal came that was no echo
 _masked = threading.local()  # the forking thread's signal mask, while it forks
 
 
-def _numbers(*further: str) -> list[int]:
+def numbers(*further: str) -> list[int]:
     """Return those that ask a process to end, and further ones, where this system has them."""
     names = ("SIGTERM", "SIGINT", "SIGBREAK", *further)
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-def _is_echo(number: int) -> bool:
+def is_echo(number: int) -> bool:
     """Say whether the same signal came just before, and means the same."""
     now = time.monotonic()
     if echo := now - _seen.get(number, -ECHO) < ECHO:
@@ -78,6 +77,20 @@ def give_back() -> None:
                 before = signal.default_int_handler
             signal.signal(number, signal.SIG_DFL if before is None else before)
     _ours.clear()
+
+
+def take(number: int, handler: Any, *, shared: bool = False) -> None:
+    """Set a handler; with `shared` only in the place of a default one, or of ours. Main thread."""
+    before = signal.getsignal(number)
+    if not shared or _is_nobodys(before) or _is_ours(number, before):
+        _set(number, handler)
+
+
+def write_to(descriptor: int) -> int:
+    """Have the numbers of signals written to a descriptor; return the one before. Main thread."""
+    global _wakeup
+    before, _wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False), descriptor
+    return before
 
 
 def _wake(descriptor: int) -> None:
@@ -112,12 +125,12 @@ def on_signals(stop: Callable[[bool], object]) -> None:
     if stop not in _stops:
         _stops.append(stop)
     _asked = False
-    _in_main_thread(_stand)
+    in_main_thread(stand)
 
 
 def listen(descriptor: int) -> None:
     """Have the numbers of signals written to a socket if nobody else has them. Any thread."""
-    _in_main_thread(lambda: _wake(descriptor))
+    in_main_thread(lambda: _wake(descriptor))
 
 
 def unlisten() -> None:
@@ -128,12 +141,12 @@ def unlisten() -> None:
     _wakeup = -1
 
 
-def _stand() -> None:
+def stand() -> None:
     """Take the place of the default handlers, and of the one that `asyncio.run` sets itself."""
     global _others
-    for number in _numbers():
+    for number in numbers():
         before = signal.getsignal(number)
-        if before in _DEFAULT or _is_runners(before):
+        if _is_nobodys(before):
             if number in _ours:  # somebody has taken our place, and is gone
                 _others = True
             _set(number, _handle)
@@ -141,18 +154,23 @@ def _stand() -> None:
             _others = True
 
 
+def _is_nobodys(handler: Any) -> bool:
+    return handler in _DEFAULT or _is_runners(handler)
+
+
 def _is_runners(handler: Any) -> bool:
     return getattr(getattr(handler, "func", None), "__qualname__", "") == "Runner._on_sigint"
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if _is_echo(number):
+    if is_echo(number):
         return
     fast = _asked
     name, text = signal.Signals(number).name, "draining; once more ends at once"
     drain(fast=fast)
     # In a thread: whoever has stopped reading our log keeps no signal from being followed.
-    _thread.start_new_thread(log.warning, ("%s: %s", name, "ending at once" if fast else text))
+    what = "ending at once" if fast else text
+    _thread.start_new_thread(lambda: log.warning("%s: %s", name, what), ())
     if _is_runners(before := _ours[number][1]):
         before(number, frame)  # cancels the main coroutine; once more, or at its end, it raises
     elif number == signal.SIGINT:
@@ -176,119 +194,26 @@ def main_ends(descriptor: int, error: object = None) -> bool:
     where the program handles signals itself and we have not seen them: a server, whose end this is.
     From now on they drain, and are written to the descriptor. Main thread.
     """
-    global _wakeup
     shown = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    _stand()
-    before, _wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False), descriptor
+    stand()
+    before = write_to(descriptor)
     by_itself = _others and (_unseen or before != descriptor)
     return (by_itself or isinstance(error or shown, KeyboardInterrupt)) and not _asked
 
 
 def by_others(written: bytes) -> bool:
     """Say whether one of these signals asks to end and has gone to the program's own handler."""
-    handlers = [signal.getsignal(number) for number in _numbers() if number in written]
+    handlers = [signal.getsignal(number) for number in numbers() if number in written]
     return not _asked and any(handler is not _handle for handler in handlers)
 
 
-def _in_main_thread(call: Callable[[], None]) -> None:
-    """Call what only the main thread may: now if that is this one, else when it runs next.
-
-    It is woken if it waits for a lock, as `join` does; in another call of C code (`time.sleep`,
-    `recv`) it is not reached before that returns. Blocks until it was, for 0.1 s at most.
-    """
-    try:
-        return call()
-    except ValueError:
-        import ctypes
-    done, python = Event(), ctypes.pythonapi
-    _pending.append((call, done))
-    main = threading.main_thread().ident or 0
-    wakes = hasattr(signal, "SIGURG") and signal.getsignal(signal.SIGURG) == signal.SIG_DFL
-    for _ in range(10):  # it may be about to wait just when it is woken
-        python.Py_AddPendingCall(_run_pending(), None)
-        if wakes and main in sys._current_frames():  # under a hub it has another name
-            # A handler that does nothing, where the default is to ignore: only a wait notices.
-            python.PyOS_setsig(signal.SIGURG, ctypes.CDLL(None).abs)
-            signal.pthread_kill(main, signal.SIGURG)
-        if done.wait(0.01):
-            break
-    return None
+def let_nudge() -> None:
+    """Let `nudge` work, where nobody else has a use for its signal. Main thread."""
+    if NUDGE is not None and signal.getsignal(NUDGE) == signal.SIG_DFL:
+        _set(NUDGE, look_up)
 
 
-_pending: deque[tuple[Callable[[], None], Event]] = deque()
-
-
-@cache
-def _run_pending() -> Any:
-    """Return a C function that makes the pending calls."""
-    import ctypes
-
-    def run(_: object) -> int:
-        while _pending:
-            call, done = _pending.popleft()
-            call()
-            done.set()
-        return 0
-
-    return ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(run)
-
-
-# ------------------------------------------------------------------ in a process of our own
-
-
-class StopSignals:
-    """SIGTERM, SIGINT and the end of the work, in the order in which they come.
-
-    To be made and asked in the main thread. A pair of sockets carries them. The interpreter writes
-    a signal's number itself, before any Python code runs: one that comes just before `next` blocks
-    would else be seen after it only; and it wakes a hub of greenlets, too.
-    """
-
-    def __init__(self, *further: str) -> None:
-        """`further` names other signals, where this system has them."""
-        import socket
-
-        self._numbers = _numbers(*further)
-        self._sender, self._receiver = socket.socketpair()
-        self._sender.setblocking(False)
-        self.take()
-
-    def take(self) -> None:
-        """Set the handlers; they put aside what others have set."""
-        global _wakeup
-        for number in self._numbers:
-            _set(number, _ignore)
-        _wakeup = self._sender.fileno()
-        signal.set_wakeup_fd(_wakeup, warn_on_full_buffer=False)
-
-    def await_greenly(self) -> None:
-        """Make `next` let greenlets run, where sockets have been patched meanwhile."""
-        import socket
-
-        self._receiver = socket.socket(fileno=self._receiver.detach())
-
-    def next(self) -> int:
-        """Block until a signal comes, and return its number, or 0 when the work has ended.
-
-        The same one twice within 0.1 s is one.
-        """
-        while number := self._receiver.recv(1)[0]:  # user code may handle further ones itself
-            if number in self._numbers and not _is_echo(number):
-                return number
-        return 0
-
-    def tell_end(self) -> None:
-        """Tell that the work has ended. Any thread."""
-        with contextlib.suppress(OSError):  # full of signals, or nobody reads any more
-            self._sender.send(b"\0")
-
-    def close(self) -> None:
-        """Put back the handlers that were set before."""
-        give_back()
-        unlisten()
-        self._numbers = []
-        self._receiver.close()
-        self._sender.close()
+# ------------------------------------------------------------------ between parents and children
 
 
 @contextlib.contextmanager
@@ -304,7 +229,7 @@ def held_back() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # its start would let through what we hold back
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _numbers("SIGUSR1"))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers("SIGUSR1"))
     try:
         yield
     finally:
@@ -314,7 +239,7 @@ def held_back() -> Iterator[None]:
 def let_through() -> None:
     """Let the signals come that the parent has held back at our start."""
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _numbers("SIGUSR1"))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers("SIGUSR1"))
 
 
 def leave_to_parent() -> None:
@@ -322,7 +247,7 @@ def leave_to_parent() -> None:
 
     Handlers, unlike ignoring, are not passed on to programs that user code starts.
     """
-    for number in _numbers():
+    for number in numbers():
         _set(number, _ignore)
 
 
@@ -354,7 +279,6 @@ def _leave() -> None:
     unlisten()
     _stops.clear()
     _seen.clear()
-    _pending.clear()
     _asked = _others = _unseen = False
     _let_through()  # one that came meanwhile was for the child
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TypeGuard
 
 from .. import codec, outcomes
-from ..contracts import Effect, Job, Told
+from ..contracts import Effect, Job, Sink, Told
 from ..errors import ArgumentError, FsdfError, SoftTimeLimit
 from ..outcomes import Failed, Outcome, Retry, Succeeded, kind_of, text_of
 from .effects import UnfitEffect, check_effect
@@ -47,17 +47,19 @@ def tell(job: Job, outcome: Outcome) -> Outcome:
         outcome = with_texts(outcome, trace=type(outcome) is Failed or bool(job.plan.sinks))
     if not (sinks := job.plan.sinks):
         return outcome
-    told = None
-    if type(outcome) is Succeeded and len(sinks) == 1 and getattr(sinks[0], "of_json", False):
-        told = _json_of(outcome)
-    job.told = told = told or effects_of(job, outcome)
+    if json := _json_of(outcome, sinks):
+        job.told = json
+        return outcome
+    job.told = told = effects_of(job, outcome)
     return told.outcome
 
 
-def _json_of(outcome: Succeeded) -> Told | None:
-    """Return its value as JSON; None where it has none, which the sink will say."""
+def _json_of(outcome: Outcome, sinks: Sequence[Sink]) -> bytes | None:
+    """Return the value, for a sink that needs no more; None: without JSON, as that will say."""
+    if type(outcome) is not Succeeded or len(sinks) != 1 or not getattr(sinks[0], "of_json", False):
+        return None
     try:
-        return Told(outcome, json=codec.dumps(codec.plain(outcome.value)))
+        return codec.dumps(codec.plain(outcome.value))
     except (outcomes.Deadline, outcomes.Interrupted):
         raise
     except BaseException:  # of a user's class

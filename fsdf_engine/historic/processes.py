@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from ..core.worker import tune
 from ..engine import default_engine
 from ..errors import ConfigurationError
+from ..foreground import tune
 from ..supervisor import Supervisor
 from ..task import Task
 from ..worker_process import Stop

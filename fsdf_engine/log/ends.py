@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
 
 from ..contracts import Job
 from ..outcomes import (
@@ -51,6 +51,7 @@ def retry_of(job: Job, outcome: Retry) -> End:
 
     def message() -> str:
         again = f"in {outcome.delay:,.1f} s" if outcome.delay else "at once"
+        again += _changed(outcome.changes or {})
         limit = job.plan.policy.max_retries + 1
         return (
             f"{named(job)} failed in attempt {outcome.attempt} of {limit} and runs again {again}:"
@@ -62,6 +63,13 @@ def retry_of(job: Job, outcome: Retry) -> End:
 
     event = "retry", job.plan.name, kind, place
     return End(logging.WARNING, event, message, text, place=place)
+
+
+def _changed(changes: Mapping[str, Any]) -> str:
+    """Say what another attempt does not have as this one had it, but for values of the user's."""
+    place = f" on queue {on_one_line(text_of(changes['queue']))}" if "queue" in changes else ""
+    others = ", ".join(on_one_line(key) for key in sorted(changes) if key != "queue")
+    return place + (f" with other {others}" if others else "")
 
 
 def end_of(job: Job, outcome: Outcome, look: str) -> End | None:

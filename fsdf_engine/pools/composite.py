@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..contracts import Job, Owner, Pool, PoolCapability
 from ..errors import ConfigurationError
@@ -61,6 +61,9 @@ class CompositePool(Pool):
         end = time.monotonic() + grace
         return [job for p in self._parts for job in p.close(max(0.0, end - time.monotonic()))]
 
+    def lend(self) -> Callable[[], None] | None:
+        return self._plain.lend()
+
     def room(self, job: Job) -> int:
         part = self._of(job)
         return part.size - part.waiting() - len(part.running())
@@ -69,10 +72,10 @@ class CompositePool(Pool):
         return self._of(job).ahead(job)
 
     def abandoned(self) -> int:
-        """More than `size` also when one of the two has more than it can replace."""
+        """More than `spare` also when one of the two has more than it can replace."""
         count = sum(part.abandoned() for part in self._parts)
-        full = any(part.abandoned() > part.size for part in self._parts)
-        return max(count, self.size + 1) if full else count
+        full = any(part.abandoned() > part.spare for part in self._parts)
+        return max(count, self.spare + 1) if full else count
 
     def alive(self, within: float) -> bool:
         answers = [part.alive(within) for part in self._parts]  # both are asked

@@ -7,7 +7,7 @@ none of its code there.
 
 Hand-offs and commits:   length, length of the head, the head as JSON, bodies
 Ended runs:              number, kind, attempt, three of pushes, seconds, started, length, payload
-Payload of a told one:   length of the head, [outcome, failure, effects] as JSON, bodies
+Payload of a told one:   [outcome, failure, effects] as JSON, a line feed, bodies
 """
 
 from __future__ import annotations
@@ -118,9 +118,11 @@ def _head(frame: bytes) -> tuple[Any, int]:
 
 def encode_ended(number: int, job: Job, outcome: Outcome, seconds: float) -> bytes:
     """Return the report of a run that took `seconds`, with the effects that were made of it."""
-    told: Told | None = getattr(job, "told", None)
-    if told is not None and told.outcome is outcome:
-        kind, payload = (_JSON, told.json) if told.json else (_TOLD, _encode_told(told))
+    told: Told | bytes | None = getattr(job, "told", None)
+    if type(told) is bytes and type(outcome) is Succeeded:
+        kind, payload = _JSON, told
+    elif type(told) is Told and told.outcome is outcome:
+        kind, payload = _TOLD, _encode_told(told)
     elif outcome is SUCCEEDED:
         kind, payload = _NOTHING, b""
     elif type(outcome) is Succeeded:
@@ -135,8 +137,7 @@ def encode_ended(number: int, job: Job, outcome: Outcome, seconds: float) -> byt
 def _encode_told(told: Told) -> bytes:
     heads, bodies = _encode_effects(told.effects)
     outcome = None if type(told.outcome) is Succeeded else _plain_outcome(told.outcome)
-    head = orjson.dumps((outcome, told.failure, heads))
-    return b"".join((LENGTH.pack(len(head)), head, *bodies))
+    return b"".join((orjson.dumps((outcome, told.failure, heads)), b"\n", *bodies))
 
 
 def _plain_outcome(outcome: Outcome) -> Sequence[Any]:
@@ -159,7 +160,7 @@ def ended_runs(data: bytes) -> Iterator[Ended]:
         at += size
 
 
-def decode_ended(kind: int, payload: bytes) -> tuple[Outcome, Told | None]:
+def decode_ended(kind: int, payload: bytes) -> tuple[Outcome, Told | bytes | None]:
     """Return the outcome of a report, and what was told of it if it has been told there.
 
     The value of a success is not here. Runs no code of the user's.
@@ -169,12 +170,13 @@ def decode_ended(kind: int, payload: bytes) -> tuple[Outcome, Told | None]:
     if kind == _RETURNED:
         return ELSEWHERE, None
     if kind == _JSON:
-        return ELSEWHERE, Told(ELSEWHERE, json=payload)
+        return ELSEWHERE, payload
     if kind == _OTHER:
         return _decode_outcome(orjson.loads(payload)), None
-    (sent, failure, heads), at = _head(payload)
+    head, _, bodies = payload.partition(b"\n")
+    sent, failure, heads = orjson.loads(head)
     outcome = ELSEWHERE if sent is None else _decode_outcome(sent)
-    return outcome, Told(outcome, _decode_effects(heads, payload, at), failure)
+    return outcome, Told(outcome, _decode_effects(heads, bodies, 0), failure)
 
 
 def _decode_outcome(sent: Sequence[Any]) -> Outcome:
@@ -213,8 +215,8 @@ def _encode_effects(effects: Sequence[Effect]) -> tuple[list[Any], list[bytes]]:
         number = _NUMBERS[type(effect)]
         _, fields, place = _FORMS[number]
         head = [number, *fields(effect)]
-        bodies.append(head[place + 1])
-        head[place + 1] = len(bodies[-1])
+        bodies.append(body := head[place + 1])
+        head[place + 1] = len(body)
         heads.append(head)
     return heads, bodies
 
@@ -268,9 +270,7 @@ def _decode_error(sent: Any, trace: str = "") -> BaseException:
     module, name, message = sent["module"], sent["name"], sent["message"]
     error: BaseException | None = None
     if is_quiet(outcomes.class_of(module, name)):
-        with contextlib.suppress(
-            Exception
-        ):  # an argument that looks like a typed value, and is none
+        with contextlib.suppress(Exception):  # what looks like a typed value may be none
             error = outcomes.rebuilt(module, name, codec.loads(orjson.dumps(sent["args"])))
     if error is None or outcomes.text_of(error) != message:
         error = stand_in(module, name.rpartition(".")[2], message)

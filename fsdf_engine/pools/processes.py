@@ -67,9 +67,8 @@ class ProcessPool(Pool):
         keep_main_file()
         self._backlog = Backlog()
         self._opening = threading.Lock()  # of _closing and _thread
-        self._children: list[
-            PoolChild
-        ] = []  # the thread's; replaced, never changed, so others may read
+        # The thread's; replaced, never changed, so others may read.
+        self._children: list[PoolChild] = []
         self._orders: deque[Callable[[], None]] = deque()  # from other threads
         self._births = Births()
         self._closing = False
@@ -113,9 +112,8 @@ class ProcessPool(Pool):
         children, old = self._children, time.monotonic() - BIRTH
         handed = sum(len(child.jobs) - (child.current() is not None) for child in children)
         late = any(not child.ready and child.born < old for child in children)
-        free = self.size - sum(
-            bool(child.jobs) for child in children
-        )  # of idle ones, or to be started
+        # Of idle ones, or to be started.
+        free = self.size - sum(bool(child.jobs) for child in children)
         if late or self._births.failures:
             free = 0
         return max(0, len(self._backlog) - max(0, free)) + max(0, handed)

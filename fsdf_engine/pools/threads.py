@@ -20,11 +20,15 @@ class ThreadCarrier(Carrier):
         self._name = name
 
     def start(self, slot: Slot, live: Callable[[Slot], None]) -> None:
+        thread = threading.Thread(target=live, args=(slot,), name=self._name, daemon=True)
+        self.prepare(slot, thread)
+        thread.start()
+
+    def prepare(self, slot: Slot, thread: threading.Thread) -> None:
+        """Let a slot have its lock and its thread, before it lives."""
         slot.parker = threading.Lock()
         slot.parker.acquire()
-        thread = threading.Thread(target=live, args=(slot,), name=self._name, daemon=True)
         slot.handle = thread
-        thread.start()
 
     def throw(self, slot: Slot, job: Any, error: BaseException) -> bool:
         return _raise_in(slot.handle, type(error))

@@ -6,9 +6,9 @@ import heapq
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..contracts import GroupStore, Inbox, Mark, Record, ResultStore
+from ..contracts import GroupStore, Inbox, Marks, Record, ResultStore
 from .base import Deliver, guarded, is_another, replaces
 from .memory_groups import MemoryGroups
 from .memory_marks import MemoryMarks
@@ -108,20 +108,8 @@ class MemoryStore(ResultStore):
                 if not addresses:
                     del self._watched[key]
 
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
-        return self._marks.put_marks(marks)
-
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        return self._marks.marks(names)
-
-    def delete_marks(self, names: Sequence[str]) -> int:
-        return self._marks.delete_marks(names)
-
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
-        return self._marks.renew_marks(names, life)
-
-    def lapsed(self, life: float, prefix: str = "") -> Sequence[Mark]:
-        return self._marks.lapsed(life, prefix)
+    def marks(self) -> Marks:
+        return self._marks
 
     def groups(self) -> GroupStore:
         return self._groups

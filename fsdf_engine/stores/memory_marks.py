@@ -22,7 +22,7 @@ class MemoryMarks(Marks):
         self._ends: list[tuple[float, str]] = []  # heap; a renewed mark has stale ones
         self._lapsed: set[str] = set()
 
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+    def put(self, marks: Sequence[Mark]) -> Collection[str]:
         put = []
         with self._lock:
             now = self._expire()
@@ -51,18 +51,18 @@ class MemoryMarks(Marks):
                 del self._kept[name]
         return now
 
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+    def read(self, names: Sequence[str]) -> Mapping[str, bytes]:
         with self._lock:
             self._expire()
             return {name: self._kept[name][1].value for name in names if name in self._kept}
 
-    def delete_marks(self, names: Sequence[str]) -> int:
+    def delete(self, names: Sequence[str]) -> int:
         with self._lock:
             self._expire()
             self._lapsed.difference_update(names)
             return sum(self._kept.pop(name, None) is not None for name in names)
 
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+    def renew(self, names: Sequence[str], life: float) -> Collection[str]:
         with self._lock:
             now = self._expire()
             found = [name for name in names if name in self._kept]

@@ -4,9 +4,9 @@ Key `fsdf:result:<id>` holds a head, then the body. The head is `<sends>.<delive
 or `P`, the origin and a line feed; of a record that has neither sends nor an origin, as the first
 version wrote them all, `<deliveries>` and `F` or `P`. The attempt is told by as many zeros before
 the deliveries, up to 64: former versions read those as the same number, so both write and read side
-by side. A final record is published, id and body, on the inbox's channel that the message carried
-and on the key's own name, to which `watch` subscribes: the server forgets a waiter together with
-its connection.
+by side. A final record is published on the key's own name, to which `watch` subscribes, and by
+notices, many in one message, on the inbox's channel that its own message carried: the server
+forgets a waiter together with its connection.
 
 Of a record with a layout the body alone lies under the layout's key, and its head, of the same
 life, under `fsdf:fence:<that key>`.
@@ -16,87 +16,86 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
+from struct import Struct
 from threading import Lock
 from typing import Any, ClassVar
 
 from ..brokers.redis_connection import Script
 from ..brokers.redis_subscriber import Subscriber
-from ..contracts import GroupStore, Inbox, Layout, Mark, Record, ResultStore
+from ..contracts import GroupStore, Inbox, Layout, Marks, Record, ResultStore
 from ..errors import ConfigurationError
 from . import redis_marks
 from .base import Deliver, guarded, has_ended
 from .redis_groups import RedisGroups
-from .redis_shards import Shards
+from .redis_shards import Shard, Shards
 
 __all__ = ["RedisStore"]
 
 _RESULT = "result:"  # in every key, before the id
 _FENCE = "fsdf:fence:"
 _KEPT = re.compile(rb"\d+\.\d+([FP])[^\n]*\n|\d+([FP])")
-_INBOX = re.compile(r"fsdf:inbox:[0-9a-f]{32}")  # no other channel is published on
+# No other channel is published on. In the middle stands what it takes: of former versions a 4, one
+# notice in a message; else many.
+_MANY = "8"
+_INBOX = re.compile(r"fsdf:inbox:[0-9a-f]{12}([0-9a-f])[0-9a-f]{19}")
+_SIZES = Struct(">II")  # of a notice: of the id and of the body, which follow
+_KIND = attrgetter("layout", "expires")
+_MOST = 1000  # records that one script writes
+_LARGE = 1 << 20  # bytes of notices, about, that leave as one message
 
-# KEYS: one per record; of one with a layout also that of its head. ARGV: ten per record: '1' if it
-# has a layout, id, sends, deliveries, attempt, F or P, milliseconds ('' for ever), body, reply,
-# origin. Reply: how many were stored. O(records). Refused are what is older, what is not final over
-# final, and what is of another origin over final; the latter is told to its own reply.
+# KEYS: one per record; with a layout besides that of its head. ARGV: milliseconds to live ('' for
+# ever); '' if all are final, else a letter for each: F, P, or U of an end whose attempt is not
+# known; '1' with a layout; per record the head and the body, with a layout apart; then channels
+# and what is published there if every end is to be told. Reply: the numbers of those that are not,
+# because they are older than what is kept. O(records). What is of another origin than the end that
+# is kept is refused, too, and told.
 _WRITE = Script("""
-local function newer(s, d, k, sends, deliveries, attempt, kind)
-    if k == 'F' and kind == 'P' then return false end
-    local before, lost = tonumber(s) - sends, tonumber(d) - deliveries
-    if before ~= 0 then return before < 0 end
-    if lost ~= 0 then return lost < 0 end
-    return k ~= kind or #d - #tostring(tonumber(d)) <= attempt
+local call, life, laid = redis.call, ARGV[1], ARGV[3] == '1'
+local function keep(key, value, ...)
+    if life == '' then return call('SET', key, value, ...) end
+    return call('SET', key, value, 'PX', life, ...)
 end
-local function keep(key, value, life)
-    if life == '' then
-        redis.call('SET', key, value)
-    else
-        redis.call('SET', key, value, 'PX', life)
-    end
+local function parts(head)
+    local s, d, k, o = string.match(head, '^(%d+)%.(%d+)([FP])([^\\n]*)\\n')
+    if not s then s, o, d, k = 0, '', string.match(head, '^(%d+)([FP])') end
+    return tonumber(s), tonumber(d), k, o, k and #d - #tostring(tonumber(d))
 end
-local stored, at = 0, 0
-for i = 1, #ARGV / 10 do
-    local laid, id, sends, deliveries, attempt, kind, life, body, reply, origin =
-        unpack(ARGV, i * 10 - 9, i * 10)
-    at = at + 1
-    local key, kept = KEYS[at], ''
-    if laid == '1' then
-        at = at + 1
-        if redis.call('EXISTS', key) == 1 then kept = redis.call('GET', KEYS[at]) or '' end
-    else
-        kept = redis.call('GETRANGE', key, 0, 127)
+local function judged(kept, head, letter) -- is it new, and of the same message?
+    local s, d, k, o, attempt = parts(kept)
+    if not k then return true, true end
+    local sends, deliveries, kind, origin, mine = parts(head)
+    if o ~= '' and o ~= origin then return k == 'P', false end
+    if k == 'F' and kind == 'P' then return false, true end
+    if s ~= sends then return s < sends, true end
+    if d ~= deliveries then return d < deliveries, true end
+    return k ~= kind or attempt <= (letter == 'U' and -1 or mine), true
+end
+local step, n, at, older = laid and 2 or 1, 0, 3, {}
+for i = 1, #KEYS, step do
+    n, at = n + 1, at + step
+    local key, head, value = KEYS[i], ARGV[at - step + 1], ARGV[at]
+    local letter = ARGV[2] == '' and 'F' or string.sub(ARGV[2], n, n)
+    local new, ours = keep(key, value, 'NX'), true
+    if not new then
+        local kept = laid and (call('GET', KEYS[i + 1]) or '') or call('GETRANGE', key, 0, 127)
+        new, ours = judged(kept, head, letter)
+        if new then keep(key, value) end
     end
-    local new, ours = true, true
-    if kept ~= '' then
-        local s, d, k, o = string.match(kept, '^(%d+)%.(%d+)([FP])([^\\n]*)\\n')
-        if not s then s, o, d, k = 0, '', string.match(kept, '^(%d+)([FP])') end
-        ours = not k or o == '' or o == origin
-        new = not k or k == 'P'
-        if ours and k then
-            new = newer(s, d, k, tonumber(sends), tonumber(deliveries), tonumber(attempt), kind)
-        end
-    end
-    local notice = #id .. '\\n' .. id .. body
     if new then
-        local head = deliveries .. kind
-        if attempt ~= '0' then head = string.rep('0', math.min(attempt, 64)) .. head end
-        if sends ~= '0' or origin ~= '' then head = sends .. '.' .. head .. origin .. '\\n' end
-        stored = stored + 1
-        if laid == '1' then
-            keep(key, body, life)
-            keep(KEYS[at], head, life)
-            redis.call('PUBLISH', key, body)
-        else
-            keep(key, head .. body, life)
-            if kind == 'F' then redis.call('PUBLISH', key, notice) end
-        end
-    end
-    if kind == 'F' and reply ~= '' and (new or not ours) then
-        redis.call('PUBLISH', reply, notice)
+        if laid then keep(KEYS[i + 1], head) end
+        if laid or letter ~= 'P' then call('PUBLISH', key, value) end
+    elseif ours and letter ~= 'P' then
+        older[#older + 1] = n - 1
     end
 end
-return stored
+if #older == 0 then
+    for i = at + 1, #ARGV, 2 do call('PUBLISH', ARGV[i], ARGV[i + 1]) end
+end
+return older
 """)
 
 
@@ -125,22 +124,31 @@ class RedisStore(ResultStore):
 
     def write(self, records: Sequence[Record]) -> None:
         for shard, places in self._shards.split([record.id for record in records]).items():
-            keys: list[str] = []
-            arguments: list[Any] = []
-            ours = shard.key(_RESULT)
-            for r in (records[n] for n in places):
-                if r.layout:
-                    keys += (key := self.key_of(r.id, r.layout), _FENCE + key)
-                else:
-                    keys.append(ours + r.id)
-                life = "" if r.expires == math.inf else max(1, int(r.expires * 1000))
-                reply = r.reply if r.reply and _INBOX.fullmatch(r.reply) else ""
-                kind = "F" if r.final else "P"
-                arguments += (
-                    "1" if r.layout else "", r.id, r.sends, r.deliveries, r.attempt, kind, life,
-                    r.body, reply, r.origin,
-                )  # fmt: skip
-            shard.connection.call(_WRITE(keys, *arguments))
+            for kind, some in groupby([records[n] for n in places], _KIND):
+                alike = list(some)
+                for at in range(0, len(alike), _MOST):
+                    self._write(shard, *kind, alike[at : at + _MOST])
+
+    def _write(self, shard: Shard, layout: str, expires: float, records: Sequence[Record]) -> None:
+        keys: list[str] = []
+        said: list[Any] = []
+        ours = shard.key(_RESULT)
+        for r in records:
+            head = _head(r)
+            if layout:
+                keys += (key := self.key_of(r.id, layout), _FENCE + key)
+                said += (head, r.body)
+            else:
+                keys.append(ours + r.id)
+                said.append(head + r.body)
+        letters = "".join([("F" if r.attempt >= 0 else "U") if r.final else "P" for r in records])
+        life = "" if expires == math.inf else max(1, int(expires * 1000))
+        how = life, letters.strip("F") and letters, "1" if layout else ""
+        [older] = shard.connection.call(_WRITE(keys, *how, *said, *_notices(records)))
+        if older:
+            told = _notices([r for n, r in enumerate(records) if n not in older])
+            publish = [("PUBLISH", *told[n : n + 2]) for n in range(0, len(told), 2)]
+            shard.connection.call(*publish)
 
     def read(
         self, ids: Sequence[str], *, final: bool = False, layout: str = ""
@@ -181,23 +189,65 @@ class RedisStore(ResultStore):
         self._shards.connections.close()
         self._groups.shut()
 
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
-        return self._marks.put_marks(marks)
-
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        return self._marks.marks(names)
-
-    def delete_marks(self, names: Sequence[str]) -> int:
-        return self._marks.delete_marks(names)
-
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
-        return self._marks.renew_marks(names, life)
-
-    def lapsed(self, life: float, prefix: str = "") -> Sequence[Mark]:
-        return self._marks.lapsed(life, prefix)
+    def marks(self) -> Marks:
+        return self._marks
 
     def groups(self) -> GroupStore:
         return self._groups
+
+
+def _head(record: Record) -> bytes:
+    head = f"{record.deliveries}{'F' if record.final else 'P'}"
+    if record.attempt > 0:
+        head = "0" * min(record.attempt, 64) + head
+    if record.sends or record.origin:
+        head = f"{record.sends}.{head}{record.origin}\n"
+    return head.encode()
+
+
+def _notices(records: Iterable[Record]) -> list[Any]:
+    """Return channels of inboxes, and after each what is to be published there."""
+    told: dict[str, list[Record]] = {}
+    for r in records:
+        if r.reply and r.final:
+            told.setdefault(r.reply, []).append(r)
+    found: list[Any] = []
+    for reply, ended in told.items():
+        if (takes := _taken(reply)) == _MANY:
+            notices = [*map(_notice, ended)]
+            together = 1 + len(notices) * _LARGE // sum(map(len, notices))
+            for at in range(0, len(notices), together):
+                found += (reply, b"".join(notices[at : at + together]))
+        elif takes:
+            for r in ended:
+                id = r.id.encode()
+                found += (reply, b"%d\n%b%b" % (len(id), id, r.body))
+    return found
+
+
+@lru_cache(1024)  # those who wait at present
+def _taken(reply: str) -> str:
+    """Return a digit that says what an address takes; "" for what is no inbox."""
+    address = _INBOX.fullmatch(reply)
+    return address[1] if address else ""
+
+
+def _notice(record: Record) -> bytes:
+    id, body = record.id.encode(), record.body
+    return b"%b%b%b" % (_SIZES.pack(len(id), len(body)), id, body)
+
+
+def _noticed(said: bytes) -> Iterator[tuple[str, bytes]]:
+    """Split what came to an inbox; of a former worker that is one notice, with the id's length."""
+    if said[0]:  # a digit: what is written now begins with a length below 1 << 24
+        size, _, rest = said.partition(b"\n")
+        yield rest[: int(size)].decode(), rest[int(size) :]
+        return
+    at, end = 0, len(said)
+    while at < end:
+        id, body = _SIZES.unpack_from(said, at)
+        at += _SIZES.size + id + body
+        yield said[at - body - id : at - body].decode(), said[at - body : at]
 
 
 class _RedisInbox(Inbox):
@@ -225,15 +275,21 @@ class _RedisInbox(Inbox):
     def watch(self, ids: Sequence[str]) -> None:
         self._subscriber.hear([self._key(id) for id in ids])
 
-    def _heard(self, channel: str, notice: bytes) -> Sequence[str]:
-        if self._layout and channel != self.address:
-            if not has_ended(self._layout, notice):
+    def _heard(self, channel: str, said: bytes) -> Sequence[str]:
+        if channel == self.address:
+            for id, body in _noticed(said):
+                self._deliver(id, body)
+            return ()  # it is never given up
+        if self._layout:
+            if not has_ended(self._layout, said):
                 return ()
-            self._deliver(self._id(channel), notice)
-            return [channel]
-        size, _, rest = notice.partition(b"\n")  # of an id that may hold anything
-        self._deliver(rest[: int(size)].decode(), rest[int(size) :])
-        return [channel]  # a result comes once; our own address is never given up
+            self._deliver(self._id(channel), said)
+        elif kept := _KEPT.match(said):
+            self._deliver(self._id(channel), said[kept.end() :])
+        else:
+            for id, body in _noticed(said):  # a former worker
+                self._deliver(id, body)
+        return [channel]  # a result comes once
 
     def _subscribed(self, channels: Collection[str]) -> Sequence[str]:
         """Deliver the results that came before these subscriptions."""

@@ -112,7 +112,7 @@ class RedisMarks(Marks):
             keys = [shard.key(_WATCHED), *(shard.key(_MARK + names[n]) for n in places)]
             yield shard.connection, places, keys
 
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+    def put(self, marks: Sequence[Mark]) -> Collection[str]:
         put: list[str] = []
         for connection, places, keys in self._each([mark.name for mark in marks]):
             arguments: list[Any] = []
@@ -121,20 +121,20 @@ class RedisMarks(Marks):
             put += _names(connection.call(_PUT(keys, *arguments))[0])
         return put
 
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+    def read(self, names: Sequence[str]) -> Mapping[str, bytes]:
         found: dict[str, bytes] = {}
         for connection, places, keys in self._each(names):
             [values] = connection.call(("MGET", *keys[1:]))
             found.update((names[n], v) for n, v in zip(places, values) if v is not None)
         return found
 
-    def delete_marks(self, names: Sequence[str]) -> int:
+    def delete(self, names: Sequence[str]) -> int:
         count = 0
         for connection, places, keys in self._each(names):
             count += connection.call(_DELETE(keys, *[names[n] for n in places]))[0]
         return count
 
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+    def renew(self, names: Sequence[str], life: float) -> Collection[str]:
         found: list[str] = []
         for connection, places, keys in self._each(names):
             arguments = _milliseconds(life), *[names[n] for n in places]

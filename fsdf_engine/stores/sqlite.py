@@ -25,7 +25,7 @@ import orjson
 from ..brokers.sqlite_file import PATIENCE, SqliteFile
 from ..brokers.sqlite_schema import EXPIRE
 from ..brokers.wakeup import SLOTS, Waiter, mark
-from ..contracts import GroupStore, Inbox, Mark, Record, ResultStore
+from ..contracts import GroupStore, Inbox, Marks, Record, ResultStore
 from ..errors import FsdfError
 from .base import Deliver, guarded
 from .sqlite_groups import SqliteGroups
@@ -156,20 +156,8 @@ class SqliteStore(ResultStore):
     def close(self) -> None:
         self.file.close()
 
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
-        return self._marks.put_marks(marks)
-
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        return self._marks.marks(names)
-
-    def delete_marks(self, names: Sequence[str]) -> int:
-        return self._marks.delete_marks(names)
-
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
-        return self._marks.renew_marks(names, life)
-
-    def lapsed(self, life: float, prefix: str = "") -> Sequence[Mark]:
-        return self._marks.lapsed(life, prefix)
+    def marks(self) -> Marks:
+        return self._marks
 
     def groups(self) -> GroupStore:
         return self._groups

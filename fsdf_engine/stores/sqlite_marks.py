@@ -53,7 +53,7 @@ class SqliteMarks(Marks):
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
-    def put_marks(self, marks: Sequence[Mark]) -> Collection[str]:
+    def put(self, marks: Sequence[Mark]) -> Collection[str]:
         now, put = time.time(), []
         with self._file.write() as db:
             for m in marks:
@@ -64,15 +64,15 @@ class SqliteMarks(Marks):
             db.execute(EXPIRE.format("mark"), (now, len(marks) + 100))
         return put
 
-    def marks(self, names: Sequence[str]) -> Mapping[str, bytes]:
+    def read(self, names: Sequence[str]) -> Mapping[str, bytes]:
         with self._file.read() as db:
             return dict(db.execute(_READ, (_json(names), time.time())).fetchall())
 
-    def delete_marks(self, names: Sequence[str]) -> int:
+    def delete(self, names: Sequence[str]) -> int:
         with self._file.write_once() as db:
             return db.execute(_DELETE, (_json(names), time.time())).rowcount
 
-    def renew_marks(self, names: Sequence[str], life: float) -> Collection[str]:
+    def renew(self, names: Sequence[str], life: float) -> Collection[str]:
         now = time.time()
         with self._file.write_once() as db:
             rows = db.execute(_RENEW, (now + life, now + life, _json(names), now)).fetchall()

@@ -35,12 +35,13 @@ from .foreign import ForeignEntries
 from .letters import LettersConformance
 from .names import NamesConformance
 from .priorities import PrioritiesConformance
+from .waiting import WaitingConformance
 
 __all__ = ["BOUND", "MB", "BrokerConformance", "fetch_some", "needs", "outgoing"]
 
 
 class BrokerConformance(
-    NamesConformance, LettersConformance, PrioritiesConformance, ForeignEntries
+    NamesConformance, LettersConformance, PrioritiesConformance, WaitingConformance, ForeignEntries
 ):
     """Every test must pass unchanged. The queue is empty when a test starts."""
 

@@ -10,7 +10,8 @@ import pytest
 from ..contracts import Broker, Capability, Delivery, Outgoing, Subscription
 
 __all__ = [
-    "BOUND", "MB", "QUEUE", "Open", "bodies", "drain", "fetch_some", "held", "needs", "outgoing",
+    "BOUND", "MB", "QUEUE", "Open", "bodies", "drain", "fetch_some", "held", "needs", "next_some",
+    "outgoing",
 ]  # fmt: skip
 
 MB = 1 << 20
@@ -37,6 +38,17 @@ def fetch_some(sub: Subscription, limit: int = 10) -> Sequence[Delivery]:
         if found := sub.fetch(limit, MB):
             return found
         sub.wait(5.0)
+    raise AssertionError("nothing came")
+
+
+def next_some(sub: Subscription, limit: int = 10) -> Sequence[Delivery]:
+    """Receive as a consumer does: by `fetch_next` where a fetch would find nothing."""
+    end = time.monotonic() + BOUND
+    found: Sequence[Delivery] | None = sub.fetch(limit, MB)
+    while not found and time.monotonic() < end:
+        found = sub.fetch(limit, MB) if found is None else sub.fetch_next(limit, MB, 5.0)
+    if found:
+        return found
     raise AssertionError("nothing came")
 
 

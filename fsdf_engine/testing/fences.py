@@ -72,6 +72,19 @@ class FenceConformance(InboxFixture):
         store.write([Record("last", b"", reply=inbox.address)])
         assert got.wait_for("last") == {"last": b""}
 
+    def test_a_refused_record_keeps_no_other_from_being_told(
+        self, store: ResultStore, open: Open
+    ) -> None:
+        (mine, got), (his, told) = open(), open()
+        store.write([Record("a", b"new", deliveries=2, origin="me"), Record("b", b"mine", 0)])
+        stale = Record("a", b"old", deliveries=1, origin="me", reply=mine.address)
+        forged = Record("a", b"forged", origin="him", reply=his.address)
+        others = [Record(id, id.encode(), 1, reply=mine.address) for id in ("b", "c")]
+        store.write([stale, others[0], forged, others[1]])
+        assert got.wait_for("b", "c") == {"b": b"b", "c": b"c"}
+        assert told.wait_for("a") == {"a": b"forged"}
+        assert dict(store.read(["a", "b", "c"])) == {"a": b"new", "b": b"b", "c": b"c"}
+
     def test_an_earlier_attempt_changes_nothing(self, store: ResultStore) -> None:
         store.write([Record("a", b"2", final=False, attempt=10, origin="o")])
         store.write([Record("a", b"1", final=False, attempt=9, origin="o")])

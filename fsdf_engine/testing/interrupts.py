@@ -179,7 +179,27 @@ class InterruptConformance(PoolSuite):
 
     # ------------------------------------------------------------------ deadlines
 
+    @staticmethod
+    def needs_spare(pool: Pool) -> None:
+        """Skip a test of what takes the place of abandoned runs."""
+        if not pool.spare:
+            pytest.skip("nothing takes their place")
+
+    def test_without_spare_slots_jobs_wait_for_an_abandoned_run(self, pool: Pool) -> None:
+        if pool.spare:
+            pytest.skip("others take its place")
+        jobs = self.jobs(self.stubborn, *[()] * 3)
+        pool.submit(jobs)
+        eventually(lambda: self.runs.at_once == 1)
+        self.outlives(pool, jobs[0])
+        assert (pool.abandoned(), pool.waiting()) == (1, 2)
+        self.runs.go.set()
+        self.owner.all_ended(jobs)
+        assert [type(job.outcome) for job in jobs] == [TimedOut, Succeeded, Succeeded]
+        self.works(pool)
+
     def test_run_past_its_deadline_gives_up_its_slot(self, pool: Pool) -> None:
+        self.needs_spare(pool)
         late = self.jobs(self.stubborn, *[()] * min(2, pool.size))
         pool.submit(late)
         eventually(lambda: self.runs.at_once == len(late))
@@ -198,6 +218,7 @@ class InterruptConformance(PoolSuite):
         self.works(pool)
 
     def test_waiting_jobs_get_the_slots_of_abandoned_runs(self, pool: Pool) -> None:
+        self.needs_spare(pool)
         late = self.jobs(self.stubborn, *[()] * pool.size)
         more = self.jobs(lambda: None, *[()] * 5, owner=Records())
         pool.submit([*late, *more])
@@ -220,6 +241,7 @@ class InterruptConformance(PoolSuite):
         self.works(pool)
 
     def test_nothing_is_raised_where_the_plan_says_so(self, pool: Pool) -> None:
+        self.needs_spare(pool)
         (job,) = self.jobs(self.stubborn, (), kill=False)
         pool.submit([job])
         eventually(lambda: self.runs.at_once == 1)
@@ -231,7 +253,8 @@ class InterruptConformance(PoolSuite):
         eventually(lambda: not pool.abandoned())
         assert not runs.raised
 
-    def test_abandoned_runs_take_at_most_size_slots_more(self, pool: Pool) -> None:
+    def test_abandoned_runs_take_at_most_the_spare_slots(self, pool: Pool) -> None:
+        self.needs_spare(pool)
         runs, size = self.runs, pool.size
         kept = self.jobs(self.stubborn, *[()] * (2 * size))
         for batch in kept[:size], kept[size:]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 
-from ..contracts import Broker, Capability, Letter, Part
+from ..contracts import Broker, Capability, Letter, Outgoing, Part
 from ..outcomes import DeadLetter
 from .deliveries import BOUND, MB, QUEUE, Open, bodies, drain, fetch_some, held, needs, outgoing
 
@@ -39,9 +40,27 @@ class LettersConformance:
         assert broker.purge(QUEUE, Part.DEAD) == 2
         assert broker.size(QUEUE) == (0, 0, held(broker, 1), 0)
         sub.settle([(d.lease, verdict)])
-        assert broker.replay(QUEUE, again=lambda body: b"again " + body) == 1
+        assert broker.replay(QUEUE, again=lambda body, headers: b"again " + body) == 1
         assert broker.size(QUEUE) == (1, 0, 0, 0)
         assert [x.body for x in drain(sub)] == [b"again " + letters[0].body]
+
+    def test_replay_tells_the_headers_that_the_broker_has_carried(
+        self, broker: Broker, open: Open
+    ) -> None:
+        needs(broker, Capability.DEAD_LETTER)
+        sub, told = open(), []
+
+        def again(body: bytes, headers: Mapping[str, str] | None) -> bytes:
+            told.append(headers)
+            return body
+
+        broker.publish([Outgoing(QUEUE, "a", b"{}", {"form": "of another"})])
+        [d] = fetch_some(sub)
+        sub.settle([(d.lease, DeadLetter("bad"))])
+        assert broker.replay(QUEUE, again=again) == 1
+        assert [d.headers] == told
+        [d] = fetch_some(sub)
+        assert [d.headers] == told
 
     def test_replay_wakes_a_waiting_consumer(self, broker: Broker, open: Open) -> None:
         needs(broker, Capability.DEAD_LETTER)
@@ -72,7 +91,7 @@ class LettersConformance:
         assert (told.reason, told.trace) == ("bad\nluck: ж", "Trace\n  1\n")
         assert before - 5 < told.died_at < time.time() + 5
         assert len({x.id for x in found.values()}) == 3
-        assert broker.replay(QUEUE, [told.id], lambda body: body + b"again") == 1
+        assert broker.replay(QUEUE, [told.id], lambda body, headers: body + b"again") == 1
         [d] = fetch_some(sub)
         assert (d.body, d.deliveries, d.state) == (told.body + b"again", 0, None)
         assert broker.purge(QUEUE, Part.DEAD) == 2

@@ -176,6 +176,31 @@ class PoolConformance(InterruptConformance):
         self.runs.go.set()
         self.owner.all_ended([*held, jobs[0]])
 
+    # ------------------------------------------------------------------ a thread that is lent
+
+    def test_a_pool_that_takes_a_thread_runs_jobs_nowhere_else(self) -> None:
+        self.owner, self.runs, self.asynchronous = Records(), Runs(), False
+        pool = self.make(1)
+        if (serve := pool.lend()) is None:
+            pool.close(0.0)
+            pytest.skip("it takes none")
+        assert pool.lend() is None  # nor does it take another one
+        jobs = self.jobs(threading.get_ident, *[()] * 20)
+        for job in jobs:
+            pool.submit([job])
+        assert pool.waiting() == 20
+
+        def close() -> None:
+            self.owner.all_ended(jobs)
+            pool.close(BOUND)
+
+        end = threading.Thread(target=close)
+        end.start()
+        serve()
+        end.join()
+        assert {job.outcome for job in jobs} == {Succeeded(threading.get_ident())}
+        self.works(pool)  # in a thread of its own
+
     # ------------------------------------------------------------------ the end
 
     def test_close_runs_what_waits(self, pool: Pool) -> None:

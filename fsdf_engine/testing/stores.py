@@ -66,6 +66,17 @@ class StoreConformance(FenceConformance, LayoutConformance, MarkConformance):
         eventually(lambda: "a" not in store.read(["a"]))
         assert dict(store.read(["b"])) == {"b": b"2"}
 
+    def test_thousands_are_written_at_a_time_in_their_order(
+        self, store: ResultStore, open: Open
+    ) -> None:
+        ids = [f"id{n}" for n in range(2500)]
+        inbox, got = open(lambda: ids)
+        ends = [Record(id, id.encode(), expires=60.0, reply=inbox.address) for id in ids]
+        some = [Record(id, b"half", final=False, expires=50.0 + n % 2) for n, id in enumerate(ids)]
+        store.write([*some[:50], *ends, *some[50:100]])
+        assert got.wait_for(*ids) == {id: id.encode() for id in ids}
+        assert dict(store.read(ids, final=True)) == got.bodies
+
     def test_a_final_record_reaches_the_inbox_it_names(
         self, store: ResultStore, open: Open
     ) -> None:

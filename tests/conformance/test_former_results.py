@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from fsdf_engine.contracts import Mark, Record
 from fsdf_engine.stores.redis import RedisStore
 from fsdf_engine.stores.sqlite import SqliteStore
+from fsdf_engine.testing.inboxes import BOUND, Received, connected, nothing
 
 # What the version before stored a result with.
 INSERT = """
@@ -93,6 +95,27 @@ class TestRedis:
         former(10, "stale")
         assert dict(store.read(["a"])) == {"a": b"now"}
 
+    def test_results_that_former_workers_tell_of_arrive(
+        self, store: RedisStore, client: Any
+    ) -> None:
+        received = Received()
+        inbox = store.inbox(received, nothing)
+        connected(store, inbox, received)
+        inbox.watch(["b"])
+        for id, reply in (("a", inbox.address), ("b", "")):
+            client.eval(WRITE, 1, f"fsdf:result:{id}", id, 0, 0, "F", 60_000, "{}\n", reply, "o")
+        assert received.wait_for("a", "b") == {"a": b"{}\n", "b": b"{}\n"}
+        inbox.close()
+
+    def test_former_inboxes_are_told_one_by_one(self, store: RedisStore, client: Any) -> None:
+        reply = f"fsdf:inbox:{uuid.uuid4().hex}"
+        with client.pubsub() as pubsub:
+            pubsub.subscribe(reply)
+            assert pubsub.get_message(timeout=BOUND)["type"] == "subscribe"
+            store.write([Record(id, id.encode() * 2, reply=reply) for id in ("a", "b c")])
+            told = [pubsub.get_message(timeout=BOUND)["data"] for _ in "12"]
+            assert told == [b"1\naaa", b"3\nb cb cb c"]
+
     def test_first_attempts_are_written_as_before(self, store: RedisStore, client: Any) -> None:
         store.write([Record("a", b"x", 3), Record("b", b"x", 3, origin="o", sends=1)])
         store.write([Record("c", b"x", 3, attempt=2), Record("d", b"x", attempt=1, origin="o")])
@@ -117,7 +140,7 @@ class TestSqlite:
         db.close()
         former = sqlite3.connect(path, isolation_level=None)  # a worker that runs all the time
         store = SqliteStore(path)
-        assert list(store.put_marks([Mark("m")])) == ["m"]
+        assert list(store.marks().put([Mark("m")])) == ["m"]
         former.execute(INSERT, ("b", 0, 0, 1, 9e9, b"of a former worker", "o"))
         store.write([Record("a", b"stale", deliveries=2, sends=1, origin="o")])
         assert dict(store.read(["a", "b"])) == {"a": b"old", "b": b"of a former worker"}

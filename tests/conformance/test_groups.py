@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import RedisServer, until
+from helpers import until
 
 from fsdf_engine.contracts import Claim, Group, Member, Outgoing
 from fsdf_engine.stores.memory import MemoryStore
@@ -34,29 +33,10 @@ class TestRedis(GroupConformance):
         return RedisStore(redis_url)
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    import redis
-
-    server = RedisServer(tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
-    server.start()
-    with redis.Redis.from_url(server.url) as client:
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
-    yield server
-    server.stop()
-
-
 class TestRedisCluster(GroupConformance):
-    """One node that has every slot: it refuses what is not on one slot, as a large one does."""
-
     @pytest.fixture
-    def store(self, node: RedisServer) -> RedisStore:
-        import redis
-
-        with redis.Redis.from_url(node.url) as client:
-            client.flushall()
-        return RedisStore(f"redis+cluster://127.0.0.1:{node.port}")
+    def store(self, cluster_url: str) -> RedisStore:
+        return RedisStore(cluster_url)
 
 
 def test_redis_is_asked_once_for_a_batch_and_keeps_nothing_for_ever(redis_url: str) -> None:

@@ -27,14 +27,14 @@ class TestRedis:
     ) -> None:
         import redis
 
-        store.put_marks([Mark("a", b"1", 50.0), Mark("w", b"2", 50.0, watched=True)])
+        store.marks().put([Mark("a", b"1", 50.0), Mark("w", b"2", 50.0, watched=True)])
         with redis.Redis.from_url(redis_url) as client:
             assert client.get("fsdf:mark:a") == b"1"
             assert 40_000 < client.pttl("fsdf:mark:a") <= 50_000
             assert client.ttl("fsdf:mark:w") == -1
             [(name, end)] = client.zrange("fsdf:marks:watched", 0, -1, withscores=True)
             assert name == b"w" and 40.0 < end / 1000 - client.time()[0] < 52.0
-            store.delete_marks(["a", "w"])
+            store.marks().delete(["a", "w"])
             assert client.dbsize() == 0
 
     def test_a_watched_mark_that_was_evicted_is_forgotten(
@@ -42,10 +42,10 @@ class TestRedis:
     ) -> None:
         import redis
 
-        store.put_marks([Mark("w", b"2", 0.001, watched=True)])
+        store.marks().put([Mark("w", b"2", 0.001, watched=True)])
         with redis.Redis.from_url(redis_url) as client:
             client.delete("fsdf:mark:w")
-            eventually(lambda: not store.lapsed(9.0) and client.dbsize() == 0)
+            eventually(lambda: not store.marks().lapsed(9.0) and client.dbsize() == 0)
 
 
 class TestSqlite:
@@ -60,10 +60,10 @@ class TestSqlite:
         made.close()
 
     def test_expired_marks_are_removed_from_the_file(self, store: SqliteStore) -> None:
-        store.put_marks([Mark(str(n), life=0.0) for n in range(500)])
-        store.put_marks([Mark("w", life=0.0, watched=True)])
+        store.marks().put([Mark(str(n), life=0.0) for n in range(500)])
+        store.marks().put([Mark("w", life=0.0, watched=True)])
         for _ in range(10):
-            store.put_marks([Mark("x")])
+            store.marks().put([Mark("x")])
         with store.file.read() as db:
             assert set(db.execute("SELECT name FROM mark")) == {("w",), ("x",)}
 
@@ -71,7 +71,7 @@ class TestSqlite:
         self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sqlite_file, "SWEEP", 0.0)
-        store.put_marks([Mark(str(n), life=0.001) for n in range(500)])
+        store.marks().put([Mark(str(n), life=0.001) for n in range(500)])
         eventually(lambda: not store.file.shrink())
         with store.file.read() as db:
             assert db.execute("SELECT count(*) FROM mark").fetchone() == (0,)
@@ -79,8 +79,8 @@ class TestSqlite:
     def test_a_look_for_lapsed_ones_does_not_wait_for_a_writer(
         self, path: str, store: SqliteStore
     ) -> None:
-        store.put_marks([Mark("w", watched=True)])
+        store.marks().put([Mark("w", watched=True)])
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
-            assert not store.lapsed(9.0)
+            assert not store.marks().lapsed(9.0)
         other.close()

@@ -358,6 +358,41 @@ class TestInline(PoolConformance):
         assert len({job.outcome.value for job in jobs}) == 1
 
 
+class TestLentThread(PoolConformance):
+    """The suite again: its jobs run in a thread that was lent to the pool."""
+
+    def make(self, size, **options):
+        pool, lent = InlinePool(size), threading.Event()
+
+        def serve():
+            serves = pool.lend()
+            lent.set()
+            serves()
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert lent.wait(BOUND)
+        return pool
+
+    def test_a_handler_that_raises_where_jobs_are_awaited_costs_no_job(self, monkeypatch):
+        """The thread is gone; a slot that was about to live in it gets one of its own."""
+        pool = InlinePool()
+        serve, acquire = pool.lend(), pool._carrier._come.acquire
+
+        def interrupted():
+            acquire()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(pool._carrier._come, "acquire", interrupted)
+        self.owner = Records()
+        jobs = self.jobs(threading.get_ident, *[()] * 3)
+        pool.submit(jobs)
+        with pytest.raises(KeyboardInterrupt):
+            serve()
+        self.owner.all_ended(jobs)
+        assert threading.get_ident() not in {job.outcome.value for job in jobs}
+        assert not pool.close(BOUND)
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_greenlets_pass_the_conformance_suite(library):
     run_patched(library, "tests/conformance/patched_pools.py")

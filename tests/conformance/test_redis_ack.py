@@ -255,7 +255,7 @@ def test_replay_of_all_takes_those_that_were_dead_when_it_began(redis_url, kind)
         sub.settle([(delivery.lease, DeadLetter("no")) for delivery in found])
         return len(found)
 
-    def again(body):
+    def again(body, headers):
         broker.publish([outgoing(9)])
         bury()
         return body

@@ -22,6 +22,7 @@ from fsdf_engine.contracts import Outgoing, Part, QueueSize
 from fsdf_engine.errors import ConfigurationError, PublishError
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.testing.brokers import BOUND, MB, BrokerConformance, drain, fetch_some, outgoing
+from fsdf_engine.testing.deliveries import bodies
 
 QUEUE = "conformance"
 
@@ -68,6 +69,16 @@ class TestSqlite(BrokerConformance):
 
     def spoil(self, broker: SqliteBroker, queue: str) -> int:
         return spoil_table(broker, queue)
+
+    def test_what_has_been_due_before_it_is_published_is_first_in_line(self, broker, open):
+        """So is what a stop sends anew."""
+        sub = open()
+        broker.publish([outgoing(n) for n in range(2)])
+        early = [outgoing(n, not_before=1.0) for n in (2, 3)]
+        broker.publish([*early, outgoing(4)])
+        assert bodies(drain(sub)) == [outgoing(n).body for n in (2, 3, 0, 1, 4)]
+        broker.publish(early)  # and where nothing waits
+        assert bodies(drain(sub)) == [item.body for item in early]
 
 
 class TestMessages:

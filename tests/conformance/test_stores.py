@@ -49,29 +49,10 @@ class TestRedis(StoreConformance):
         return RedisStore(redis_url)
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    import redis
-
-    server = RedisServer(tmp_path_factory.mktemp("cluster"), config={"cluster-enabled": "yes"})
-    server.start()
-    with redis.Redis.from_url(server.url) as client:
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
-    yield server
-    server.stop()
-
-
 class TestRedisCluster(StoreConformance):
-    """One node that has every slot: it refuses what is not on one slot, as a large one does."""
-
     @pytest.fixture
-    def store(self, node: RedisServer) -> RedisStore:
-        import redis
-
-        with redis.Redis.from_url(node.url) as client:
-            client.flushall()
-        return RedisStore(f"redis+cluster://127.0.0.1:{node.port}")
+    def store(self, cluster_url: str) -> RedisStore:
+        return RedisStore(cluster_url)
 
 
 class TestSqliteOnly:
@@ -300,6 +281,43 @@ class TestRedisOnly:
             assert [pubsub.get_message(timeout=BOUND)["type"] for _ in "12"] == ["subscribe"] * 2
             store.write([Record("a", b"1", reply=reply), Record("b", b"2", reply=inbox)])
             assert pubsub.get_message(timeout=BOUND)["data"] == b"1\nb2"
+        store.close()
+
+    def test_many_ends_reach_an_inbox_in_one_message(self, redis_url: str) -> None:
+        import redis
+
+        store, reply = RedisStore(redis_url), "fsdf:inbox:" + "0" * 12 + "8" + "0" * 19
+        with redis.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
+            pubsub.subscribe(reply)
+            assert pubsub.get_message(timeout=BOUND)["type"] == "subscribe"
+            some = [Record(id, b"1\n", reply=reply) for id in ("a", "漢")]
+            store.write([*some, Record("p", b"", final=False, reply=reply)])
+            said = pubsub.get_message(timeout=BOUND)["data"]
+            assert said == b"\0\0\0\1\0\0\0\2a1\n\0\0\0\3\0\0\0\2\xe6\xbc\xa21\n"
+        store.close()
+
+    def test_large_ends_leave_as_several_messages(self, redis_url: str) -> None:
+        import redis
+
+        store, reply = RedisStore(redis_url), "fsdf:inbox:" + "0" * 12 + "8" + "0" * 19
+        with redis.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
+            pubsub.subscribe(reply)
+            assert pubsub.get_message(timeout=BOUND)["type"] == "subscribe"
+            store.write([Record(str(n), b"x" * (1 << 19), reply=reply) for n in range(9)])
+            said = [len(pubsub.get_message(timeout=BOUND)["data"]) for _ in range(5)]
+            assert said == [n * (9 + (1 << 19)) for n in (2, 2, 2, 2, 1)]
+        store.close()
+
+    def test_an_end_is_published_on_its_key(self, redis_url: str) -> None:
+        import redis
+
+        store = RedisStore(redis_url)
+        with redis.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
+            pubsub.subscribe("fsdf:result:a")
+            assert pubsub.get_message(timeout=BOUND)["type"] == "subscribe"
+            store.write([Record("a", b"half", final=False), Record("a", b"{}", origin="o")])
+            assert pubsub.get_message(timeout=BOUND)["data"] == b"0.0Fo\n{}"
+            assert client.get("fsdf:result:a") == b"0.0Fo\n{}"
         store.close()
 
     def test_an_id_that_cannot_be_a_key_is_refused_and_harms_no_other(self, redis_url: str) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from helpers import BOUND, until
+from helpers import BOUND, ending, until
 
 from fsdf_engine import default_engine, task_deco
 
@@ -172,7 +172,7 @@ def test_a_script_at_its_end_drains_at_a_signal_in_every_mode(mode, number):
     try:
         assert process.stdout.readline() == "started\n"
         process.send_signal(number)
-        said, errors = process.communicate(timeout=BOUND)
+        said, errors = ending(process)
     finally:
         process.kill()
     assert (said, process.returncode) == ("ended\n", 0), errors
@@ -187,7 +187,7 @@ def test_a_script_drains_at_a_signal_however_it_ends(how):
     try:
         assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGTERM)
-        said, errors = process.communicate(timeout=BOUND)
+        said, errors = ending(process)
     finally:
         process.kill()
     assert (said, process.returncode) == ("ended\n", 0), errors

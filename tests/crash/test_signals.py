@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import BOUND, free_port, insist, until
+from helpers import BOUND, ending, free_port, insist, until
 
 from fsdf_engine import StopSignals, default_engine
 from fsdf_engine.core import signals
@@ -50,6 +50,7 @@ started.start()
 started.join()
 asyncio.run(asyncio.Event().wait())
 """,
+    "in the foreground": "default_engine().run()",
     "in a thread of a loop": """
 async def main():
     await asyncio.to_thread(work.consume)
@@ -129,7 +130,7 @@ def size():
 
 def ended(process):
     """Wait for the end; return what was said, without the first line, and the exit code."""
-    said, errors = process.communicate(timeout=BOUND)
+    said, errors = ending(process)
     assert "leaked" not in errors
     return said.splitlines(), process.returncode, errors
 

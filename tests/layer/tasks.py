@@ -1,4 +1,4 @@
-"""The app whose workers are killed: tasks on every broker that outlives a process.
+"""The app whose workers are killed: tasks on every broker that the environment names.
 
 Child processes import this module.
 """
@@ -15,12 +15,9 @@ MODE = os.environ.get("LAYER_MODE", "threads")
 LEDGER = os.environ.get("LAYER_LEDGER", os.devnull)
 LEASE = float(os.environ.get("LAYER_LEASE", "1.0"))
 SLOTS = 4
-# Not REDIS: without leases nobody can answer for what was popped by a worker that dies at once.
-QUEUES = [
-    (broker, ack)
-    for broker in ("sqlite", "redis_ack", "redis_stream", "redis_brpoplpush")
-    for ack in ("late", "early")
-]
+DURABLE = ("sqlite", "redis_ack", "redis_stream", "redis_brpoplpush", "redis")
+BROKERS = os.environ.get("LAYER_BROKERS", ",".join(DURABLE)).split(",")
+QUEUES = [(broker, ack) for broker in BROKERS for ack in ("late", "early")]
 app = Toy(MODE, lease=LEASE, max_retry_times=3, prefetch=20)
 fd = os.open(LEDGER, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 pause = threading.Event()

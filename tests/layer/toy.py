@@ -39,12 +39,23 @@ def record(job: Any, outcome: outcomes.Outcome) -> Sequence[Record]:
 
 def member(job: Any, outcome: outcomes.Outcome) -> Sequence[Member]:
     """The sink of groups, which are named in a header."""
+    return member_of(job, *state_of(outcome)) if outcomes.ended(outcome) else ()
+
+
+def member_of(job: Any, state: str, value: Any) -> Sequence[Member]:
     named = (job.extra.get("headers") or {}).get("group")
-    if named is None or not outcomes.ended(outcome):
+    if named is None:
         return ()
     group, place = named
-    state, value = state_of(outcome)
     return [Member(group, str(place), json.dumps(value).encode(), state != "done", place)]
+
+
+def of_end(job: Any, end: bytes) -> Sequence[Member]:
+    told = json.loads(end)
+    return member_of(job, told["state"], told["value"])
+
+
+setattr(member, "of_end", of_end)  # noqa: B010  a function has no attributes for mypy
 
 
 def compose(done: Any, refusal: str = "") -> Sequence[Outgoing | Record | Letter]:

@@ -5,17 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-if os.environ["LAYER_MODE"] in ("gevent", "eventlet"):  # before anything else is imported
-    if os.environ["LAYER_MODE"] == "gevent":
-        from gevent import monkey
-
-        monkey.patch_all()
-    else:
-        import eventlet
-
-        eventlet.monkey_patch()
-
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from layer.patching import patch  # noqa: E402
+
+patch(os.environ["LAYER_MODE"])  # before anything else is imported
 
 if __name__ == "__main__":
     from layer import tasks

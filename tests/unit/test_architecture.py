@@ -224,7 +224,7 @@ def test_process_is_ended_hard_in_two_places():
     """
     found = [p for path in files(ENGINE, COMPAT) for name, p in calls(path) if name == "os._exit"]
     places = [place.partition(":")[0] for place in found]
-    assert places == ["fsdf_engine/core/worker.py", "fsdf_engine/zygote/process.py"], found
+    assert places == ["fsdf_engine/foreground.py", "fsdf_engine/zygote/process.py"], found
 
 
 def test_signals_have_one_owner():

@@ -20,7 +20,7 @@ from fsdf_engine.core.gates import Gates
 from fsdf_engine.errors import ConfigurationError, TaskFailed
 from fsdf_engine.options import resolve_options
 from fsdf_engine.outcomes import Expired, Revoked
-from fsdf_engine.stores.memory import MemoryStore
+from fsdf_engine.stores.memory_marks import MemoryMarks
 
 KINDS = ["memory", "sqlite", "redis_ack", "redis_stream", "redis"]
 
@@ -74,6 +74,7 @@ def test_cancelled_messages_do_not_run_and_end_as_revoked(where):
         with pytest.raises(TaskFailed, match="revoked") as caught:
             revoked.get(BOUND)
         assert caught.value.status == "revoked"
+        assert str(caught.value).endswith("revoked: it was cancelled before it started")
     assert [r.get(BOUND) for n, r in enumerate(results) if n not in (3, 5, 7)]
     assert sorted(ran) == [n for n in range(20) if n not in (3, 5, 7)]
     assert work.join(BOUND)
@@ -142,18 +143,18 @@ def test_cancelling_is_forgotten_after_its_life():
     result = task.push()
     default_engine().cancel(result.task_id, task.options, life=0.02)
     store = default_engine().replies(task.options).store
-    until(lambda: not store.marks([f"cancel:{result.task_id}"]))
+    until(lambda: not store.marks().read([f"cancel:{result.task_id}"]))
     task.consume()
     assert ran.wait(BOUND)
 
 
 def test_cancelling_again_lengthens_its_life():
-    store = MemoryStore()
-    cancel(store, ["a"], 0.02)
-    cancel(store, ["a", "b"], 60.0)
-    store.put_marks([Mark("end", life=0.05)])
-    until(lambda: not store.marks(["end"]))
-    assert set(store.marks(["cancel:a", "cancel:b"])) == {"cancel:a", "cancel:b"}
+    marks = MemoryMarks()
+    cancel(marks, ["a"], 0.02)
+    cancel(marks, ["a", "b"], 60.0)
+    marks.put([Mark("end", life=0.05)])
+    until(lambda: not marks.read(["end"]))
+    assert set(marks.read(["cancel:a", "cancel:b"])) == {"cancel:a", "cancel:b"}
 
 
 def test_cancel_on_the_command_line(redis_url, capsys):
@@ -172,12 +173,12 @@ def test_cancel_on_the_command_line(redis_url, capsys):
 # ------------------------------------------------------------------ the gates themselves
 
 
-class Store(MemoryStore):
+class Looked(MemoryMarks):
     looks = 0
 
-    def marks(self, names):
+    def read(self, names):
         self.looks += 1
-        return super().marks(names)
+        return super().read(names)
 
 
 def job(id, gate):
@@ -187,15 +188,15 @@ def job(id, gate):
 
 
 def test_a_batch_is_one_look_and_none_where_nothing_can_be_cancelled():
-    store = Store()
-    gate = Cancelled(store)
-    cancel(store, ["b", "é"], 60.0)
+    marks = Looked()
+    gate = Cancelled(marks)
+    cancel(marks, ["b", "é"], 60.0)
     batch = [job(id, gate) for id in ("a", "b", "\udcff", "é")] + [job("b", None)]
     assert gate.judge(batch, 0.0) == [None, Revoked(), None, Revoked(), None]
-    assert store.looks == 1
+    assert marks.looks == 1
     assert gate.judge([job("b", None)], 0.0) == [None]
-    assert gate.judge([job("b", Cancelled(MemoryStore()))], 0.0) == [None]
-    assert store.looks == 1
+    assert gate.judge([job("b", Cancelled(MemoryMarks()))], 0.0) == [None]
+    assert marks.looks == 1
 
 
 def test_what_passes_is_told_from_what_does_not():
@@ -203,9 +204,9 @@ def test_what_passes_is_told_from_what_does_not():
         def judge(self, batch, now):
             return [Expired(1.0) if job.id == "x" else None for job in batch]
 
-    store = MemoryStore()
-    cancel(store, ["b"], 60.0)
-    gate = Cancelled(store)
+    marks = MemoryMarks()
+    cancel(marks, ["b"], 60.0)
+    gate = Cancelled(marks)
     jobs, answers = [job(id, gate) for id in "abx"], []
     made = Gates([Every()], None, None)
     made.add(gate)
@@ -236,25 +237,25 @@ class Waiting:
 
 
 def test_what_waits_is_looked_at_now_and_then_and_ended_where_it_is_found():
-    store = Store()
-    gate = Cancelled(store)
+    marks = Looked()
+    gate = Cancelled(marks)
     a, b, c, d, running, started, line = jobs = [job(id, gate) for id in "abcdrsl"]
     d.plan.gate = None
     keeper = SimpleNamespace(held={a, b, running, started, line}, acked={c, d})
     pool, own = Waiting([a, b, c, d], [running]), deque([line])
     made = Gates([], keeper, pool)
     assert not made.look_again(own, 5.0)
-    assert store.looks == 0  # no plan has a gate of its own
+    assert marks.looks == 0  # no plan has a gate of its own
     made.add(gate)
     made.add(gate)
     assert not made.look_again(own, 10.0)
-    cancel(store, [each.id for each in jobs if each is not a], 60.0)
+    cancel(marks, [each.id for each in jobs if each is not a], 60.0)
     assert not made.look_again(own, 11.0)
-    assert (store.looks, pool.withdrawn) == (1, 0)
+    assert (marks.looks, pool.withdrawn) == (1, 0)
     answers = dict(made.look_again(own, 12.5))
-    assert (store.looks, pool.withdrawn) == (2, 1)
+    assert (marks.looks, pool.withdrawn) == (2, 1)
     assert pool.jobs == [a, d]
     assert list(own) == []
     assert answers == {b: Revoked(), c: Revoked(), line: Revoked()}
     assert not made.look_again(own, 15.0)  # what has started meanwhile is not looked for again
-    assert (store.looks, pool.withdrawn) == (3, 1)
+    assert (marks.looks, pool.withdrawn) == (3, 1)

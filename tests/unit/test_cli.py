@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import BOUND, insist
+from helpers import BOUND, ending, insist
 
 from fsdf_engine.cli import main
 from fsdf_engine.engine import default_engine
@@ -224,7 +224,7 @@ def test_config_shows_sources_and_no_password(monkeypatch, capsys):
 )
 def test_error_is_one_line(queue, fsdf, arguments, message):
     process = fsdf(*arguments)
-    said, _ = process.communicate(timeout=BOUND)
+    said, _ = ending(process)
     lines = [line for line in said.splitlines() if line != "imported"]
     assert process.returncode == 2
     assert len(lines) == 1, said
@@ -254,8 +254,9 @@ def test_worker_drains_at_the_first_signal(queue, fsdf):
     worker = fsdf("run", "tasks.py")
     until_said(worker, "linger")
     worker.send_signal(signal.SIGTERM)
-    said, _ = worker.communicate(timeout=BOUND)
-    assert "draining" in said
+    said, _ = ending(worker)
+    [line] = [line for line in said.splitlines() if "draining" in line]
+    assert "threading.py" not in line
     assert "done linger" in said
     assert worker.returncode == 0
     assert sum(default_engine().broker().size(queue)) == 0
@@ -286,7 +287,7 @@ def test_worker_ends_at_the_second_signal_and_loses_nothing(queue, fsdf):
     worker.send_signal(signal.SIGINT)
     until_said(worker, "draining")
     insist(worker, signal.SIGINT)
-    said, _ = worker.communicate(timeout=BOUND)
+    said, _ = ending(worker)
     assert worker.returncode == 128 + signal.SIGINT
     assert "done" not in said
     size = default_engine().broker().size(queue)
@@ -348,7 +349,7 @@ def test_worker_processes_share_a_queue_and_drain(tmp_path, fsdf, monkeypatch):
     push("jobs", "a", "linger")
     until_said(worker, "linger")
     worker.send_signal(signal.SIGTERM)
-    said, _ = worker.communicate(timeout=BOUND)
+    said, _ = ending(worker)
     assert "done linger" in said
     assert worker.returncode == 0
     assert sum(default_engine().broker().size("jobs")) == 0
@@ -392,6 +393,6 @@ def test_worker_runs_greenlets_that_are_patched_at_the_start(tmp_path, fsdf, gre
     worker = fsdf("run", "tasks.py", "--green", green)
     until_said(worker, "linger")
     worker.send_signal(signal.SIGTERM)
-    said, _ = worker.communicate(timeout=BOUND)
+    said, _ = ending(worker)
     assert "done linger" in said
     assert worker.returncode == 0

@@ -415,3 +415,25 @@ def test_contextvars_do_not_leak_between_runs(start):
         until(lambda h=handle: h.consumer.outbox.settled >= 50)
         handle.stop()
     assert set(seen) == {0}
+
+
+def test_slots_get_the_next_messages_while_results_are_being_stored(start, monkeypatch):
+    monkeypatch.setattr("fsdf_engine.core.consumer.IDLE", 2 * BOUND)
+    broker, results, stored, ran = MemoryBroker(), Results(), threading.Event(), []
+    parked = threading.Event()
+    results.broken = lambda records: stored.wait(BOUND) and None
+
+    def run(n):
+        assert ran or parked.wait(BOUND)
+        ran.append(n)
+
+    broker.publish(bodies(2))
+    spec = {"sinks": SINKS}
+    handle = start(broker, run, ThreadPool(1), spec=spec, results=results, ceiling=1)
+    try:
+        until(lambda: handle.consumer.fetched and handle.consumer._room._parked)
+        parked.set()
+        until(lambda: len(ran) == 2)
+        assert not handle.consumer.outbox.settled
+    finally:
+        stored.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 
@@ -10,7 +11,7 @@ from doubles import ListForm, Results
 from helpers import until
 
 from fsdf_engine.brokers.memory import MemoryBroker
-from fsdf_engine.contracts import Outgoing, Plan
+from fsdf_engine.contracts import Delivery, Job, Outgoing, Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.consumer import Consumer
 from fsdf_engine.core.due import Deadlines
@@ -205,3 +206,22 @@ def test_a_letter_that_the_broker_refuses_is_named_with_its_body(consume, caplog
     [told] = [r for r in caplog.records if "is not stored" in r.msg]
     assert str(FORMS["flat"][1]) in told.getMessage()
     assert not consumer.keeper.acked
+
+
+def test_what_was_published_otherwise_is_of_another_origin():
+    """Also where it is equal for Python, or cannot be a key; told again it is the same."""
+    sink = result_sink(60.0)
+    job = Job()
+    job.plan = Plan("", "q", None, None, Binding(lambda: None).bind)
+    job.id, job.attempt, job.delivery = "id", 0, Delivery((0, 0), b"", "x")
+
+    def origin(extra):
+        job.extra = extra
+        return sink(job, Succeeded(1))[0].origin
+
+    sent = [{}, {"task_id": "a"}, {"publish_time": 1}, {"publish_time": 1.0}]
+    sent += [{"publish_time": True}, {"publish_time": [1]}, {"publish_time": 1, "reply": {}}]
+    origins = [origin(extra) for extra in sent]
+    assert [origin(extra) for extra in reversed(sent)] == origins[::-1]
+    assert len({*origins}) == len(sent)
+    assert origins[2] == hashlib.blake2b(b"q:1:None", digest_size=8).hexdigest()

@@ -28,12 +28,16 @@ class Member(Share):
     """A consumer as far as shares know it."""
 
     def __init__(self, pool, ceiling=0):
-        self.have = self.woken = 0
-        super().__init__(pool, ceiling, lambda: self.have, lambda: self.have, self.count)
+        self.have = self.woken = self.roused = 0
+        calls = self.count, self.rouse_counted
+        super().__init__(pool, ceiling, lambda: self.have, lambda: self.have, *calls)
         self.join()
 
     def count(self):
         self.woken += 1
+
+    def rouse_counted(self):
+        self.roused += 1
 
     def fetch(self, wanted, depth=0, worth=0):
         got = self.ask(wanted, worth, depth)
@@ -51,6 +55,13 @@ def test_one_consumer_gets_what_it_wants_and_nothing_is_locked():
     assert one.ask(50, 100, 400) == 0
     one.rest()
     one.made()
+
+
+def test_the_first_one_is_roused_when_it_is_alone_no_more():
+    pool = Alone()
+    members = [Member(pool) for _ in range(3)]
+    assert [member.roused for member in members] == [1, 0, 0]
+    assert not members[0].grants.alone
 
 
 def test_all_together_hold_the_size_and_one_prefetch():
@@ -197,10 +208,13 @@ def test_queues_with_work_take_turns(start):
 
         return fn
 
+    def more(consumer):
+        return broker.size(consumer.queue).waiting
+
     meter = Meter(start, broker, pool, {name: work(name) for name in NAMES}, ceiling=0)
     for n in range(100):
-        others = [c for c in meter.consumers if not c.held() and broker.size(c.queue).waiting]
-        until(lambda waiting=others: all(c._share.waits for c in waiting))
+        until(lambda: any(c.held() for c in meter.consumers))  # who has none after that waits
+        until(lambda: all(c.held() or c._share.waits for c in meter.consumers if more(c)))
         gate.release()
         until(lambda n=n: len(order) > n)
     turns = [set(order[at : at + 5]) for at in range(5, 95, 5)]

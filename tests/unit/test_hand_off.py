@@ -203,11 +203,11 @@ def fields_of(effect):
 
 def test_the_json_of_a_value_travels_for_the_sink_that_needs_no_more():
     outcome = Succeeded([1, 2])
-    job = job_of(told=Told(outcome, json=b"[1,2]"))
+    job = job_of(told=b"[1,2]")
     (got,) = hand_off.ended_runs(hand_off.encode_ended(7, job, outcome, 0.25))
-    came, told = hand_off.decode_ended(got.kind, got.payload)
-    assert came is told.outcome is ELSEWHERE
-    assert (told.json, told.effects) == (b"[1,2]", ())
+    assert hand_off.decode_ended(got.kind, got.payload) == (ELSEWHERE, b"[1,2]")
+    (got,) = hand_off.ended_runs(hand_off.encode_ended(7, job, outcomes.TimedOut(1.0), 0.25))
+    assert hand_off.decode_ended(got.kind, got.payload) == (outcomes.TimedOut(1.0), None)
 
 
 def test_effects_made_of_another_outcome_do_not_travel():

@@ -11,6 +11,7 @@ from doubles import Loud, Results, bodies
 from helpers import BOUND, until
 
 from fsdf_engine.contracts import Layout
+from fsdf_engine.core import consumer as consumer_module
 from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.marking import ENDED
 from fsdf_engine.errors import Unavailable
@@ -29,6 +30,12 @@ class Held:
     def __call__(self, n):
         self.started.append(n)
         self.go.wait(BOUND)
+
+
+@pytest.fixture(autouse=True)
+def restless(monkeypatch):
+    """An idle consumer looks again soon."""
+    monkeypatch.setattr(consumer_module, "IDLE", 0.05)
 
 
 @pytest.fixture
@@ -63,7 +70,7 @@ def test_a_mark_is_there_before_the_acknowledgement_and_until_the_end(start):
     run.go.set()
     until(lambda: not handle.consumer.held())
     handle.consumer.marking.tend()
-    assert not results._kept
+    assert not results.marks()._kept
 
 
 class MarkedSettles:
@@ -76,11 +83,34 @@ class MarkedSettles:
         settle = subscription.settle
 
         def told(batch):
-            self.marked.append(len(self.results._kept))
+            self.marked.append(len(self.results.marks()._kept))
             return settle(batch)
 
         subscription.settle = told
         return subscription
+
+
+def test_a_mark_that_lapses_before_its_answer_came_is_not_taken_for_another_workers(start):
+    """Its worker stood still for a lease."""
+    broker, results, seen, held = Loud(), Results(), [], []
+    marks = results.marks()
+    put = marks.put
+
+    def slow(given):
+        names = put(given)
+        until(lambda: marks.read([]) == {} and marks._lapsed)
+        held.append(handle.consumer)
+        handle.consumer.marking.tend()
+        return names
+
+    handle = start(broker, lambda n: seen.append(n), spec=EARLY, results=results, lease=0.05)
+    handle.consumer.keeper.tend = lambda: None
+    marks.put = slow
+    broker.publish(bodies(2))
+    until(lambda: len(seen) == 2 and not handle.consumer.held())
+    assert held
+    assert results.statuses() == ["succeeded", "succeeded"]
+    assert all(json.loads(r.body)["status"] == "succeeded" for r in results.log)
 
 
 def test_marks_do_not_pile_up_while_messages_come(start):
@@ -89,7 +119,35 @@ def test_marks_do_not_pile_up_while_messages_come(start):
     for n in range(3 * ENDED):
         broker.publish(bodies(1))
         until(lambda n=n: handle.consumer.outbox.settled == n + 1)
-    assert len(results._kept) <= ENDED
+    assert len(results.marks()._kept) <= ENDED
+
+
+def test_a_mark_tells_no_more_of_what_has_ended_beside_a_long_run(start):
+    """Else whoever adopts it would find no end where that has expired, and tell of a loss."""
+    broker, results, run = Loud(), Results(), Held()
+    done = []
+
+    def work(n):
+        (run if n else done.append)(n)
+
+    broker.publish(bodies(2))
+    handle = start(broker, work, spec=EARLY, results=results)
+    until(lambda: run.started and handle.consumer.outbox.settled == 1)
+    [before] = watched(results)
+    assert told_of(results, before) == ["0", "1"]
+    handle.consumer.marking.tend()
+    [after] = watched(results)
+    assert told_of(results, after) == ["1"]
+    handle.consumer.marking.tend()
+    assert watched(results) == [after]
+    run.go.set()
+    until(lambda: not handle.consumer.held())
+    handle.consumer.marking.tend()
+    assert not results.marks()._kept
+
+
+def told_of(results, name):
+    return [row[0] for row in json.loads(results.marks().read([name])[name])]
 
 
 def test_without_results_and_without_early_acknowledgement_nothing_is_marked(start):
@@ -101,19 +159,20 @@ def test_without_results_and_without_early_acknowledgement_nothing_is_marked(sta
     other.publish(bodies(3))
     off = start(other, lambda n: None, spec={"early": True}, results=results)
     until(lambda: off.consumer.outbox.settled == 3)
-    assert not results._kept
+    assert not results.marks()._kept
 
 
 def test_a_store_that_is_away_keeps_all_unacknowledged(start, monkeypatch):
     broker, results, seen = Loud(), Results(), []
-    put, down = results.put_marks, [True]
+    put, down = results.marks().put, [True]
 
     def failing(marks):
-        put(marks)  # and the answer is lost
+        names = put(marks)  # and the answer is lost
         if down[0]:
             raise Unavailable("down")
+        return names
 
-    monkeypatch.setattr(results, "put_marks", failing)
+    monkeypatch.setattr(results.marks(), "put", failing)
     broker.publish(bodies(3))
     handle = start(broker, lambda n: seen.append(n), spec=EARLY, results=results)
     until(lambda: handle.consumer._outage.failures)
@@ -122,7 +181,7 @@ def test_a_store_that_is_away_keeps_all_unacknowledged(start, monkeypatch):
     down[0] = False
     until(lambda: len(seen) == 3 and not handle.consumer.held())
     handle.consumer.marking.tend()
-    assert not results._kept
+    assert not results.marks()._kept
 
 
 def test_what_a_lost_worker_had_acknowledged_ends_as_lost(start, lost):
@@ -132,10 +191,15 @@ def test_what_a_lost_worker_had_acknowledged_ends_as_lost(start, lost):
     other = Loud()
     handle = start(other, lambda n: None, spec=EARLY, results=results, lease=0.3)
     until(lambda: results.statuses() == ["lost", "lost", "succeeded"])
-    until(lambda: not results._kept)
+    until(lambda: not watched(results))
     assert "its worker was lost" in results.told("1")["reason"]
     until(lambda: not handle.consumer.held())
     assert other.size("q") == (0, 0, 0, 0)  # of a body that nobody has there is no letter
+
+
+def watched(results):
+    """Return the names of marks of groups that are open."""
+    return [name for name, (_, mark) in list(results.marks()._kept.items()) if mark.watched]
 
 
 def record_of(handle, id):
@@ -169,7 +233,7 @@ def test_a_consumer_of_another_queue_leaves_them_alone(start, lost):
     results = Results()
     lost(results)
     handle = start(Loud(), lambda n: None, spec=EARLY, results=results, lease=0.3, queue="q:2")
-    until(lambda: results.lapsed(0.0))
+    until(lambda: results.marks().lapsed(0.0))
     handle.consumer.marking.tend()
     assert not handle.consumer.marking.lapsed
     assert not results.records

@@ -11,7 +11,7 @@ import time
 import pytest
 from helpers import BOUND, until
 
-from fsdf_engine import Reject, Requeue, Retry, patch_frame_config, task_deco
+from fsdf_engine import Reject, Requeue, Retry, current, patch_frame_config, task_deco
 from fsdf_engine.engine import default_engine
 from fsdf_engine.log import RunContext
 from fsdf_engine.log.reports import Reports
@@ -78,6 +78,27 @@ def test_retries_through_the_broker_are_told_alike(declare, lines):
     [retry] = lines(logging.WARNING)
     assert "runs again in 1.0 s" in retry.getMessage()
     assert len(lines(logging.ERROR)) == 1
+
+
+def test_retry_that_moves_its_message_says_where_to_and_what_is_new(declare, lines):
+    ran = []
+
+    def moves(n):
+        queue, name = ("others", "named") if current.queue == "q" else ("last", "")
+        raise Retry(changes={"queue": queue, "task": name, "args": ["secret"], "kwargs": {}})
+
+    task = declare(moves, max_retry_times=5)
+    others = declare(moves, queue="others", name="named", max_retry_times=5)
+    last = declare(ran.append, queue="last")
+    handles = [each.consume() for each in (task, others, last)]
+    task.push(1)
+    until(lambda: ran == ["secret"])  # from a task without a name to one with, and back
+    for handle in handles:
+        handle.stop()
+    one, two = (record.getMessage() for record in lines(logging.WARNING))
+    assert "runs again at once on queue others with other args, kwargs, task: Retry" in one
+    assert "runs again at once on queue last with other args, kwargs, task: Retry" in two
+    assert "secret" not in one + two
 
 
 def test_coroutines_are_told_alike(declare, lines):

@@ -127,7 +127,7 @@ def test_a_replay_of_all_ends_although_they_die_again_at_once(kind, monkeypatch)
     def die():
         until(lambda: [sub.settle([(d.lease, DeadLetter(""))]) for d in sub.fetch(9, 1 << 20)])
 
-    def again(body):
+    def again(body, headers):
         broker.publish([Outgoing("dying", "", b"{}")])
         die()  # and with it what was replayed before
         return body

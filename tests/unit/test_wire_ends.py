@@ -15,6 +15,7 @@ from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Outgoing
 from fsdf_engine.core.context import current
 from fsdf_engine.core.ending import give_verdict, result_sink
+from fsdf_engine.core.forms import replays
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.errors import Requeue, Retry
 from fsdf_engine.message import FLAT
@@ -219,6 +220,19 @@ def test_a_change_that_a_retry_cannot_make_is_a_dead_letter(begin, results, key)
     broker.publish([Outgoing("q", "", b'{"n":0,"extra":{"task_id":"0"}}')])
     settled(begin(broker, fn, spec={"policy": RetryPolicy(3)}), 1)
     assert repr(key) in broker.dead_letters("q")[0].reason
+
+
+def test_codec_that_knows_its_messages_by_their_headers_replays_them():
+    class ByHeaders(toy_wire.Listed):
+        def envelope(self, body, headers):
+            return ({}, body) if headers == {"form": "toy"} else None
+
+        def replayed(self, body):
+            return b"once more"
+
+    again = replays((ByHeaders(), FLAT))
+    assert again(b"{}", {"form": "toy"}) == b"once more"
+    assert again(b"{}", None) == b"{}"
 
 
 # ------------------------------------------------------------------ sent anew
