@@ -22,7 +22,6 @@ from .core.retry import RetryPolicy
 from .core.worker import ConsumerHandle
 from .engine import Engine, default_engine
 from .errors import *
-from .foreground import end_fast, join_all, tune
 from .hooks import at_child
 from .options import Options
 from .registry import BrokerEnum, ConcurrentModeEnum
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .config import Settings
+    from .foreground import end_fast, join_all, tune
     from .historic.classes import *
     from .historic.clients import *
     from .historic.control import *
@@ -122,8 +122,11 @@ def patch_frame_config(**values: Unpack[Settings]) -> None:
 
 
 _LATER = {
-    "ShrinkablePool": "pools.shrinkable",
+    "ShrinkablePool": "shrinkable",
     "StopSignals": "stop_signals",
+    "end_fast": "foreground",
+    "join_all": "foreground",
+    "tune": "foreground",
     "Task": "task",
     "patch_print": "log",
     "run_consumer_with_multi_process": "supervisor",

@@ -98,7 +98,7 @@ def _consumer_of(engine: Engine, task: Task[..., Any], pool: Pool, ceiling: int)
         task.queue,
         pool,
         valve=Rate(options.qps) if options.qps else None,
-        gates=[Expiry()],
+        gates=[Expiry(), *engine.gates],
         codecs=engine.codecs,
         lease=options.lease or engine.config.number("LEASE"),
         ceiling=ceiling,

@@ -14,10 +14,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .assembly import handle_of, serve
 from .barrier import compose
 from .checks import check_fit, check_mode, check_name, check_server
-from .contracts import Broker, Codec, Layout, Marks, Pool
+from .contracts import Broker, Codec, Gate, Layout, Marks, Pool
 from .controls.cancelled import cancel
 from .core.binding import Unnamed, elsewhere
 from .core.inheritance import inherited
@@ -26,7 +25,6 @@ from .core.signals import on_signals
 from .core.worker import GRACE, ConsumerHandle
 from .declaration import check_importing
 from .errors import ConfigurationError, MissingExtra, UnknownTask
-from .foreground import run, stop_all
 from .listeners import Listeners
 from .message import FLAT
 from .options import Options, TaskOptions, resolve_options
@@ -62,6 +60,7 @@ class Engine:
         self.listeners = Listeners()
         self.compose = compose  # what a completed group sends; a layer on top has its own
         self.amend: Callable[[Plan], Plan] = lambda plan: plan  # a layer's: runner, sinks, ...
+        self.gates: tuple[Gate, ...] = ()  # a layer's: they judge what has not expired
         self.codecs: tuple[Codec, ...] = (FLAT,)  # asked in order; a layer's own come first
         self.resolver: Resolver | str | None = None  # asked for tasks that nobody has declared
         self.reports = True  # what becomes of messages is logged; a layer on top may do so itself
@@ -94,6 +93,8 @@ class Engine:
             check_name(task, tasks)
             if handle := self._handles.get(key):
                 check_fit(handle.pool, [task])
+                from .assembly import serve
+
                 serve(self, handle, [*tasks.values(), task])
             tasks[options.name] = task
         return task
@@ -197,7 +198,8 @@ class Engine:
         block. With `lend` its pool may have the calling thread, which then comes to `join_all`.
         Raises ServerRefused where no retry would help; an absent server is waited for.
         """
-        from .log.setup import console_if_unconfigured  # only who consumes needs it
+        from .assembly import handle_of, serve  # only who consumes needs these
+        from .log.setup import console_if_unconfigured
         from .worker_process import tell_serving
 
         key = self._key(task)
@@ -225,6 +227,8 @@ class Engine:
 
     def serve_found(self, handle: ConsumerHandle, like: Task[..., Any], found: Found) -> None:
         """Let the consumer that `like` has started run a task of its queue that nobody declared."""
+        from .assembly import serve
+
         with self._lock:
             declared = self._on(self._key(like))
             if all(task is not found[0] for task in declared):  # else it was served at that
@@ -264,6 +268,8 @@ class Engine:
         Raises:
             ConfigurationError: there is no task.
         """
+        from .foreground import run
+
         if not (handles := self.consume_all(tasks, lend=True)):
             raise ConfigurationError("no task to consume; import the module that declares it first")
         run(self, handles, grace)
@@ -279,12 +285,21 @@ class Engine:
 
     def stop(self, drain: bool = True, timeout: float = 30.0) -> None:
         """Stop all consumers at the same time. Blocks, but returns at once inside a run."""
+        if not self._handles:
+            return
+        from .foreground import stop_all
+
         stop_all(self.handles(), drain=drain, timeout=timeout)
 
     def close(self) -> None:
         """Stop everything and free every connection. The engine can be used again."""
         self.stop(drain=False)
         self.services.close()
+
+    @property
+    def epoch(self) -> object:
+        """Another object once brokers and stores are made anew: after a close, or a fork."""
+        return self.services.epoch
 
     def after_fork(self) -> None:
         """In a forked child: the parent's consumers, locks and connections are not ours."""

@@ -7,12 +7,14 @@ What exists once per message (Job) is a plain slots class. Import from
 from __future__ import annotations
 
 import enum
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from .core.retry import RetryPolicy
+from .errors import SoftTimeLimit
 from .groups import Member
 from .message import FLAT
 from .messaging import Delivery, Outgoing
@@ -109,9 +111,10 @@ def finish(job: Job, outcome: Outcome) -> bool:
 Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]
 # Drives an attempt in place of the engine. Called where the code runs, with the job, the arguments
 # of which are decoded, and the function, which it may call; awaited where that is a coroutine's.
-# `job.owner` commits effects on the way. What it returns is the outcome; `plan.policy` says what an
-# error of the function's would be. What it raises, or returns that is none, ends the run as failed;
-# only what is raised in it from outside (limits, a stop) it has to let through.
+# `job.owner` commits effects on the way. What it returns is the outcome, or of a success a `Told`
+# with its effects, for which no sink is asked; `plan.policy` says what an error of the function's
+# would be. What it raises, or returns that is none, ends the run as failed; only what is raised in
+# it from outside (limits, a stop) it has to let through.
 Runner: TypeAlias = Callable[[Job, Callable[..., Any]], Any]
 Binder: TypeAlias = Callable[
     [dict[str, Any], Sequence[Any]], tuple[Sequence[Any], Mapping[str, Any]]
@@ -158,11 +161,12 @@ class Plan(NamedTuple):
     report: Report | None = None
     took: Callable[[float], None] | None = None  # is told how long a run lasted elsewhere
     trace: bool = True  # a message that is given up is told with its traceback
-    soft: float = 0.0  # seconds after which SoftTimeLimit is raised in an attempt; 0: never
+    soft: float = 0.0  # seconds after which `soft_error` is raised in an attempt; 0: never
     codecs: tuple[Codec, ...] = (FLAT,)  # by which a child process opens its messages
     gate: Gate | None = None  # its own: asked when a message comes, and again while it waits here
     runner: Runner | None = None  # called in place of the function
     emit: Callable[..., None] | None = None  # tells listeners of its runs' starts and retries
+    soft_error: type[BaseException] = SoftTimeLimit  # a layer's own, made without arguments
     resolver: str = ""  # by which a child process finds it, "module:function"; else by its pool's
 
 
@@ -234,6 +238,14 @@ class Pool(ABC):
         it is called. None: this pool has threads of its own, and takes no other.
         """
         return None
+
+    def processes(self) -> Sequence[int]:
+        """Return the ids of the child processes that run jobs, where there are some."""
+        return ()
+
+    def process_of(self, job: Job) -> int:
+        """Return the id of the process that has a job."""
+        return os.getpid()
 
     def ahead(self, job: Job) -> int:
         """Say how many such jobs, beyond one for each slot, the pool needs to keep them busy."""

@@ -115,6 +115,8 @@ class Grouping:
             if strange := [each for each in made if type(each) not in (Outgoing, Record, Letter)]:
                 raise TypeError(f"it was composed of {text_of(strange, repr)}")
             return made
+        except Unavailable:  # what a layer on top asks is down: the group is handed out again
+            raise
         except Exception as error:  # of a layer on top
             log.exception("the message of group %s cannot be composed", done.id)
             return [_bare(done, refusal or f"it cannot be composed: {text_of(error, repr)}")]

@@ -9,6 +9,8 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from .contracts import Inbox, Job, ResultStore
@@ -120,6 +122,42 @@ class Replies:
         finally:
             if self._waiting:
                 inbox.resume()
+
+    def each(self, ids: Sequence[str], timeout: float | None) -> Iterator[tuple[str, bytes]]:
+        """Yield (id, result) of each as it comes, for `timeout` seconds at most. Blocks.
+
+        The result is b"" if we are closed. What the store has is yielded in any case, as by `wait`.
+        """
+        came: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
+        takers = {id: partial(_put, came, id) for id in dict.fromkeys(ids)}
+        left = set(takers)
+        try:
+            if unknown := [id for id, take in takers.items() if self._enlist(id, take)]:
+                self._open().watch(unknown)
+            for n, pause in enumerate(_pauses(timeout)):
+                if n:
+                    self._check()
+                yield from self._until(came, left, time.monotonic() + pause)
+                if not left:
+                    return
+            self._look(list(left))
+            yield from self._until(came, left, 0.0)
+        finally:
+            for id, take in takers.items():
+                self._forget(id, take)
+
+    def _until(
+        self, came: SimpleQueue[tuple[str, bytes]], left: set[str], end: float
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield what comes until an instant of `time.monotonic()`."""
+        while left:
+            self._open().resume()
+            try:
+                id, body = came.get(timeout=max(0.0, end - time.monotonic()))
+            except Empty:
+                return
+            left.discard(id)
+            yield id, body
 
     async def await_(self, id: str, timeout: float | None, queue: str) -> bytes | None:
         """As `wait`, without blocking the loop, and without its threads: they may all be busy."""
@@ -250,6 +288,10 @@ def _pauses(timeout: float | None) -> Iterator[float]:
         yield pause
         pause = min(2 * pause, longest)
     yield max(0.0, left)
+
+
+def _put(came: SimpleQueue[tuple[str, bytes]], id: str, body: bytes) -> None:
+    came.put((id, body))
 
 
 def _is_older(body: bytes, instant: float) -> bool:

@@ -1,307 +1,395 @@
-"""The app: `Celery`."""
+"""The app: `Celery`. Its methods lie in `_app`, by what they are about."""
 
 from __future__ import annotations
 
-import datetime
 import importlib
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+import os
+import threading
+import types
+from collections import defaultdict
+from datetime import datetime
+from functools import cached_property
+from operator import attrgetter
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from fsdf_engine import Engine, Options, UnknownTask
-from fsdf_engine import Task as EngineTask
-from fsdf_engine.contracts import Plan
+from kombu.clocks import LamportClock
+from kombu.common import oid_from
+from kombu.utils import compat
+from kombu.utils.objects import cached_property as forgettable
+from vine import starpromise
 
-from ..exceptions import ImproperlyConfigured, NotRegistered, NotYetSupported
-from ..result import AsyncResult
-from .control import Control
-from .options import arguments, sending
-from .places import broker_options, rank, result_options
-from .settings import Settings, values_of
-from .task import Task
+from fsdf_engine import Engine
 
-__all__ = ["Celery"]
-FOREVER = 10 * 365 * 86_400.0  # seconds for which results are kept that shall never expire
-_NOT_YET = {
-    "add_periodic_task", "amqp", "backend", "Beat", "canvas", "chain", "chord", "chunks", "clock",
-    "connection", "connection_for_read", "connection_for_write", "events", "group", "GroupResult",
-    "loader", "on_after_configure", "on_after_finalize", "pool", "producer_pool",
-    "ResultSet", "signature", "steps", "user_options", "xmap", "xstarmap",
-}  # fmt: skip
-_HARMLESS = {"set_as_current", "autofinalize", "strict_typing"}  # nothing here is global or lazy
-_REPLACEABLE = {"loader", "amqp", "events", "log", "control", "tasks", "fixups"}
+from .. import platforms
+from .._app import (
+    beginning,
+    commands,
+    configuring,
+    connecting,
+    owning,
+    parts,
+    places,
+    registering,
+    sending,
+)
+from .._app.configuring import PendingConfiguration
+from .._app.models import pydantic_wrapper
+from .._app.parts import _unpickle_appattr
+from .._state import (
+    _deregister_app,
+    _register_app,
+    _set_current_app,
+    _task_stack,
+    connect_on_app_finalize,
+    get_current_worker_task,
+    set_default_app,
+)
+from .._upward import upward
+from ..loaders import get_loader_cls
+from ..utils.functional import first
+from ..utils.imports import gen_task_name, symbol_by_name
+from ..utils.log import get_logger
+from ..utils.objects import mro_lookup
+from ..utils.quorum_queues import detect_quorum_queues
+from ..utils.time import timezone
+from . import backends, builtins  # noqa: F401 - which every app has
+from .annotations import prepare as prepare_annotations
+from .autoretry import add_autoretry_behaviour
+from .defaults import find_deprecated_settings
+from .utils import (
+    AppPickler,
+    Settings,
+    _new_key_to_old,
+    _old_key_to_new,
+    _unpickle_app,
+    _unpickle_app_v2,
+    appstr,
+    bugreport,
+)
+
+__all__ = [
+    "App", "Celery", "PendingConfiguration", "_unpickle_appattr", "add_autoretry_behaviour",
+    "connect_on_app_finalize", "detect_quorum_queues", "importlib", "pydantic_wrapper",
+]  # fmt: skip
+
+logger = get_logger("celery.app.base")
+register_after_fork: Any = compat.register_after_fork  # type: ignore[attr-defined]
+BUILTIN_FIXUPS = {"celery.fixups.django:fixup"}
+# A spawned child has another app in the module of a task than the one that works there.
+USING_EXECV = os.environ.get("FORKED_BY_MULTIPROCESSING")
 
 
-class Registry(dict[str, Task]):
-    """The tasks of an app by name."""
-
-    def __missing__(self, name: str) -> Task:
-        raise NotRegistered(name)
+def app_has_custom(app: Any, attr: str) -> Any:
+    """Return the class that overrides an attribute of the app, or None."""
+    return mro_lookup(app.__class__, attr, stop={Celery, object}, monkey_patched=[__name__])
 
 
+def _after_fork_cleanup_app(app: Any) -> None:
+    try:
+        app._after_fork()
+    except Exception as error:  # of a receiver of the user's: the child works all the same
+        logger.info("after forker raised exception: %r", error, exc_info=True)
+
+
+@owning
 class Celery:
     """An application: its settings, its tasks, and the engine that carries them.
 
-    Making one opens nothing and reads nothing. Settings may be changed until the first message is
-    sent or the worker starts. Further keyword arguments are settings.
+    Making one opens nothing and reads nothing. Classes may be given by name; further keyword
+    arguments are settings, stronger than loaded ones.
     """
 
+    Pickler = AppPickler
+    SYSTEM = platforms.SYSTEM
+    IS_macOS, IS_WINDOWS = platforms.IS_macOS, platforms.IS_WINDOWS
+    main: str | None = None
+    user_options: Any = None
+    steps: Any = None
+    builtin_fixups = BUILTIN_FIXUPS
+    amqp_cls: Any = "celery.app.amqp:AMQP"
+    backend_cls: Any = None
+    events_cls: Any = "celery.app.events:Events"
+    loader_cls: Any = None
+    log_cls: Any = "celery.app.log:Logging"
+    control_cls: Any = "celery.app.control:Control"
+    task_cls: Any = "celery.app.task:Task"
+    registry_cls: Any = "celery.app.registry:TaskRegistry"
+    on_configure: Any = None
+    on_after_configure: Any = None
+    on_after_finalize: Any = None
+    on_after_fork: Any = None
+    _local: Any = None
+    _preconf: dict[str, Any]
+    _preconf_set_by_auto: set[str]
+    _tasks: Any
+    _fixups: Any = None
+    _pool: Any = None
+    _conf: Any = None
+    _after_fork_registered = False
+
     def __init__(
-        self,
-        main: str | None = None,
-        *,
-        broker: str | None = None,
-        backend: str | None = None,
-        include: Sequence[str] = (),
-        config_source: Any = None,
-        namespace: str | None = None,
-        task_cls: type[Task] | None = None,
-        changes: Mapping[str, Any] | None = None,
-        **settings: Any,
-    ) -> None:
-        for name in _REPLACEABLE & settings.keys():
-            raise NotYetSupported(f"Celery({name}=...) is not implemented in this version")
-        given = {k: v for k, v in settings.items() if k not in _HARMLESS}
-        named = {"broker_url": broker, "result_backend": backend, "include": include or None}
-        given.update(changes or {})
-        given.update({key: value for key, value in named.items() if value is not None})
-        self.main = main
-        self.conf = Settings(given)
-        self.tasks = Registry()
-        self.control = Control(self)
-        self.Task: type[Task] = type("Task", (task_cls or Task,), {"app": self})
-        self._related: list[tuple[Callable[[], Iterable[str]], str | None]] = []
-        self._remote: dict[tuple[str, str], EngineTask[..., Any]] = {}
+        self, main: str | None = None, loader: Any = None, backend: Any = None, amqp: Any = None,
+        events: Any = None, log: Any = None, control: Any = None, set_as_current: bool = True,
+        tasks: Any = None, broker: Any = None, include: Any = None, changes: Any = None,
+        config_source: Any = None, fixups: Any = None, task_cls: Any = None,
+        autofinalize: bool = True, namespace: str | None = None, strict_typing: bool = True,
+        config_source_silent: bool = False, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        self._local = threading.local()
+        self._backend_cache: Any = None
+        self.clock = LamportClock()
         self.engine = Engine()
-        if config_source is not None:
-            self.config_from_object(config_source, namespace=namespace)
-
-    def __repr__(self) -> str:
-        return f"<Celery {self.main or '__main__'}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _NOT_YET:
-            raise NotYetSupported(f"app.{name} is not implemented in this version")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    # ---------------------------------------------------------------- settings
-
-    def config_from_object(
-        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
-    ) -> None:
-        """Take settings from a module, class or mapping, or from its name, at the first look."""
-        self.conf.load_later(
-            lambda: _quietly(obj, namespace) if silent else values_of(obj, namespace)
+        self.main = main
+        self.amqp_cls, self.events_cls = amqp or self.amqp_cls, events or self.events_cls
+        self.loader_cls = loader or self._get_default_loader()
+        self.log_cls, self.control_cls = log or self.log_cls, control or self.control_cls
+        self._custom_task_cls_used = bool(task_cls) or bool(app_has_custom(self, "task_cls"))
+        self.task_cls = task_cls or self.task_cls
+        self.set_as_current = set_as_current
+        self.registry_cls = symbol_by_name(self.registry_cls)
+        self.user_options, self.steps = defaultdict(set), defaultdict(set)
+        self.namespace, self.strict_typing = namespace, strict_typing
+        beginning.begin_configuration(self, config_source, config_source_silent)
+        beginning.begin_tasks(self, tasks, autofinalize)
+        self._using_v1_reduce = app_has_custom(self, "__reduce_args__")
+        given = {"broker_url": broker, "result_backend": backend, "include": include, **kwargs}
+        beginning.set_first(self, changes, given)
+        self._conf = Settings(
+            PendingConfiguration(self._preconf, self._finalize_pending_conf),
+            prefix=self.namespace,
+            keys=(_old_key_to_new, _new_key_to_old),
         )
-        if force:
-            len(self.conf)
+        self.fixups = set(self.builtin_fixups) if fixups is None else fixups
+        self._fixups = [symbol_by_name(fixup)(self) for fixup in self.fixups]
+        if self.set_as_current:
+            self.set_current()
+        beginning.make_signals(self)
+        self.use_fast_trace_task = False  # set by a worker
+        self.on_init()
+        _register_app(self)
 
-    @property
-    def timezone(self) -> datetime.tzinfo:
-        """The zone that is configured; instants are UTC whatever it is."""
-        zone = self.conf.timezone
-        if isinstance(zone, str):
-            return ZoneInfo(zone)
-        return zone if isinstance(zone, datetime.tzinfo) else datetime.timezone.utc
+    _get_default_loader = beginning.default_loader
 
-    def wire_queue(self, queue: str) -> str:
-        """Return the queue on which messages in our form travel: no Celery worker reads it."""
-        return f"{queue}{self.conf.fsdf_queue_suffix}"
+    def on_init(self) -> None:
+        """Be called when the app has been made. Override it."""
 
-    def celery_queue(self, queue: str) -> str:
-        """Return the name by which users know a queue."""
-        return queue.removesuffix(self.conf.fsdf_queue_suffix)
+    def set_current(self) -> None:
+        """Make this the current app of this thread."""
+        _set_current_app(self)
 
-    def rank(self, priority: int) -> int:
-        """Return the engine's priority for one of Celery's."""
-        return rank(self.conf.broker_url, priority)
+    def set_default(self) -> None:
+        """Make this the app of every thread that has none of its own."""
+        set_default_app(self)
 
-    def has_results(self) -> bool:
-        """Say whether results are kept."""
-        return result_options(self.conf.result_backend) is not None
+    def close(self) -> None:
+        """Stop what runs here, free every connection, and be no app any more."""
+        self._pool = None
+        self.engine.close()
+        _deregister_app(self)
 
-    def options(self, *, results: bool) -> Options:
-        """Return the engine's options that come from the settings.
-
-        Raises:
-            ImproperlyConfigured: a setting cannot be as it is.
-            NotYetSupported: a setting asks for what this version does not have.
-        """
-        conf = self.conf
-        for key in ("task_serializer", "result_serializer"):
-            if conf[key] != "json":
-                raise NotYetSupported(f"{key}={conf[key]!r}: messages are JSON in this version")
-        if conf.task_always_eager:
-            raise NotYetSupported("task_always_eager is not implemented in this version")
-        options = broker_options(conf.broker_url)
-        if results and (kept := result_options(conf.result_backend)):
-            options.update(kept)
-            options["is_using_rpc_mode"] = True
-            options["result_expires"] = _seconds(conf.result_expires)
-        return options
+    start, worker_main = commands.start, commands.worker_main
+    setup_security, cancel = commands.setup_security, commands.cancel
+    purge_queue = commands.purge_queue
 
     # ---------------------------------------------------------------- tasks
 
-    def task(self, *args: Any, **options: Any) -> Any:
-        """Make a function a task: `@app.task`, or `@app.task(bind=True, ...)`.
+    task, _task_from_fun = registering.task, registering.task_from_fun
+    type_checker, register_task = registering.type_checker, registering.register_task
+    finalize = registering.finalize
+    _warn_if_duplicate_task_name = registering.warn_if_duplicate
+    autodiscover_tasks = registering.autodiscover_tasks
+    _autodiscover_tasks = registering.autodiscover
+    _autodiscover_tasks_from_names = registering.autodiscover_from_names
+    _autodiscover_tasks_from_fixups = registering.autodiscover_from_fixups
+    send_task = sending.send_task
 
-        Options become the task's attributes. A second function of the same name gives the first's
-        task.
-        """
-        if len(args) == 1 and callable(args[0]) and not options:
-            return self._task_of(args[0], {})
-        if args:
-            raise TypeError("@app.task() takes options by name, or one function")
-        return lambda fn: self._task_of(fn, options)
-
-    def _task_of(self, fn: Callable[..., Any], given: Mapping[str, Any]) -> Task:
-        options = dict(given)
-        name = options.pop("name", None) or self.gen_task_name(fn.__name__, fn.__module__)
-        if name in self.tasks:
-            return self.tasks[name]
-        base, bind = options.pop("base", None) or self.Task, options.pop("bind", False)
-        body = {
-            "app": self, "name": name, "run": fn if bind else staticmethod(fn),
-            "__doc__": fn.__doc__, "__module__": fn.__module__, "__wrapped__": fn, **options,
-        }  # fmt: skip
-        return self.register_task(type(fn.__name__, (base,), body)())
-
-    def register_task(self, task: Task | type[Task], **options: Any) -> Task:
-        """Add a task made as a class with a `run` method; return the object."""
-        made = task() if isinstance(task, type) else task
-        for key, value in options.items():
-            setattr(made, key, value)
-        made.app = self
-        made.name = made.name or self.gen_task_name(type(made).__name__, type(made).__module__)
-        return self.tasks.setdefault(made.name, made)
-
-    def gen_task_name(self, name: str, module: str) -> str:
+    def gen_task_name(self, name: str, module: str) -> Any:
         """Return the name of a task that was given none."""
-        if module == "__main__":
-            file = getattr(sys.modules["__main__"], "__file__", None)
-            module = self.main or (Path(file).stem if file else module)
-        return f"{module}.{name}"
+        return gen_task_name(self, name, module)
 
-    def autodiscover_tasks(
-        self,
-        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
-        related_name: str | None = "tasks",
-        force: bool = False,
-    ) -> None:
-        """Let the worker import `related_name` of each package that has such a module."""
-        if packages is None:
-            raise NotYetSupported("autodiscover_tasks() needs packages in this version")
-        found = packages if callable(packages) else (lambda names: lambda: names)(packages)
-        self._related.append((found, related_name))
-        if force:
-            self.import_tasks()
+    @cached_property
+    def tasks(self) -> Any:
+        """The tasks by name; asking for them finalizes the app."""
+        self.finalize(auto=True)
+        return self._tasks
 
-    def import_tasks(self, more: Iterable[str] = ()) -> None:
-        """Import what `include`, `imports` and `autodiscover_tasks` name, and more modules."""
-        for packages, related in self._related:
-            for package in packages():
-                _import_related(package, related)
-        for name in (*_texts(self.conf.include), *_texts(self.conf.imports), *more):
-            importlib.import_module(name)
+    def create_task_cls(self) -> Any:
+        """Return the class that tasks of this app have as base."""
+        return self.subclass_with_self(
+            self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True
+        )
 
-    # ---------------------------------------------------------------- messages
+    # ---------------------------------------------------------------- settings
 
-    def send_task(
-        self,
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        task_id: str | None = None,
-        **options: Any,
-    ) -> AsyncResult:
-        """Send a call by the task's name, which need not be known here; as `Task.apply_async`."""
-        if name in self.tasks:
-            return self.tasks[name].apply_async(args, kwargs, task_id, **options)
-        queue, control = sending(options, self.rank)
-        queue = queue or self.conf.task_default_queue
-        if (target := self._remote.get((queue, name))) is None:
-            known = self.options(results=not self.conf.task_ignore_result)
-            known["name"], known["priority"] = name, self.rank(self.conf.task_default_priority or 0)
-            target = self.engine.remote(self.wire_queue(queue), **known)
-            self._remote[queue, name] = target
-        inner = target.send(*arguments(args, kwargs), task_id=task_id, **control)
-        return AsyncResult(inner.task_id, app=self, inner=inner)
+    config_from_object, config_from_envvar = (
+        configuring.config_from_object, configuring.config_from_envvar,
+    )  # fmt: skip
+    config_from_cmdline, add_defaults = configuring.config_from_cmdline, configuring.add_defaults
+    _load_config, _finalize_pending_conf = configuring.load_config, configuring.finalize_pending
+    add_periodic_task = configuring.add_periodic_task
+    _sig_to_periodic_task_entry = configuring.periodic_entry
 
-    def AsyncResult(self, id: str, **options: Any) -> AsyncResult:  # noqa: N802
-        """Return the result of a message that anybody sent."""
-        return AsyncResult(id, app=self, **options)
+    _detect_settings = configuring.detected
+    _add_periodic_task = configuring.keep_periodic_task
 
-    def engine_result(self, id: str) -> Any:
-        """Return the engine's result of an id."""
-        return self.engine.result(id, self._any(results=True).options)
+    @property
+    def conf(self) -> Any:
+        """The settings."""
+        if self._conf is None:
+            self._conf = self._load_config()
+        return self._conf
 
-    def cancel(self, ids: Iterable[str]) -> None:
-        """Have messages not run that have not started, whether they keep results or not. Blocks."""
-        self.engine.cancel(ids, self._any(results=False).options)
+    @conf.setter
+    def conf(self, d: Any) -> None:
+        self._conf = d
 
-    def _any(self, *, results: bool) -> EngineTask[..., Any]:
-        """Return a task that stands for those of messages of which only the id is known."""
-        return self.engine.remote("any", **self.options(results=results))
+    def prepare_config(self, c: Any) -> Any:
+        """Return loaded settings as they are to be used. Override it."""
+        return find_deprecated_settings(c)
 
-    def plan(self, wire_queue: str, name: str) -> Plan:
-        """Return how a task runs, for a child process of the worker."""
-        if name not in self.tasks:
-            raise UnknownTask(f"no task named {name!r} is registered")
-        self.tasks[name].on(self.celery_queue(wire_queue))
-        return self.engine.find(wire_queue, name).plan()
+    def either(self, default_key: str, *defaults: Any) -> Any:
+        """Return the first that is not None, else a setting."""
+        return first(None, [first(None, defaults), starpromise(self.conf.get, default_key)])
 
-    def worker_main(self, argv: Sequence[str]) -> int:
-        """Run the worker command for this app: `app.worker_main(["worker", "-l", "INFO"])`."""
-        # the commands stand above the app, and are found when one is called
-        command = importlib.import_module("fsdf_compat.bin.celery")
-        return int(command.run_worker(argv, self))
+    engine_options = places.engine_options
 
-    def close(self) -> None:
-        """Stop what runs here and free every connection."""
-        self.engine.close()
+    # ---------------------------------------------------------------- connections
 
-    def __enter__(self) -> Celery:
+    connection_for_read, connection_for_write = (
+        connecting.connection_for_read, connecting.connection_for_write,
+    )  # fmt: skip
+    connection = broker_connection = connecting.connection
+    _connection = connecting.connect
+    _acquire_connection = connecting.acquire_connection
+    connection_or_acquire = default_connection = connecting.connection_or_acquire
+    _acquire_producer = connecting.acquire_producer
+    producer_or_acquire = default_producer = connecting.producer_or_acquire
+    pool = property(connecting.pool)
+
+    def select_queues(self, queues: Any = None) -> Any:
+        """Consume from these queues only."""
+        return self.amqp.queues.select(queues)
+
+    @property
+    def producer_pool(self) -> Any:
+        """Kombu's pool of producers."""
+        return self.amqp.producer_pool
+
+    def _ensure_after_fork(self) -> None:
+        if not self._after_fork_registered:
+            self._after_fork_registered = True
+            if register_after_fork is not None:
+                register_after_fork(self, _after_fork_cleanup_app)
+
+    def _after_fork(self) -> None:
+        self._pool = None
+        if (made := self.__dict__.get("amqp")) is not None:
+            made._producer_pool = None
+        self.on_after_fork.send(sender=self)
+
+    # ---------------------------------------------------------------- parts
+
+    amqp, log = parts.instance_of("amqp_cls"), parts.instance_of("log_cls")
+    control, events = parts.instance_of("control_cls"), parts.instance_of("events_cls")
+    Worker = parts.bound_class("celery.apps.worker:Worker")
+    WorkController = parts.bound_class("celery.worker:WorkController")
+    Beat = parts.bound_class("celery.apps.beat:Beat")
+    AsyncResult = parts.bound_class("celery.result:AsyncResult")
+    ResultSet = parts.bound_class("celery.result:ResultSet")
+    GroupResult = parts.bound_class("celery.result:GroupResult")
+    subclass_with_self = parts.subclass_with_self
+    _backend = property(parts.known_backend, parts.set_backend)
+
+    def _get_backend(self) -> Any:
+        chosen = self.backend_cls or self.conf.result_backend
+        backend, url = backends.by_url(chosen, self.loader)
+        return backend(app=self, url=url)
+
+    backend = property(parts.backend)
+    thread_oid = property(parts.thread_oid)
+
+    @cached_property
+    def Task(self) -> Any:
+        """The class that tasks of this app have as base."""
+        return self.create_task_cls()
+
+    @cached_property
+    def annotations(self) -> Any:
+        """What `task_annotations` has for tasks."""
+        return prepare_annotations(self.conf.task_annotations)
+
+    @cached_property
+    def loader(self) -> Any:
+        """What loads settings and modules."""
+        return get_loader_cls(self.loader_cls)(app=self)
+
+    @cached_property
+    def oid(self) -> Any:
+        """An id of the app in this process."""
+        return oid_from(self, threads=False)
+
+    @cached_property
+    def _canvas(self) -> Any:
+        return upward("canvas")
+
+    def signature(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a signature of this app."""
+        return self._canvas.signature(*args, **{**kwargs, "app": self})
+
+    @property
+    def current_task(self) -> Any:
+        """The task that runs here, or None."""
+        return _task_stack.top
+
+    @property
+    def current_worker_task(self) -> Any:
+        """The task that the worker runs here, or None."""
+        return get_current_worker_task()
+
+    def now(self) -> datetime:
+        """Return the time, in the app's zone."""
+        return datetime.now(self.timezone)
+
+    @forgettable
+    def timezone(self) -> Any:
+        """The app's time zone."""
+        conf = self.conf
+        if not conf.timezone:
+            return timezone.utc if conf.enable_utc else timezone.local
+        return timezone.get_timezone(conf.timezone)
+
+    def uses_utc_timezone(self) -> bool:
+        """Say whether the app's time zone is UTC."""
+        return bool(self.timezone == timezone.utc)
+
+    def bugreport(self) -> str:
+        """Return what a report about an error should say of versions and settings."""
+        return bugreport(self)
+
+    # ---------------------------------------------------------------- the object
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+    __reduce_keys__, __reduce_args__ = parts.reduce_keys, parts.reduce_args
+
+    def _rgetattr(self, path: str) -> Any:
+        return attrgetter(path)(self)
+
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {appstr(self)}>"
 
-def _quietly(obj: Any, namespace: str | None) -> Mapping[str, Any]:
-    try:
-        return values_of(obj, namespace)
-    except (ImportError, ImproperlyConfigured):
-        return {}
+    def __reduce__(self) -> Any:
+        if self._using_v1_reduce:
+            return self.__reduce_v1__()
+        return _unpickle_app_v2, (self.__class__, self.__reduce_keys__())
 
-
-def _texts(value: Any) -> Iterable[str]:
-    return (value,) if isinstance(value, str) else value or ()
-
-
-def _import_related(package: str, related: str | None) -> None:
-    """Import a package and, where it has one, its module `related`.
-
-    As in Celery, what cannot be imported itself stands for what it is in: Django's INSTALLED_APPS
-    may name classes.
-    """
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        inside = package.rpartition(".")[0]
-        if error.name != package or not (inside and related):
-            raise
-        package = inside
-    if related:
-        try:
-            importlib.import_module(name := f"{package}.{related}")
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
+    def __reduce_v1__(self) -> Any:
+        return _unpickle_app, (self.__class__, self.Pickler, *self.__reduce_args__())
 
 
-def _seconds(value: Any) -> float:
-    if isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    return float(value) if value else FOREVER
+App = Celery

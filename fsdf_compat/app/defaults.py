@@ -1,113 +1,103 @@
-"""The settings: what this version uses, with defaults, and what else Celery 5.7 knows."""
+"""The settings: their families, types, defaults and old names.
+
+Beside those of Celery 5.7 there are `fsdf_queue_suffix` (what the names of queues with flat
+messages end with), `import_unknown_tasks` (tasks that nobody has imported are looked for) and
+`worker_coroutines` (how many coroutines run at once beside the pool's slots).
+"""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
-__all__ = ["DEFAULTS", "KNOWN", "OLD_NAMES"]
-
-DEFAULTS: Mapping[str, Any] = {
-    "accept_content": ("json",),
-    "broker_url": None,
-    "enable_utc": True,
-    "fsdf_queue_suffix": ".flat",
-    "imports": (),
-    "include": (),
-    "result_backend": None,
-    "result_expires": datetime.timedelta(days=1),
-    "result_serializer": "json",
-    "task_acks_late": False,
-    "task_always_eager": False,
-    "task_default_priority": None,
-    "task_default_queue": "celery",
-    "task_ignore_result": False,
-    "task_serializer": "json",
-    "task_soft_time_limit": None,
-    "task_time_limit": None,
-    "timezone": None,
-    "worker_concurrency": None,
-    "worker_max_memory_per_child": None,
-    "worker_max_tasks_per_child": None,
-    "worker_pool": "prefork",
-    "worker_pool_start_method": None,
-}
-
-# Kept when they are set, and named by the worker as not yet used.
-_FAMILIES: Mapping[str, str] = {
-    "arangodb": "backend_settings",
-    "azureblockblob": "base_path connection_timeout container_name read_timeout"
-    " retry_increment_base retry_initial_backoff_sec retry_max_attempts",
-    "beat": "cron_starting_deadline enable_remote_control max_loop_interval"
-    " remote_control_max_tick_age schedule schedule_filename scheduler sync_every",
-    "broker": "channel_error_retry connection_max_retries connection_retry"
-    " connection_retry_on_startup connection_timeout failover_strategy heartbeat"
-    " heartbeat_checkrate host login_method native_delayed_delivery_queue_type password"
-    " pool_acquire_timeout pool_limit port read_url transport transport_options use_ssl user"
-    " vhost write_url",
-    "cache": "backend backend_options",
-    "cassandra": "auth_kwargs auth_provider bundle_path entry_ttl keyspace options port"
-    " read_consistency servers table write_consistency",
-    "control": "exchange queue_durable queue_exclusive queue_expires queue_ttl",
-    "cosmosdbsql": "collection_name consistency_level database_name max_retry_attempts"
-    " max_retry_wait_time",
-    "couchbase": "backend_settings",
-    "database": "create_tables_at_setup engine_callback engine_options short_lived_sessions"
-    " table_names table_schemas url",
-    "elasticsearch": "max_retries retry_on_timeout save_meta_as_text timeout",
-    "event": "exchange queue_durable queue_exclusive queue_expires queue_prefix queue_ttl"
-    " serializer",
-    "gcs": "base_path bucket project ttl",
-    "mongodb": "backend_settings",
-    "redis": "backend_use_ssl db host max_connections password port retry_on_timeout"
-    " socket_connect_timeout socket_keepalive socket_timeout username",
-    "result": "accept_content backend_always_retry backend_base_sleep_between_retries_ms"
-    " backend_max_retries backend_max_sleep_between_retries_ms backend_transport_options"
-    " cache_max chord_expires chord_join_timeout chord_retry_interval compression exchange"
-    " exchange_type extended failure_expires persistent",
-    "s3": "access_key_id base_path bucket endpoint_url region secret_access_key",
-    "security": "cert_store certificate digest key key_password",
-    "task": "acks_on_failure acks_on_failure_or_timeout acks_on_timeout"
-    " allow_error_cb_on_chord_header annotations compression"
-    " create_missing_queue_exchange_type create_missing_queue_type create_missing_queues"
-    " default_delivery_mode default_exchange default_exchange_type default_queue_type"
-    " default_rate_limit default_routing_key eager_propagates inherit_parent_priority protocol"
-    " publish_retry publish_retry_policy queue_max_priority queues reject_on_worker_lost"
-    " remote_tracebacks repr_maxlevels retry_on_worker_lost routes send_sent_event"
-    " store_eager_result store_errors_even_if_ignored track_started",
-    "worker": "agent autoscaler cancel_long_running_tasks_on_connection_loss consumer"
-    " deduplicate_successful_tasks detect_quorum_queues direct disable_prefetch"
-    " disable_rate_limits enable_prefetch_count_reduction enable_remote_control"
-    " enable_soft_shutdown_on_idle eta_task_limit hijack_root_logger log_color log_datefmt"
-    " log_format lost_wait pool_putlocks pool_restarts prefetch_multiplier proc_alive_timeout"
-    " redirect_stdouts redirect_stdouts_level send_task_events soft_shutdown_timeout state_db"
-    " task_log_datefmt task_log_format timer timer_precision",
-}
-KNOWN = frozenset(
-    f"{family}_{name}" for family, names in _FAMILIES.items() for name in names.split()
+from .._app.settings import (
+    DEFAULT_ACCEPT_CONTENT,
+    DEFAULT_POOL,
+    DEFAULT_PROCESS_LOG_FMT,
+    DEFAULT_SECURITY_DIGEST,
+    DEFAULT_TASK_LOG_FMT,
+    NAMESPACES,
+    Option,
 )
+from ..utils import deprecated
+from ..utils.serialization import strtobool
 
-# Spellings from before version 4, of what this version uses.
-OLD_NAMES: Mapping[str, str] = {
-    "BROKER_URL": "broker_url",
-    "CELERYD_CONCURRENCY": "worker_concurrency",
-    "CELERYD_MAX_TASKS_PER_CHILD": "worker_max_tasks_per_child",
-    "CELERYD_POOL": "worker_pool",
-    "CELERYD_TASK_SOFT_TIME_LIMIT": "task_soft_time_limit",
-    "CELERYD_TASK_TIME_LIMIT": "task_time_limit",
-    "CELERY_ACCEPT_CONTENT": "accept_content",
-    "CELERY_ACKS_LATE": "task_acks_late",
-    "CELERY_ALWAYS_EAGER": "task_always_eager",
-    "CELERY_DEFAULT_PRIORITY": "task_default_priority",
-    "CELERY_DEFAULT_QUEUE": "task_default_queue",
-    "CELERY_ENABLE_UTC": "enable_utc",
-    "CELERY_IGNORE_RESULT": "task_ignore_result",
-    "CELERY_IMPORTS": "imports",
-    "CELERY_INCLUDE": "include",
-    "CELERY_RESULT_BACKEND": "result_backend",
-    "CELERY_RESULT_SERIALIZER": "result_serializer",
-    "CELERY_TASK_RESULT_EXPIRES": "result_expires",
-    "CELERY_TASK_SERIALIZER": "task_serializer",
-    "CELERY_TIMEZONE": "timezone",
-}
+__all__ = [
+    "DEFAULTS", "DEFAULT_ACCEPT_CONTENT", "DEFAULT_POOL", "DEFAULT_PROCESS_LOG_FMT",
+    "DEFAULT_SECURITY_DIGEST", "DEFAULT_TASK_LOG_FMT", "NAMESPACES", "SETTING_KEYS", "Option",
+    "find", "flatten", "strtobool",
+]  # fmt: skip
+
+
+class searchresult(NamedTuple):
+    """Where an option was found."""
+
+    namespace: str | None
+    key: str
+    type: Any
+
+
+def _with_prefix(before: str, name: str, option: Option) -> Iterator[tuple[Any, ...]]:
+    yield before + name, option
+
+
+def _old_names(before: str, name: str, option: Option) -> Iterator[tuple[Any, ...]]:
+    for old in option.old or {before + name}:
+        yield old.upper(), before + name, option
+
+
+def flatten(
+    d: Mapping[str, Any],
+    root: str = "",
+    keyfilter: Callable[[str, str, Option], Any] = _with_prefix,
+) -> Iterator[Any]:
+    """Yield the options of all families, by default as (full name, option)."""
+    families = {}
+    for name, option in d.items():
+        if isinstance(option, dict):
+            families[name] = option
+        else:
+            yield from keyfilter(root, name, option)
+    for name, options in families.items():
+        yield from flatten(options, f"{root}{name}_", keyfilter)
+
+
+_OPTIONS: dict[str, Option] = dict(flatten(NAMESPACES))
+DEFAULTS: dict[str, Any] = {name: option.default for name, option in _OPTIONS.items()}
+_compat = list(flatten(NAMESPACES, keyfilter=_old_names))
+_OLD_DEFAULTS = {old: option.default for old, _, option in _compat}
+_TO_OLD_KEY = {new: old for old, new, _ in _compat}
+_TO_NEW_KEY = {old: new for old, new, _ in _compat}
+SETTING_KEYS = set(DEFAULTS)
+_OLD_SETTING_KEYS = set(_TO_NEW_KEY)
+
+
+def find_deprecated_settings(source: Any) -> Any:
+    """Warn of settings that are to be given up; return the source."""
+    for name, option in _OPTIONS.items():
+        if option.remove_by and getattr(source, name, None) is not None:
+            deprecated.warn(
+                description=f"The {name!r} setting",
+                deprecation=option.deprecate_by,
+                removal=option.remove_by,
+                alternative=f"Use the {option.alt} instead",
+            )
+    return source
+
+
+@cache
+def find(name: str, namespace: str = "celery") -> searchresult:
+    """Find an option by its name within its family, or by its full name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    name, namespace = name.lower(), namespace.lower()
+    families = {key: value for key, value in NAMESPACES.items() if isinstance(value, dict)}
+    for family in (namespace, *families):
+        if name in families.get(family, ()):
+            return searchresult(family, name, families[family][name])
+        if family == name and family in families:
+            return searchresult(None, family, families[family])
+    return searchresult(None, name, _OPTIONS[name])

@@ -1,186 +1,296 @@
-"""The worker: consumers for its queues on one pool, until it is told to stop."""
+"""The worker as a program: banner, logs, signals of the system."""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform as _platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 
-from fsdf_engine import ConsumerHandle, Pool, StopSignals, end_fast, masked, start_zygote, tune
-from fsdf_engine.contracts import Job, Plan, outcomes
+from kombu.utils.encoding import safe_str
 
-from ..app.base import Celery
-from ..app.finding import find_app
-from ..exceptions import ImproperlyConfigured
-from ..states import OF_OUTCOME
+from fsdf_engine import StopSignals, end_fast, masked, start_zygote, tune
 
-__all__ = ["MODES", "Worker", "resolve_plan"]
-log = logging.getLogger("fsdf.celery")
-MODES = {
-    "prefork": "processes",
-    "processes": "processes",
-    "threads": "threads",
-    "gevent": "gevent",
-    "eventlet": "eventlet",
-    "solo": "inline",
-}
-APP = "FSDF_CELERY_APP"  # tells child processes which app it is
-INCLUDE = "FSDF_CELERY_INCLUDE"  # modules named by -I
-RESOLVE = f"{__name__}:resolve_plan"
-FOREVER = 365 * 86_400.0  # a warm shutdown waits for every run
+from .. import platforms, signals
+from .._app.unused import misspelt, without_effect
+from ..app import trace
+from ..bootsteps import RUN
+from ..platforms import EX_FAILURE, EX_OK, check_privileges
+from ..utils.debug import cry
+from ..utils.imports import qualname
+from ..utils.log import get_logger
+from ..utils.text import pluralize
+from ..worker import WorkController, state
+from ..worker.consumer.tasks import FOREVER
+
+__all__ = ("Worker",)
+logger = get_logger("celery.apps.worker")
+
+BANNER = """\
+{hostname} v{version}
+
+{platform} {timestamp}
+
+[config]
+.> app:         {app}
+.> transport:   {conninfo}
+.> results:     {results}
+.> concurrency: {concurrency}
+.> task events: {events}
+
+[queues]
+{queues}
+"""
+EXTRA_INFO_FMT = """
+[tasks]
+{tasks}
+"""
+MARGIN = " -------------- "
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What a worker is told; `run` does the rest."""
+def safe_say(msg: str, f: Any = None) -> None:
+    """Write a line to the terminal, whatever has become of the streams. Never blocks for long."""
+    try:
+        os.write((f or sys.__stderr__ or sys.stderr).fileno(), f"\n{msg}\n".encode())
+    except (OSError, ValueError, AttributeError):  # nobody reads it
+        pass
 
-    app: Celery
-    place: str  # as `-A` names the app; "" if it was not needed
-    hostname: str
-    pool: str = ""
-    concurrency: int = 0
-    queues: Sequence[str] = ()
-    max_tasks_per_child: int = 0
-    max_memory_per_child: int = 0  # KiB, as Celery has it
 
-    def run(self) -> int:
-        """Consume until a signal ends it; return the exit code. Blocks."""
-        signals = StopSignals("SIGQUIT")
-        _import_tasks(self.app)
-        if not self.app.tasks:
-            raise ImproperlyConfigured(f"{self.app!r} has no tasks; set include=[...]")
-        mode = self.pool or str(self.app.conf.worker_pool)
-        if mode not in MODES:
-            raise ImproperlyConfigured(f"unknown pool {mode!r}; there are {', '.join(MODES)}")
-        size = int(self.concurrency or self.app.conf.worker_concurrency or os.cpu_count() or 1)
-        size = 1 if mode == "solo" else size
-        queues = list(self.queues) or [self.app.conf.task_default_queue]
-        self._greet(mode, size, queues)
-        self._report()
-        self.app.engine.reports = False  # they are told as Celery tells them
-        self.app.engine.listeners.add("run_ended", _tell)
-        pool, end_zygote = self._make_pool(mode, size), self._start_zygote(mode)
-        try:
-            handles = [self._consume(name, pool) for name in queues]
-            tune()
-            log.info("%s ready.", self.hostname)
-            return self._wait(signals, handles)
-        finally:
-            self.app.engine.stop(drain=False)
-            pool.close(0.0)
-            self.app.close()
-            signals.close()
-            end_zygote()
+class Worker(WorkController):
+    """A worker that owns its process: the first signal ends it warmly, the second coldly.
 
-    def _make_pool(self, mode: str, size: int) -> Pool:
-        conf, make = self.app.conf, self.app.engine.new_pool
-        if MODES[mode] != "processes":
-            return make(MODES[mode], size)
-        if not self.place:
-            raise ImproperlyConfigured("child processes must find the app: give -A module")
-        os.environ[APP] = self.place
-        memory = self.max_memory_per_child or conf.worker_max_memory_per_child or 0
-        return make(
-            MODES[mode],
-            size,
-            start_method=conf.worker_pool_start_method or "",
-            preload=(_module_of(self.place),),
-            resolve=RESOLVE,
-            max_tasks_per_child=self.max_tasks_per_child or conf.worker_max_tasks_per_child or 0,
-            max_memory_per_child=memory * 1024,
+    In another thread than the main one it has no signals, and ends as `WorkController` does.
+    """
+
+    _signals: StopSignals | None = None
+    _end_zygote: Callable[[], None] | None = None
+
+    def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
+        """Make this process one of the app; tell `celeryd_init`."""
+        self.quiet = quiet
+        trace.setup_worker_optimizations(self.app, self.hostname)
+        signals.celeryd_init.send(
+            sender=self.hostname, instance=self, conf=self.app.conf, options=kwargs
         )
+        check_privileges(self.app.conf.accept_content)
 
-    def _start_zygote(self, mode: str) -> Callable[[], None]:
-        """Start what forks the children; it must come before the first thread."""
-        if MODES[mode] != "processes" or self.app.conf.worker_pool_start_method:
-            return lambda: None
-        end: Callable[[], None] = start_zygote()
-        return end
+    def on_after_init(
+        self, purge: bool = False, no_color: bool | None = None, redirect_stdouts: Any = None,
+        redirect_stdouts_level: Any = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        """Take what is about the terminal."""
+        either = self.app.either
+        self.redirect_stdouts = either("worker_redirect_stdouts", redirect_stdouts)
+        level = either("worker_redirect_stdouts_level", redirect_stdouts_level)
+        self.redirect_stdouts_level = level
+        self.purge, self.no_color = purge, no_color
+        enabled = None if no_color is None else not no_color
+        self.colored = self.app.log.colored(self.logfile, enabled=enabled)
 
-    def _consume(self, name: str, pool: Pool) -> ConsumerHandle:
-        """Serve one queue with every task: any task may come on any queue."""
-        served = [task.on(name) for task in self.app.tasks.values()]
-        return self.app.engine.consume(served[0], pool=pool)
+    def on_init_blueprint(self) -> None:
+        """Let it log."""
+        self._custom_logging = self.setup_logging()
+        trace.setup_worker_optimizations(self.app, self.hostname)
 
-    def _wait(self, signals: StopSignals, handles: Sequence[ConsumerHandle]) -> int:
-        """Warm shutdown at the first signal, cold at the second, or at once at SIGQUIT. Blocks."""
-        number = signals.next()
-        if number != getattr(signal, "SIGQUIT", None):
-            threading.Thread(target=self._drain, args=(signals,), daemon=True).start()
-            _say("Warm shutdown: waiting for running tasks; a second signal ends at once")
-            if not (number := signals.next()):
-                return 0
-        _say("Cold shutdown: what runs goes back to its queue")
-        end_fast(handles, 128 + number)
-        return 128 + number
+    def on_start(self) -> None:
+        """Show what it is, and take the signals; from here on there may be other threads."""
+        super().on_start()
+        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=self.app.conf)
+        if self.purge:
+            self.purge_messages()
+        if not self.quiet:
+            self.emit_banner()
+        self.set_process_status("-active-")
+        self.install_platform_tweaks(self)
+        if not self._custom_logging and self.redirect_stdouts:
+            self.app.log.redirect_stdouts(self.redirect_stdouts_level)
+        self._tell_unused()
 
-    def _drain(self, signals: StopSignals) -> None:
-        self.app.engine.stop(drain=True, timeout=FOREVER)
-        signals.tell_end()
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Tell that it is ready."""
+        tune()
+        signals.worker_ready.send(sender=consumer)
+        logger.info("%s ready.", safe_str(self.hostname))
 
-    def _greet(self, mode: str, size: int, queues: Sequence[str]) -> None:
-        conf = self.app.conf
-        lines = [
-            f" -------------- {self.hostname} (fsdf)",
-            f"  app:          {self.place or self.app.main}",
-            f"  transport:    {masked(conf.broker_url or 'sqlite')}",
-            f"  results:      {masked(conf.result_backend or 'disabled')}",
-            f"  concurrency:  {size} ({mode})",
-            f"  queues:       {', '.join(self.app.wire_queue(name) for name in queues)}",
-            "  [tasks]",
-            *(f"    . {name}" for name in sorted(self.app.tasks)),
-        ]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+    # ---------------------------------------------------------------- the end
 
-    def _report(self) -> None:
-        """Say once what is configured and has no effect."""
-        conf = self.app.conf
-        if unused := conf.unused():
-            log.warning("not yet used in this version: %s", ", ".join(unused))
-        for name, meant in conf.misspelt().items():
-            log.warning("unknown setting %r; did you mean %r?", name, meant)
-        for task in self.app.tasks.values():
-            if unused := task.unused():
-                log.warning("task %s: not yet used: %s", task.name, ", ".join(unused))
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Take the signals of the process, and start what forks children."""
+        if threading.current_thread().name != threading.main_thread().name:
+            return  # by name: eventlet has an object of its own for the main thread
+        self._signals = StopSignals("SIGQUIT", "SIGHUP", "SIGUSR1")
+        self.pool.has_main_thread = True
+        if getattr(self.pool_cls, "mode", "") == "processes" and self.pool_start_method == "fork":
+            self._end_zygote = start_zygote()
 
+    def wait(self) -> None:
+        """Block until a signal comes, or it is told otherwise to end."""
+        if self._signals is None:
+            super().wait()
+            return
+        if self.pool.serve:
+            self._serve(self._signals)
+        while self.blueprint.state == RUN:
+            state.maybe_shutdown()
+            if number := self._signals.next():
+                self._signalled(number)
 
-def _module_of(place: str) -> str:
-    """Return the module of an app that was found at `place`: "proj.celery" may be an attribute."""
-    module = place.partition(":")[0]
-    return module if module in sys.modules else module.rpartition(".")[0]
+    def _serve(self, received: StopSignals) -> None:
+        """Have runs in this thread until there are no more. Another one hears the signals."""
+        ended = threading.Event()
 
+        def end() -> None:
+            self.app.engine.stop(drain=state.should_terminate is None, timeout=FOREVER)
+            self.pool.stop()
+            ended.set()
+            self.wake()
 
-def _tell(job: Job, outcome: outcomes.Outcome) -> None:
-    """Log the end of a run as Celery's users expect it: failures always."""
-    kind = type(outcome)
-    if kind is outcomes.Succeeded:
-        log.info("Task %s[%s] succeeded", job.plan.name, job.id)
-    elif kind is outcomes.Retry:
-        log.info("Task %s[%s] retry: %s", job.plan.name, job.id, outcomes.describe(outcome))
-    elif isinstance(outcome, outcomes.Failed):
-        why, trace = outcomes.describe(outcome), outcomes.trace_of(outcome)
-        log.error("Task %s[%s] raised %s\n%s", job.plan.name, job.id, why, trace)
-    else:
-        state = OF_OUTCOME.get(kind.__name__.lower(), kind.__name__.upper())
-        log.warning("Task %s[%s] %s: %s", job.plan.name, job.id, state, outcomes.describe(outcome))
+        def obey() -> None:
+            while not state.is_ending():
+                if number := received.next():
+                    self._signalled(number)
+            threading.Thread(target=end, name="celery-shutdown", daemon=True).start()
+            self._end_at_once_if_told(received, ended)
 
+        obeying = threading.Thread(target=obey, name="celery-signals", daemon=True)
+        obeying.start()
+        self.pool.serve()
+        obeying.join()
 
-def _say(text: str) -> None:
-    """Log in a thread: who has stopped reading the log keeps no signal from being followed."""
-    threading.Thread(target=log.warning, args=(text,), daemon=True).start()
+    def _ends_nothing(self, number: int) -> bool:
+        """Say whether a signal ends no run, however often it comes: process managers repeat one,
+        and the other asks what every thread does, which is shown.
+        """
+        if asks := number == getattr(signal, "SIGUSR1", None):
+            safe_say(cry())
+        return asks or (number == signal.SIGTERM and os.environ.get("REMAP_SIGTERM") != "SIGQUIT")
 
+    def _end_at_once_if_told(self, received: StopSignals, ended: threading.Event) -> None:
+        while not ended.is_set():
+            number = received.next()
+            if number and not self._ends_nothing(number):
+                safe_say("worker: Cold shutdown (MainProcess)")
+                end_fast(self.app.engine.handles(), 128 + number)
 
-def resolve_plan(wire_queue: str, name: str) -> Plan:
-    """Return a task's plan in a child process of the worker."""
-    app = find_app(os.environ[APP])
-    _import_tasks(app)
-    return app.plan(wire_queue, name)
+    def wake(self) -> None:
+        """Have it look whether it is to end. Any thread."""
+        super().wake()
+        if self._signals is not None:
+            self._signals.tell_end()
 
+    def _signalled(self, number: int) -> None:
+        """Note what a first signal asks for."""
+        if (warm := self._ends_nothing(number)) and number != signal.SIGTERM:
+            return
+        remapped = number == signal.SIGTERM and not warm
+        cold = remapped or number == getattr(signal, "SIGQUIT", None)
+        name, how = signal.Signals(number).name, "Cold" if cold else "Warm"
+        if number == signal.SIGINT:
+            safe_say("worker: Hitting Ctrl+C again ends all running tasks (cold shutdown)")
+        safe_say(f"worker: {how} shutdown (MainProcess)")
+        code = EX_FAILURE if cold or number == signal.SIGINT else EX_OK
+        signals.worker_shutting_down.send(sender=self.hostname, sig=name, how=how, exitcode=code)
+        if cold:
+            state.should_terminate = code
+        else:
+            state.should_stop = code
 
-def _import_tasks(app: Celery) -> None:
-    names = os.environ.get(INCLUDE, "").split(",")
-    app.import_tasks(name.strip() for name in names if name.strip())
+    def _shutdown(self, warm: bool = True) -> None:
+        """End, but let a further signal cut it short. Blocks."""
+        if (received := self._signals) is None:
+            super()._shutdown(warm)
+            return
+        if not warm:
+            self.wait_for_soft_shutdown()
+        ended, name = threading.Event(), "celery-shutdown"
+        threading.Thread(target=self._end, args=(warm, ended), name=name, daemon=True).start()
+        self._end_at_once_if_told(received, ended)
+        received.close()
+        if self._end_zygote:
+            self._end_zygote()
+
+    def _end(self, warm: bool, ended: threading.Event) -> None:
+        try:
+            super()._shutdown(warm)
+        except Exception:
+            logger.exception("A step cannot be stopped")
+        finally:
+            ended.set()
+            self.wake()
+
+    # ---------------------------------------------------------------- the terminal
+
+    def setup_logging(self, colorize: bool | None = None) -> Any:
+        """Configure the logs; return whether somebody else has done so."""
+        if colorize is None and self.no_color is not None:
+            colorize = not self.no_color
+        return self.app.log.setup(
+            self.loglevel, self.logfile, redirect_stdouts=False, colorize=colorize,
+            hostname=self.hostname,
+        )  # fmt: skip
+
+    def _tell_unused(self) -> None:
+        """Warn once of settings that have no effect here, and of names that look misspelt."""
+        for name, reason in without_effect(self.app.conf).items():
+            logger.warning("the setting %s has no effect: %s", name, reason)
+        for name, close in misspelt(self.app.conf).items():
+            logger.warning("there is no setting %r; did you mean %r?", name, close)
+
+    def emit_banner(self) -> None:
+        """Show what the worker is."""
+        shown = self.colored.cyan(" \n", self.startup_info()), self.colored.reset(self.extra_info())
+        print(safe_str("".join(map(str, shown))), file=sys.__stdout__, flush=True)
+
+    def startup_info(self, artlines: bool = True) -> str:
+        """Return the banner."""
+        app = self.app
+        name = f"{app.main or '__main__'}:{id(app):#x} ({qualname(app.loader)})"
+        slots = str(self.concurrency)
+        if self.autoscale:
+            slots = f"{{min={self.autoscale[1]}, max={self.autoscale[0]}}}"
+        kind = self.pool_cls if isinstance(self.pool_cls, str) else self.pool_cls.__module__
+        lines = BANNER.format(
+            app=name,
+            hostname=safe_str(self.hostname),
+            timestamp=datetime.now().replace(microsecond=0),
+            version="5.7.0 (fsdf)",
+            conninfo=masked(str(app.conf.broker_url or "")),
+            results=app.backend.as_uri(),
+            concurrency=f"{slots} ({kind.rpartition('.')[2]})",
+            platform=safe_str(_platform.platform()),
+            events="OFF (there are none in this version)",
+            queues=app.amqp.queues.format(indent=0, indent_first=False),
+        ).splitlines()
+        margin = " " * len(MARGIN) if artlines else ""
+        head = MARGIN if artlines else ""
+        return "\n".join([head + lines[0], *(margin + line for line in lines[1:])]) + "\n"
+
+    def tasklist(
+        self, include_builtins: bool = True, sep: str = "\n", int_: str = "celery."
+    ) -> str:
+        """Return the names of the tasks, a line each."""
+        names = sorted(self.app.tasks)
+        shown = [name for name in names if include_builtins or not name.startswith(int_)]
+        return sep.join(f"  . {name}" for name in shown)
+
+    def extra_info(self) -> str:
+        """Return what the banner shows at INFO and below."""
+        if self.loglevel is None or self.loglevel > logging.INFO:
+            return ""
+        return EXTRA_INFO_FMT.format(tasks=self.tasklist(self.loglevel <= logging.DEBUG))
+
+    def purge_messages(self) -> None:
+        """Delete what waits."""
+        if count := self.app.control.purge():
+            what = pluralize(count, "message")
+            print(f"purge: Erased {count} {what} from the queue.\n", flush=True)
+
+    def set_process_status(self, info: str) -> Any:
+        """Show in the process list what it is."""
+        told = f"{info} ({platforms.strargv(sys.argv)})"
+        return platforms.set_mp_process_title("celeryd", info=told, hostname=self.hostname)

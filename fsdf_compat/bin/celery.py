@@ -1,160 +1,172 @@
-"""The command: `fsdf celery -A proj worker -P threads -c 50 -Q celery -l INFO`."""
+"""The command `celery`."""
 
 from __future__ import annotations
 
-import importlib
 import os
-import socket
+import pathlib
 import sys
-from argparse import SUPPRESS, ArgumentParser, Namespace
+import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..app.base import Celery
+import click
+from click_didyoumean import DYMGroup
 
-__all__ = ["main", "parser", "run_worker"]
-_COMMANDS_TO_COME = ("beat", "call", "control", "events", "inspect", "multi", "purge", "report",
-                     "result", "shell", "status")  # fmt: skip
+from .. import VERSION_BANNER
+from ..app.utils import find_app
+from .base import CeleryCommand, CeleryOption, CLIContext, consume_preload_options
+from .beat import beat
+from .call import call
+from .control import control, inspect, status
+from .later import LATER
+from .list import list_
+from .purge import purge
+from .result import result
+from .shell import shell
+from .worker import worker
 
-_NOT_YET_USED = ("--task-events", "--prefetch-multiplier", "--heartbeat-interval")
+__all__ = ["celery", "main"]
+_ENVIRONMENT = {
+    "loader": "CELERY_LOADER", "broker": "CELERY_BROKER_URL",
+    "result_backend": "CELERY_RESULT_BACKEND", "config": "CELERY_CONFIG_MODULE",
+}  # fmt: skip
+_WRONG_PLACE = """You are using `{option}` as an option of the {command} sub-command:
+celery {command} {option} celeryapp <...>
+
+It is an option of `celery` itself:
+celery {option} celeryapp {command} <...>"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    _patch(given)
-    return run_worker(given, None)
+def _option(*names: str, **kwargs: Any) -> Any:
+    return click.option(*names, cls=CeleryOption, help_group="Global Options", **kwargs)
 
 
-def _patch(given: Sequence[str]) -> None:
-    """Patch for greenlets before anything else is imported, in a new interpreter if need be."""
-    options, _ = parser().parse_known_args(given)
-    if options.pool not in ("gevent", "eventlet"):
-        return
-    if "fsdf_engine" in sys.modules:  # `fsdf celery`: too late for this interpreter
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "fsdf_compat.bin.celery", *given])
+@click.group(cls=DYMGroup, invoke_without_command=True)
+# An app itself, where Python calls us: click would make it text.
+@_option("-A", "--app", envvar="APP", type=click.UNPROCESSED, help="Where the app is.")
+@_option("-b", "--broker", envvar="BROKER_URL", help="Its broker's URL.")
+@_option("--result-backend", envvar="RESULT_BACKEND", help="Its result backend's URL.")
+@_option("--loader", envvar="LOADER", help="The class of its loader.")
+@_option("--config", envvar="CONFIG_MODULE", help="The module with its settings.")
+@_option(
+    "--workdir", type=pathlib.Path, is_eager=True, help="Go to this folder first.",
+    callback=lambda _, __, folder: os.chdir(folder) if folder else None,
+)  # fmt: skip
+@_option("-C", "--no-color", envvar="NO_COLOR", is_flag=True, help="No colours.")
+@_option("-q", "--quiet", is_flag=True, help="Say less.")
+@_option("--version", is_flag=True, help="Print the version.")
+@_option("--skip-checks", envvar="SKIP_CHECKS", is_flag=True, help="Without Django's checks.")
+@click.pass_context
+def celery(
+    ctx: click.Context,
+    /,
+    app: Any,
+    workdir: Any,
+    no_color: bool,
+    quiet: bool,
+    version: bool,
+    skip_checks: bool,
+    **given: Any,
+) -> None:
+    """Run workers and periodic tasks, ask workers, send tasks."""
+    if version or ctx.invoked_subcommand is None:
+        click.echo(VERSION_BANNER if version else ctx.get_help())
+        ctx.exit()
+    os.environ.update({_ENVIRONMENT[name]: str(value) for name, value in given.items() if value})
+    if skip_checks:
+        os.environ["CELERY_SKIP_CHECKS"] = "true"
+    if isinstance(app, str):
+        app = _found(ctx, app)
+    ctx.obj = CLIContext(app=app, no_color=no_color, workdir=workdir, quiet=quiet)
+    _add_options(ctx.obj.app.user_options)
+
+
+def _found(ctx: click.Context, place: str) -> Any:
+    """Return the app that `-A` names."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
-        if options.pool == "gevent":
-            importlib.import_module("gevent.monkey").patch_all()
-        else:
-            importlib.import_module("eventlet").monkey_patch()
-    except ModuleNotFoundError:
-        sys.exit(f'{options.pool} is not installed; pip install "fsdf[{options.pool}]"')
+        return find_app(place)
+    except ModuleNotFoundError as error:
+        if error.name == place or place.startswith(f"{error.name}."):
+            return _fail(ctx, f"The module {error.name} was not found.")
+        return _fail(ctx, _occurred(place))
+    except AttributeError as error:
+        text = str(error)
+        return _fail(ctx, text[:1].upper() + text[1:])
+    except Exception:
+        return _fail(ctx, _occurred(place))
 
 
-def run_worker(argv: Sequence[str], app: Celery | None) -> int:
-    """Run `worker`, of the app that is given or that `-A` names; return the exit code. Blocks."""
-    options = parser().parse_args(argv)
-    if options.command in _COMMANDS_TO_COME:
-        print(f"fsdf celery: {options.command} is not in this version", file=sys.stderr)
-        return 2
-    from fsdf_engine import FsdfError
+def _occurred(place: str) -> str:
+    error = traceback.format_exc()
+    return f"While trying to load the module {place} the following error occurred:\n{error}"
 
+
+def _fail(ctx: click.Context, why: str) -> Any:
+    ctx.fail(click.style(f"\nUnable to load celery application.\n{why}", fg="red"))
+
+
+def _add_options(user_options: Any) -> None:
+    """Give the commands the options that the app adds, once."""
+    for command in (worker, beat):
+        _add(command, user_options.get(command.name, ()))
+    preload = user_options.get("preload", ())
+    for command in celery.commands.values():
+        _add(command, preload)
+        if preload:
+            command.callback = consume_preload_options(command.callback)
+
+
+def _add(command: click.Command, options: Any) -> None:
+    command.params.extend(option for option in options if option not in command.params)
+
+
+@celery.command(cls=CeleryCommand)
+@click.pass_context
+def report(ctx: Any, /, **kwargs: Any) -> None:
+    """Print what a report of a bug needs."""
+    app = ctx.obj.app
+    app.loader.import_default_modules()
+    ctx.obj.echo(app.bugreport())
+
+
+def _plugin(found: EntryPoint) -> click.Command:
+    """Return the command of another package; one that says why, if it cannot be loaded."""
     try:
-        return _work(options, app)
-    except FsdfError as error:
-        print(f"fsdf celery: {error}", file=sys.stderr)
-        return 2
+        command = found.load()
+    except Exception as error:
+        reason = f"the command {found.name} of {found.value} cannot be loaded: {error}"
+
+        @click.command(found.name, context_settings={"ignore_unknown_options": True})
+        @click.argument("arguments", nargs=-1)
+        def broken(arguments: Any, **kwargs: Any) -> None:
+            raise click.ClickException(reason)
+
+        return broken
+    return command
 
 
-def _work(options: Namespace, app: Celery | None) -> int:
-    _prepare(options)
-    from ..app.finding import find_app
-    from ..app.request import NODE
-    from ..apps.worker import Worker
+for _command in (purge, call, beat, list_, result, status, worker, inspect, control, shell, *LATER):
+    celery.add_command(_command)
+for _found_plugin in entry_points(group="celery.commands"):
+    celery.add_command(_plugin(_found_plugin), _found_plugin.name)
 
-    place = options.app or os.environ.get("CELERY_APP") or ""
-    app = app or find_app(place)
-    _configure(app, options)
-    host = socket.gethostname()
-    hostname = (options.hostname or "celery@%h").replace("%h", host).replace("%n", "celery")
-    os.environ[NODE] = hostname = hostname if "@" in hostname else f"{hostname}@{host}"
-    return Worker(
-        app,
-        place,
-        hostname,
-        options.pool or "",
-        options.concurrency,
-        _listed(options.queues),
-        options.max_tasks_per_child,
-        options.max_memory_per_child,
-    ).run()
+_show = click.exceptions.NoSuchOption.show
 
 
-def _prepare(options: Namespace) -> None:
-    """Go to the project's folder, and log."""
-    import logging
-
-    folder = os.path.abspath(options.workdir or os.curdir)
-    os.chdir(folder)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    logging.basicConfig(
-        level=options.loglevel,
-        filename=options.logfile,
-        format="[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
-    )
-    given = [n for n in _NOT_YET_USED if getattr(options, n[2:].replace("-", "_"))]
-    if given:
-        logging.getLogger("fsdf.celery").warning(
-            "not yet used in this version: %s", ", ".join(given)
-        )
+def _show_with_hint(self: click.NoSuchOption, file: Any = None) -> None:
+    ctx = self.ctx
+    if self.option_name in ("-A", "--app") and ctx is not None and ctx.obj is not None:
+        text = _WRONG_PLACE.format(option=self.option_name, command=ctx.info_name)
+        ctx.obj.error(text, fg="red")
+    _show(self, file=file)
 
 
-def _configure(app: Celery, options: Namespace) -> None:
-    """What the command line says is stronger than the app's own settings, in children too."""
-    from ..apps.worker import INCLUDE
-
-    told = {
-        "CELERY_BROKER_URL": options.broker,
-        "CELERY_RESULT_BACKEND": options.result_backend,
-        INCLUDE: options.include,
-    }
-    os.environ.update({name: value for name, value in told.items() if value})
-    limits = {
-        "task_time_limit": options.time_limit,
-        "task_soft_time_limit": options.soft_time_limit,
-    }
-    app.conf.update({key: seconds for key, seconds in limits.items() if seconds})
+click.exceptions.NoSuchOption.show = _show_with_hint  # type: ignore[assignment,method-assign]
 
 
-def _listed(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def parser() -> ArgumentParser:
-    """Return the parser. Options that have nothing to switch off here are accepted."""
-    top = ArgumentParser(prog="fsdf celery", description="Celery's worker command, run by fsdf.")
-    top.add_argument("-A", "--app", help="module, or module:attribute")
-    top.add_argument("-b", "--broker", metavar="URL")
-    top.add_argument("--result-backend", metavar="URL")
-    top.add_argument("--workdir", metavar="FOLDER")
-    for name in ("-q", "--quiet", "-C", "--no-color"):
-        top.add_argument(name, action="store_true", help=SUPPRESS)
-    top.add_argument("command", choices=("worker", *_COMMANDS_TO_COME), metavar="worker")
-    top.add_argument("-P", "--pool", metavar="POOL",
-                     help="prefork, threads, gevent, eventlet or solo")  # fmt: skip
-    top.add_argument("-c", "--concurrency", type=int, default=0, metavar="N")
-    top.add_argument("-Q", "--queues", metavar="A,B")
-    top.add_argument("-l", "--loglevel", default="WARNING", metavar="LEVEL", type=str.upper,
-                     choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))  # fmt: skip
-    top.add_argument("-f", "--logfile", metavar="FILE")
-    top.add_argument("-n", "--hostname", metavar="NAME@HOST")
-    top.add_argument("-I", "--include", metavar="MODULES")
-    top.add_argument("--max-tasks-per-child", type=int, default=0, metavar="N")
-    top.add_argument("--max-memory-per-child", type=int, default=0, metavar="KIB")
-    top.add_argument("--soft-time-limit", type=float, metavar="SECONDS")
-    top.add_argument("--time-limit", type=float, metavar="SECONDS")
-    top.add_argument("-O", "--optimization", help=SUPPRESS)
-    top.add_argument("-E", "--task-events", action="store_true", help=SUPPRESS)
-    for name in _NOT_YET_USED[1:]:
-        top.add_argument(name, help=SUPPRESS)
-    for name in ("--without-gossip", "--without-mingle", "--without-heartbeat"):
-        top.add_argument(name, action="store_true", help=SUPPRESS)
-    return top
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Run the command; `argv` are its arguments, by default those of the process."""
+    return celery(args=argv, prog_name="celery", auto_envvar_prefix="CELERY")

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from typing import Any
 
 from ..errors import FsdfError
 
@@ -16,6 +17,7 @@ __all__ = ["main", "parser"]
 _EPILOG = """\
 examples:
   fsdf run tasks.py             a worker for every task that tasks.py declares
+  fsdf run -- python app.py     a program whose `import celery` means fsdf
   fsdf size --watch             what every queue holds, again and again
   fsdf dead list                what could not be handled, and why
   fsdf COMMAND -h               the options of a command
@@ -31,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["celery"]:  # its options are its own
         return _celery(given[1:])
+    if given[:2] == ["run", "--"]:
+        return _run_as_celery(given[2:])
+    if given[:1] == ["migrate"]:
+        return _migrate(given[1:])
     if given[:1] == ["help"]:
         given = [*given[1:], "--help"]
     options = parser().parse_args(given)
@@ -67,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
     cancel.add_to(commands)
     settings.add_to(commands)
     commands.add_parser("celery", help="the commands of Celery, run by fsdf", add_help=False)
+    commands.add_parser(
+        "migrate",
+        help="`migrate check PATH`: what of a project's Celery works here",
+        add_help=False,
+    )
     return top
 
 
@@ -79,11 +90,43 @@ def _version() -> str:
 
 
 def _celery(arguments: Sequence[str]) -> int:
+    layer = _layer()
+    if layer is None:
+        return 2
+    layer.activate()
+    layer.maybe_patch_concurrency(["celery", *arguments])
+    return int(import_module("fsdf_compat.bin.celery").main(arguments) or 0)
+
+
+def _run_as_celery(command: Sequence[str]) -> int:
+    """Become a command for which `import celery` means this package; return only if it fails."""
+    layer = _layer()
+    if layer is None:
+        return 2
+    layer.activate()  # and with it the environment
     try:
-        celery = import_module("fsdf_compat.bin.celery").main
+        os.execvp(command[0], list(command))
+    except IndexError:
+        print("fsdf: run -- needs a command, such as: run -- python app.py", file=sys.stderr)
+    except OSError as error:
+        print(f"fsdf: {command[0]}: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+def _migrate(arguments: Sequence[str]) -> int:
+    if _layer() is None:
+        return 2
+    if arguments[:1] != ["check"]:
+        print("usage: fsdf migrate check [PATH]", file=sys.stderr)
+        return 2
+    return int(import_module("fsdf_compat._migrate.report").main(arguments[1:]))
+
+
+def _layer() -> Any:
+    try:
+        return import_module("fsdf_compat")
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("fsdf_compat"):
             raise
         print("fsdf: this installation has no Celery layer", file=sys.stderr)
-        return 2
-    return int(celery(arguments) or 0)
+        return None

@@ -11,7 +11,6 @@ from itertools import count
 from typing import TypeAlias
 
 from ..contracts import Job, Pool, finish
-from ..errors import SoftTimeLimit
 from ..limits import limits_of
 from ..outcomes import Deadline, TimedOut
 
@@ -32,8 +31,8 @@ def _is_over(due: Due) -> bool:
 
 
 class Deadlines:
-    """Raises SoftTimeLimit in runs that pass their soft limit, and ends those that pass their hard
-    one: the outcome is TimedOut at once, whatever the code does.
+    """Raises the plan's error in runs that pass their soft limit, and ends those that pass their
+    hard one: the outcome is TimedOut at once, whatever the code does.
 
     Each attempt has one entry in a heap. Entries of ended ones go when they are the first, or when
     they are half of all.
@@ -108,7 +107,7 @@ class Deadlines:
         """Raise in the code, or give the outcome first: the code may not end for long."""
         try:
             if not hard:
-                self._pool.interrupt(job, SoftTimeLimit())
+                self._pool.interrupt(job, job.plan.soft_error())
             elif finish(job, TimedOut(limits_of(job)[1])):
                 self._pool.interrupt(job, Deadline(), kill=True)
         except Exception:  # a loop's edge: the other limits must be kept

@@ -16,7 +16,7 @@ from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple, TypeAlias
 
-from ..contracts import Job, Plan
+from ..contracts import Job, Plan, Told
 from ..errors import SoftTimeLimit
 from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded, kind_of, text_of, unfit_outcome
 from .context import current_job, is_forked
@@ -41,12 +41,12 @@ class Sleep(NamedTuple):
 
 
 Step: TypeAlias = Call | Sleep
-Steps: TypeAlias = Generator[Step, Any, Outcome]
+Steps: TypeAlias = Generator[Step, Any, Outcome | Told]
 Watch: TypeAlias = Callable[[Job], None]
 _UNSTARTED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
-def steps(job: Job, watch: Watch | None, outcome: Outcome | None = None) -> Steps:
+def steps(job: Job, watch: Watch | None, outcome: Outcome | Told | None = None) -> Steps:
     """The whole of a run; `outcome` is that of a first attempt already made."""
     plan, anew = job.plan, False
     while True:
@@ -57,9 +57,7 @@ def steps(job: Job, watch: Watch | None, outcome: Outcome | None = None) -> Step
                 return misfit
             try:
                 value = yield Call(job)
-                if plan.runner is None:
-                    return SUCCEEDED if value is None else _succeeded(value)
-                outcome = _led(job, value)
+                outcome = _led(job, value) if plan.runner else _returned(value)
             except BaseException as error:
                 outcome = _raised(job, error)
         if type(outcome) is not Retry or outcome.delay > IN_PLACE or outcome.changes:
@@ -76,8 +74,13 @@ def steps(job: Job, watch: Watch | None, outcome: Outcome | None = None) -> Step
         outcome, anew = None, True  # the attempt before may have changed its arguments
 
 
-def _succeeded(value: Any) -> Outcome:
-    """A coroutine that nobody awaits, or a generator that nobody goes through, is no success."""
+def _returned(value: Any) -> Outcome:
+    """Return the outcome of a run that returned.
+
+    A coroutine that nobody awaits, or a generator that nobody goes through, is no success.
+    """
+    if value is None:
+        return SUCCEEDED
     if type(value) not in _UNSTARTED:
         return Succeeded(value)
     if type(value) is not CoroutineType:
@@ -86,10 +89,12 @@ def _succeeded(value: Any) -> Outcome:
     return Failed(TypeError("the task returned a coroutine; declare it with `async def`"))
 
 
-def _led(job: Job, outcome: Any) -> Outcome:
+def _led(job: Job, outcome: Any) -> Outcome | Told:
     """Return how a run ended by its runner's word, where that is an outcome."""
     if type(outcome) is Succeeded:
-        return SUCCEEDED if outcome.value is None else _succeeded(outcome.value)
+        return _returned(outcome.value)
+    if type(outcome) is Told and type(outcome.outcome) is Succeeded:
+        return outcome
     if why := unfit_outcome(outcome, job.attempt):
         return Failed(TypeError(f"the runner returned {text_of(outcome, repr)}: {why}"))
     return outcome  # type: ignore[no-any-return]
@@ -106,7 +111,7 @@ def _raised(job: Job, error: BaseException) -> Outcome:
     return Failed(failure)
 
 
-def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome:
+def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome | Told:
     """Drive a run to its outcome in the calling thread or greenlet. Blocks."""
     resume: Callable[[Any], Step] = run.send
     value: Any = None
@@ -122,7 +127,7 @@ def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome:
             resume, value = run.throw, _raisable(error)
 
 
-async def adrive(run: Steps, perform: Callable[[Step], Awaitable[Any]]) -> Outcome:
+async def adrive(run: Steps, perform: Callable[[Step], Awaitable[Any]]) -> Outcome | Told:
     """Drive a run to its outcome in the running loop: `drive` with one `await`."""
     resume: Callable[[Any], Step] = run.send
     value: Any = None
@@ -180,7 +185,7 @@ def _runs(
 
     def call(job: Job) -> Outcome:
         current_job.set(job)
-        first = None
+        first: Outcome | Told | None = None
         if not (whole or job.claims):
             try:
                 job.args, job.kwargs = job.codec.arguments(job)
@@ -188,8 +193,7 @@ def _runs(
                 return tell(job, unfit(job, error))
             try:
                 if runner is None:
-                    value = fn(*job.args, **job.kwargs)
-                    outcome = SUCCEEDED if value is None else _succeeded(value)
+                    outcome: Outcome | Told = _returned(fn(*job.args, **job.kwargs))
                 else:
                     outcome = _led(job, runner(job, fn))
             except BaseException as error:
@@ -219,7 +223,7 @@ def _aruns(
 
     async def acall(job: Job) -> Outcome:  # its task has a clean context already
         current_job.set(job)
-        first = None
+        first: Outcome | Told | None = None
         if not (whole or job.claims):
             try:
                 job.args, job.kwargs = job.codec.arguments(job)
@@ -227,8 +231,7 @@ def _aruns(
                 return tell(job, unfit(job, error))
             try:
                 if runner is None:
-                    value = await fn(*job.args, **job.kwargs)
-                    outcome = SUCCEEDED if value is None else _succeeded(value)
+                    outcome: Outcome | Told = _returned(await fn(*job.args, **job.kwargs))
                 else:
                     outcome = _led(job, await runner(job, fn))
             except BaseException as error:

@@ -29,12 +29,14 @@ class RemoteError(FsdfError):
     """
 
 
-def tell(job: Job, outcome: Outcome) -> Outcome:
+def tell(job: Job, outcome: Outcome | Told) -> Outcome:
     """Make of an outcome what needs the value, the error or the task: the last part of a run.
 
     Return the outcome to go on with; its effects are in `job.told`. Blocks as long as the user's
     value or error does.
     """
+    if isinstance(outcome, Told):
+        return _taken(job, outcome)
     if job.claims == []:  # its deadline has told how it ended
         return outcome
     if type(outcome) is Retry and outcome.changes:
@@ -51,6 +53,17 @@ def tell(job: Job, outcome: Outcome) -> Outcome:
         job.told = json
         return outcome
     job.told = told = effects_of(job, outcome)
+    return told.outcome
+
+
+def _taken(job: Job, told: Told) -> Outcome:
+    """Take what a runner has told of a success in place of the sinks."""
+    try:
+        for effect in told.effects:
+            check_effect(effect)
+    except UnfitEffect as error:
+        return tell(job, Failed(error))
+    job.told = told
     return told.outcome
 
 

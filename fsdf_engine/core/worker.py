@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..contracts import Pool
+from ..contracts import Job, Pool
 from ..listeners import Listeners
 from ..outcomes import Interrupted
 from .consumer import Consumer
@@ -50,6 +50,14 @@ class ConsumerHandle:
     def pool(self) -> Pool:
         """Where the runs are."""
         return self.consumer.pool
+
+    def jobs(self) -> tuple[list[Job], list[Job]]:
+        """Return the messages that run here, and those that wait here for a slot. Any thread."""
+        consumer, own = self.consumer, self.consumer.outbox
+        running = [job for job in consumer.pool.running() if job.owner is own]
+        held = consumer.keeper.held.copy() | consumer.keeper.acked.copy()
+        waiting = held.difference(running)
+        return running, [job for job in waiting if not hasattr(job, "outcome")]
 
     def start(self) -> None:
         """Begin; the interpreter stays until the consumer is stopped. Does not block."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..engine import default_engine
 from ..errors import ConfigurationError, ResultTimeout
-from ..pools.shrinkable import ShrinkablePool
 from ..registry import BrokerEnum
+from ..shrinkable import ShrinkablePool
 from .clients import QueueConsumer
 
 if TYPE_CHECKING:

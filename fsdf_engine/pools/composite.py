@@ -64,6 +64,12 @@ class CompositePool(Pool):
     def lend(self) -> Callable[[], None] | None:
         return self._plain.lend()
 
+    def processes(self) -> Sequence[int]:
+        return self._plain.processes()
+
+    def process_of(self, job: Job) -> int:
+        return self._of(job).process_of(job)
+
     def room(self, job: Job) -> int:
         part = self._of(job)
         return part.size - part.waiting() - len(part.running())

@@ -36,6 +36,7 @@ __all__ = [
 LENGTH = Struct("<I")
 _ENDED = Struct("<IBIQIIddI")  # the fields of an Ended, with the payload's length at the end
 _NOTHING, _RETURNED, _OTHER, _TOLD, _JSON = range(5)
+_NO_EFFECTS = Told(SUCCEEDED)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
 
@@ -135,6 +136,8 @@ def encode_ended(number: int, job: Job, outcome: Outcome, seconds: float) -> byt
 
 
 def _encode_told(told: Told) -> bytes:
+    if told.outcome is SUCCEEDED and not (told.effects or told.failure):
+        return b""
     heads, bodies = _encode_effects(told.effects)
     outcome = None if type(told.outcome) is Succeeded else _plain_outcome(told.outcome)
     return b"".join((orjson.dumps((outcome, told.failure, heads)), b"\n", *bodies))
@@ -173,6 +176,8 @@ def decode_ended(kind: int, payload: bytes) -> tuple[Outcome, Told | bytes | Non
         return ELSEWHERE, payload
     if kind == _OTHER:
         return _decode_outcome(orjson.loads(payload)), None
+    if not payload:
+        return SUCCEEDED, _NO_EFFECTS
     head, _, bodies = payload.partition(b"\n")
     sent, failure, heads = orjson.loads(head)
     outcome = ELSEWHERE if sent is None else _decode_outcome(sent)

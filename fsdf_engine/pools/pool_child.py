@@ -16,7 +16,7 @@ from ..contracts import Job, finish
 from ..core.family import Child, inheritance
 from ..core.resolving import LIMIT
 from ..core.signals import INTERRUPT
-from ..errors import LeaseLost, SoftTimeLimit
+from ..errors import LeaseLost
 from ..limits import limits_of
 from ..outcomes import Crashed, Outcome, Requeue, Retry
 from . import hand_off
@@ -243,11 +243,11 @@ class PoolChild:
         self.look_at = min(times, default=None)
         return None
 
-    def warn(self, since: float) -> None:
-        """Have SoftTimeLimit raised, once, in the attempt that began at this instant."""
+    def warn(self, since: float, job: Job) -> None:
+        """Have its soft limit raised, once, in the attempt of a job that began at this instant."""
         if self.warned != since:
             self.warned = since
-            self.interrupt(SoftTimeLimit())
+            self.interrupt(job.plan.soft_error())
 
     def interrupt(self, error: BaseException) -> None:
         """Have `type(error)` raised in the run. Call it with the ledger's lock held."""

@@ -9,6 +9,7 @@ Where it turns out longer than its kind used to be, what waits behind it is take
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -166,8 +167,10 @@ class ProcessPool(Pool):
         return left
 
     def processes(self) -> Sequence[int]:
-        """Return the ids of the children."""
         return [child.pid for child in self._children]
+
+    def process_of(self, job: Job) -> int:
+        return next((c.pid for c in self._children if job in [*c.jobs.values()]), os.getpid())
 
     # ------------------------------------------------------------------ the thread
 
@@ -349,8 +352,8 @@ class ProcessPool(Pool):
                 log.info("child %d is killed: %s passed its limit of %g s", child.pid, job.id, hard)
                 self._kill(child, job, TimedOut(hard))
                 return
-            if locked and 0 < soft <= ran:
-                child.warn(since)
+            if job and locked and 0 < soft <= ran:
+                child.warn(since, job)
             if locked and ran >= STUCK and len(child.jobs) > 1:
                 self._backlog.put_back(child.take_back())
         child.look_again(now, locked)

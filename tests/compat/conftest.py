@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from helpers import BOUND, until
 
+from fsdf_compat import _state
+
 ROOT = Path(__file__).parent.parent.parent
 HEAD = """
 import json, os, threading, time
@@ -48,10 +50,25 @@ class Worker:
     """A worker process, started by the command line; `said` is what it has written so far."""
 
     def __init__(
-        self, folder: Path, app: str, arguments: tuple[str, ...], environment: dict[str, str]
+        self,
+        folder: Path,
+        app: str,
+        arguments: tuple[str, ...],
+        environment: dict[str, str],
+        before: tuple[str, ...] = (),
     ) -> None:
+        self._begin(folder, ("-A", app, *before, "worker", *arguments), environment)
+
+    @classmethod
+    def of(cls, folder: Path, words: tuple[str, ...]) -> Worker:
+        """Start one by all the words of its command line."""
+        worker = cls.__new__(cls)
+        worker._begin(folder, words, {})
+        return worker
+
+    def _begin(self, folder: Path, words: tuple[str, ...], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fsdf_engine.cli", "celery", "-A", app, "worker", *arguments],
+            [sys.executable, "-m", "fsdf_engine.cli", "celery", *words],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdin=subprocess.DEVNULL,
@@ -119,10 +136,12 @@ class Project:
         importlib.invalidate_caches()
         return importlib.import_module("proj")
 
-    def worker(self, *arguments: str, app: str = "proj", **environment: str) -> Worker:
+    def worker(
+        self, *arguments: str, app: str = "proj", before: tuple[str, ...] = (), **environment: str
+    ) -> Worker:
         """Start a worker (threads, unless arguments say otherwise); returns when it is ready."""
         pool = () if "-P" in arguments else ("-P", "threads", "-c", "4")
-        worker = Worker(self.folder, app, ("-l", "INFO", *pool, *arguments), environment)
+        worker = Worker(self.folder, app, ("-l", "INFO", *pool, *arguments), environment, before)
         self.workers.append(worker)
         worker.says("ready.")
         return worker
@@ -156,7 +175,17 @@ class Project:
     def size(self, app: Any, queue: str = "celery") -> Any:
         """Count the messages of one of Celery's queues."""
         kind = {"redis": "redis_ack", "sqlite": "sqlite"}[self.url.partition(":")[0]]
-        return app.engine.broker(kind, self.url).size(app.wire_queue(queue))
+        return app.engine.broker(kind, self.url).size(app.amqp.wire_queue(queue))
+
+
+@pytest.fixture(autouse=True)
+def own_tasks() -> Iterator[None]:
+    """Tasks of one app are made for those that come later, too: not for those of other tests."""
+    before = set(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(before)
+    _state._set_current_app(None)
 
 
 @pytest.fixture
@@ -196,3 +225,33 @@ def project(
 @pytest.fixture
 def redis_project(redis_url: str, make_project: Callable[..., Project]) -> Project:
     return make_project(redis_url, redis_url)
+
+
+@pytest.fixture
+def run_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start workers by all the words of their command line; each is ready when returned."""
+    workers: list[Worker] = []
+
+    def start(*words: str) -> Worker:
+        workers.append(Worker.of(tmp_path, words))
+        workers[-1].says("ready.")
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture
+def start_worker() -> Iterator[Callable[..., Worker]]:
+    """Start workers in folders that are no such project; returns when they are ready."""
+    made: list[Worker] = []
+
+    def start(folder: Path, app: str, *arguments: str, **environment: str) -> Worker:
+        made.append(Worker(folder, app, ("-l", "INFO", *arguments), environment))
+        made[-1].says("ready.")
+        return made[-1]
+
+    yield start
+    for worker in made:
+        worker.close()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import types
 
 import pytest
 
 from fsdf_compat import App, Celery
-from fsdf_compat.app.defaults import DEFAULTS, KNOWN
-from fsdf_compat.app.places import broker_options, rank, result_options
-from fsdf_compat.exceptions import ImproperlyConfigured, NotYetSupported
+from fsdf_compat._app.places import engine_place
+from fsdf_compat._app.unused import misspelt, without_effect
+from fsdf_compat._engine.places import broker_options, rank, result_options
+from fsdf_compat.app.defaults import DEFAULTS, SETTING_KEYS
+from fsdf_compat.exceptions import ImproperlyConfigured
 
 
 @pytest.fixture
@@ -21,8 +24,12 @@ def module():
     del sys.modules["some_settings"]
 
 
+def celery(*args, **kwargs):
+    return Celery(*args, set_as_current=False, fixups=[], **kwargs)
+
+
 def test_attributes_and_items_are_the_same():
-    app = Celery("proj", broker="memory://", worker_concurrency=3)
+    app = celery("proj", broker="memory://", worker_concurrency=3)
     app.conf.task_acks_late = True
     app.conf["result_expires"] = 60
     app.conf.update(task_default_queue="q", timezone="Asia/Shanghai")
@@ -36,72 +43,89 @@ def test_attributes_and_items_are_the_same():
 
 
 def test_unset_settings_have_celerys_defaults():
-    conf = Celery().conf
+    conf = celery().conf
     assert (conf.task_default_queue, conf.worker_pool) == ("celery", "prefork")
     assert conf.task_acks_late is False
     assert conf.result_backend is None
-    assert conf.beat_schedule is None
+    assert conf.beat_schedule == {}
+    assert conf.broker_transport_options == {}
+
+
+def test_a_default_of_one_app_is_not_that_of_another():
+    celery().conf.beat_schedule["mine"] = 1
+    assert celery().conf.beat_schedule == {}
 
 
 def test_settings_come_from_a_module_when_they_are_looked_at(module):
-    app = Celery()
+    app = celery()
     app.config_from_object("some_settings")
     module.task_default_queue = "late"
-    module.BROKER_URL = "redis://old"
-    module.CELERY_ACKS_LATE = True
     module.something_else = 1
-    module.sys = sys
     app.conf.worker_concurrency = 9
     module.worker_concurrency = 1
+    assert not app.configured
     assert app.conf.task_default_queue == "late"
-    assert app.conf.broker_url == "redis://old"
-    assert app.conf.task_acks_late is True
     assert app.conf.worker_concurrency == 9
     assert app.conf.something_else == 1
-    assert "sys" not in app.conf
+    assert app.configured
 
 
-def test_old_names_are_understood_wherever_they_are_given(module):
-    app = Celery(CELERY_DEFAULT_QUEUE="old")
-    app.conf.BROKER_URL = "memory://"
-    app.conf.update(CELERY_ACKS_LATE=True, CELERY_ROUTES={})
-    assert (app.conf.broker_url, app.conf.task_acks_late) == ("memory://", True)
-    assert (app.conf["BROKER_URL"], app.conf.task_default_queue) == ("memory://", "old")
-    assert app.conf.unused() == ["CELERY_ROUTES"]
-    module.CELERY_QUEUES = ()
+def test_old_names_are_understood(module):
+    module.BROKER_URL = "redis://old"
+    module.CELERY_ACKS_LATE = True
+    module.CELERYD_CONCURRENCY = 4
+    app = celery()
     app.config_from_object("some_settings")
-    assert app.conf.unused() == ["CELERY_QUEUES", "CELERY_ROUTES"]
+    assert (app.conf.broker_url, app.conf.task_acks_late) == ("redis://old", True)
+    assert app.conf["CELERYD_CONCURRENCY"] == app.conf.worker_concurrency == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "renamed"),
+    [
+        ({"task_acks_late": 1, "worker_pool": "solo", "CELERY_IGNORE_RESULT": 1}, "ignore_result"),
+        ({"CELERY_ACKS_LATE": 1, "BROKER_URL": "memory://", "worker_pool": "solo"}, "CELERYD_POOL"),
+    ],
+)
+def test_old_and_new_names_are_not_mixed(names, renamed):
+    app = celery()
+    app.config_from_object(names)
+    with pytest.raises(ImproperlyConfigured, match=renamed):
+        app.conf.task_acks_late  # noqa: B018
+    agreed = celery()
+    agreed.config_from_object({"task_acks_late": 1, "CELERY_ACKS_LATE": 1})
+    assert agreed.conf.task_acks_late == 1
 
 
 def test_namespace_chooses_its_own_names(module):
     module.CELERY_TASK_DEFAULT_QUEUE = "spaced"
     module.CELERY_WORKER_CONCURENCY = 5
     module.task_acks_late = True
-    app = Celery()
+    app = celery()
     app.config_from_object("some_settings", namespace="CELERY")
     assert app.conf.task_default_queue == "spaced"
-    other = Celery(config_source="some_settings", namespace="CELERY_")
-    assert other.conf.task_default_queue == "spaced"
-    assert app.conf.task_acks_late is False
-    assert app.conf.misspelt() == {"worker_concurency": "worker_concurrency"}
+    assert celery(config_source="some_settings", namespace="CELERY").conf.task_default_queue == (
+        "spaced"
+    )
+    assert misspelt(app.conf) == {"worker_concurency": "worker_concurrency"}
 
 
 def test_settings_come_from_classes_and_mappings():
     class Config:
         task_ignore_result = True
 
-    app = Celery(config_source=Config)
+    assert celery(config_source=Config).conf.task_ignore_result is True
+    app = celery()
     app.config_from_object({"result_expires": 5})
-    assert app.conf.task_ignore_result is True
     assert app.conf.result_expires == 5
 
 
 def test_missing_settings_module_is_named_unless_silent():
-    app = Celery()
+    app = celery()
     app.config_from_object("no_such_settings")
-    with pytest.raises(ImproperlyConfigured, match="no_such_settings"):
-        app.conf.broker_url
-    quiet = Celery()
+    with pytest.raises(ModuleNotFoundError, match="no_such_settings"):
+        app.conf.broker_url  # noqa: B018
+    quiet = celery()
     quiet.config_from_object("no_such_settings", silent=True)
     assert quiet.conf.broker_url is None
 
@@ -109,22 +133,76 @@ def test_missing_settings_module_is_named_unless_silent():
 def test_environment_wins(monkeypatch):
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://env/1")
     monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://env/2")
-    conf = Celery(broker="redis://code", backend="redis://code").conf
+    conf = celery(broker="redis://code", backend="redis://code").conf
     assert (conf.broker_url, conf.result_backend) == ("redis://env/1", "redis://env/2")
 
 
+def test_what_is_done_when_settings_are_there_comes_after_them():
+    app, seen = celery(broker="memory://"), []
+
+    @app.on_after_configure.connect
+    def schedule(sender, **kwargs):
+        seen.append(sender.conf.broker_url)
+        sender.add_periodic_task(5, sender.signature("tick"), name="every 5")
+
+    app.add_defaults(lambda: {"own_setting": 3})
+    assert seen == []
+    assert app.conf.own_setting == 3
+    assert seen == ["memory://"]
+    assert app.conf.beat_schedule["every 5"]["task"] == "tick"
+
+
 def test_settings_without_effect_are_known_and_misspelt_ones_suggested():
-    conf = Celery(task_track_started=True, task_ack_late=True, my_own=1).conf
-    assert conf.unused() == ["task_track_started"]
-    assert conf.misspelt() == {"task_ack_late": "task_acks_late"}
+    conf = celery(task_compression="gzip", broker_pool_limit=3, task_ack_late=True, my_own=1).conf
+    assert list(without_effect(conf)) == ["task_compression"]
+    assert misspelt(conf) == {"task_ack_late": "task_acks_late"}
     assert conf.my_own == 1
-    with pytest.raises(AttributeError, match="did you mean 'broker_url'"):
-        conf.broker_ulr
+    assert without_effect(celery().conf) == misspelt(celery().conf) == {}
 
 
 def test_every_key_of_celery_is_known():
-    defaults = pytest.importorskip("celery.app.defaults")
-    assert set(defaults.SETTING_KEYS) - set(DEFAULTS) - KNOWN == set()
+    ours = {"fsdf_queue_suffix", "import_unknown_tasks", "worker_coroutines"}
+    assert len(SETTING_KEYS - ours) == 207
+    assert DEFAULTS["fsdf_queue_suffix"] == ".flat"
+
+
+def test_a_changed_setting_counts_for_the_next_message():
+    app = celery(broker="memory://")
+    assert app.amqp.wire_queue("q") == "q.flat"
+    app.conf.fsdf_queue_suffix = ""
+    assert app.amqp.wire_queue("q") == "q"
+    app.conf.update(fsdf_queue_suffix=".x")
+    assert app.amqp.wire_queue("q") == "q.x"
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({}, "redis://h:1/2?socket_connect_timeout=4.0"),
+        ({"broker_connection_timeout": 0}, "redis://h:1/2"),
+        (
+            {"broker_transport_options": {"socket_timeout": 9, "socket_connect_timeout": 2}},
+            "redis://h:1/2?socket_connect_timeout=2.0&socket_timeout=9.0",
+        ),
+        (
+            {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_ca_certs": "/a b"}},
+            "rediss://h:1/2?socket_connect_timeout=4.0&ssl_ca_certs=/a%20b&ssl_cert_reqs=none",
+        ),
+        (
+            {"broker_use_ssl": {"ssl_cert_reqs": "CERT_REQUIRED"}},
+            "rediss://h:1/2?socket_connect_timeout=4.0&ssl_cert_reqs=required",
+        ),
+    ],
+)
+def test_settings_of_connections_reach_the_engine(settings, url):
+    conf = celery(broker="redis://h:1/2", **settings).conf
+    assert engine_place(conf) == {"broker_kind": "redis_ack", "broker_url": url}
+
+
+def test_what_a_url_says_itself_is_stronger():
+    conf = celery(broker="redis://h/0?socket_connect_timeout=1").conf
+    assert engine_place(conf)["broker_url"] == "redis://h/0?socket_connect_timeout=1"
+    assert engine_place(conf, "memory://") == {"broker_kind": "memory"}
 
 
 @pytest.mark.parametrize(
@@ -184,5 +262,5 @@ def test_priority_0_is_the_first_over_redis_and_9_elsewhere():
     "url", ["amqp://guest@localhost//", "sqs://", "redis://a;redis://b", ["x"]]
 )
 def test_other_transports_are_refused_by_name(url):
-    with pytest.raises(NotYetSupported, match="broker_url"):
+    with pytest.raises(ImproperlyConfigured, match="broker_url"):
         broker_options(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_every_pool_runs_tasks(redis_project, pool):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no zygote elsewhere")
-@pytest.mark.parametrize("method", [None, "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_prefork_forks_unless_another_start_method_is_set(redis_project, method):
     proj = redis_project.write(f"""
     app.conf.worker_pool_start_method = {method!r}
@@ -77,7 +78,7 @@ def test_prefork_forks_unless_another_start_method_is_set(redis_project, method)
     worker = redis_project.worker("-P", "prefork", "-c", "1")
     assert proj.add.delay(1, 2).get(timeout=BOUND) == 3
     names = {child.name() for child in psutil.Process(worker.process.pid).children()}
-    assert ("fsdf-child" in names) == ("fsdf-zygote" in names) == (method is None)
+    assert ("fsdf-child" in names) == ("fsdf-zygote" in names) == (method == "fork")
     worker.signal(signal.SIGTERM)
     assert worker.ends() == 0
 
@@ -95,9 +96,8 @@ def test_command_line_counts_in_child_processes_too(redis_project):
         "from proj import app\n@app.task(name='inner')\ndef inner(x): return x + 1\n"
     )
     url = redis_project.url
-    redis_project.worker(
-        "-P", "prefork", "-c", "1", "-b", url, "--result-backend", url, "-I", "more"
-    )
+    before = ("-b", url, "--result-backend", url)
+    redis_project.worker("-P", "prefork", "-c", "1", "-I", "more", before=before)
     proj.app.conf.update(broker_url=url, result_backend=url)
     inner = proj.outer.delay(1).get(timeout=BOUND)
     assert proj.app.AsyncResult(inner).get(timeout=BOUND) == 2
@@ -176,7 +176,8 @@ def test_killed_workers_message_returns_with_acks_late(project):
     assert project.notes() == ["started", "started"]
 
 
-def test_killed_workers_message_is_gone_with_early_acks(project):
+def test_killed_workers_message_is_gone_with_early_acks(redis_project):
+    project = redis_project  # another backend is told by nobody
     proj = project.write(STUCK.format(late=False))
     sent = proj.stuck.delay()
     worker = project.worker(FSDF_LEASE="1")
@@ -208,7 +209,9 @@ def test_sigterm_lets_what_runs_come_to_its_end(project):
     assert project.size(proj.app) == (kept, 0, 0, 0)
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGQUIT,)])
+@pytest.mark.parametrize("signals", [
+    (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGQUIT), (signal.SIGQUIT,)
+])  # fmt: skip
 def test_cold_shutdown_gives_back_what_runs(redis_project, signals):
     proj = redis_project.write("""
     @app.task(acks_late=True)
@@ -245,24 +248,24 @@ def test_worker_serves_the_queues_it_is_told(redis_project):
     assert redis_project.size(proj.app) == (1, 0, 0, 0)
 
 
-def test_worker_reports_once_what_has_no_effect(redis_project):
+def test_worker_shows_what_it_serves_and_what_has_no_effect(redis_project):
     redis_project.write("""
-    app.conf.worker_prefetch_multiplier = 1
+    app.conf.task_compression = "gzip"
     app.conf.task_ack_late = True
     app.conf.my_own_setting = 1
 
-    @app.task(rate_limit="10/m")
+    @app.task
     def one():
         pass
     """)
     worker = redis_project.worker("-E", "--prefetch-multiplier=1", "--without-gossip", "-Ofair")
     text = "".join(worker.said)
-    assert "not yet used in this version: --task-events, --prefetch-multiplier" in text
-    assert "not yet used in this version: worker_prefetch_multiplier" in text
+    assert text.count("the setting task_compression has no effect: messages are JSON") == 1
     assert "'task_ack_late'; did you mean 'task_acks_late'" in text
-    assert "task proj.one: not yet used: rate_limit" in text
     assert "my_own_setting" not in text
-    assert "celery.flat" in text
+    assert "  . proj.one" in text
+    assert ".> celery " in text
+    assert ".> concurrency: 4 (thread)" in text
 
 
 def test_failure_is_logged_with_its_traceback(redis_project):
@@ -273,7 +276,7 @@ def test_failure_is_logged_with_its_traceback(redis_project):
     """)
     worker = redis_project.worker()
     sent = proj.fail.delay()
-    worker.says(f"Task proj.fail[{sent.id}] raised KeyError: 'broken'")
+    worker.says(f"Task proj.fail[{sent.id}] raised unexpected: KeyError('broken')")
     worker.says("in fail")
 
 
@@ -291,7 +294,8 @@ def test_message_is_flat_json_on_a_queue_of_its_own(redis_project):
     extra = named.pop("extra")
     assert named == {"x": 1}
     assert extra.pop("publish_time") > 0
-    assert extra == {"task_id": sent.id, "task": "proj.add"}
+    assert extra.pop("headers") == {"ignore_result": True}
+    assert extra == {"task_id": sent.id, "task": "proj.add", "positional": 1}
     assert unnamed["z"] == 3
     assert (unnamed["extra"]["task"], unnamed["extra"]["args"]) == ("other", [1, 2])
     assert unnamed["extra"]["expires"] > 0
@@ -313,27 +317,32 @@ def test_foreign_message_without_id_is_run(redis_project):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-A", "nowhere", "worker"], "no module 'nowhere'"),
-        (["-A", "json", "worker"], "has no Celery app"),
-        (["worker"], "give -A module"),
-        (["-A", "proj", "worker", "-P", "treads"], "unknown pool 'treads'"),
-        (["-A", "proj", "worker", "-l", "loud"], "invalid choice: 'LOUD'"),
-        (["-A", "proj", "beat"], "beat is not in this version"),
+        (["-A", "nowhere", "worker"], "The module nowhere was not found"),
+        (["-A", "json", "worker"], "Unable to load celery application"),
+        (["-A", "proj", "worker", "-P", "treads"], "'treads' is not one of"),
+        (["-A", "proj", "worker", "-l", "loud"], "'LOUD' is not one of"),
+        (["-A", "proj", "worker", "-c", "many"], "must be a non-negative integer"),
+        (["-A", "proj", "worker", "--autoscale=1,2,3"], "one or two whole numbers"),
+        (["-A", "proj", "worker", "--", "prefetch_multiplier"], "Unable to parse extra"),
     ],
 )
 def test_command_says_what_is_wrong(redis_project, arguments, says):
     redis_project.write("@app.task\ndef one(): pass\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "fsdf_compat.bin.celery", *arguments],
-        cwd=redis_project.folder,
-        env={"PYTHONPATH": redis_project.root},
+    done = command(redis_project, *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def command(project, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "fsdf_engine.cli", "celery", *arguments],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": project.root},
         capture_output=True,
         text=True,
         timeout=BOUND,
     )
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
@@ -342,15 +351,8 @@ def test_worker_ends_when_the_server_refuses_it(own_redis, make_project, pool):
     url = server.url.replace("secret", "wrong")
     project = make_project(url, None)
     project.write("@app.task\ndef one(): pass\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "fsdf_compat.bin.celery", "-A", "proj", "worker", "-P", pool],
-        cwd=project.folder,
-        env={"PYTHONPATH": project.root},
-        capture_output=True,
-        text=True,
-        timeout=BOUND,
-    )
-    assert done.returncode == 2
+    done = command(project, "-A", "proj", "worker", "-P", pool)
+    assert done.returncode == 1
     assert "password" in done.stderr
     assert "wrong" not in done.stderr
 
@@ -371,3 +373,103 @@ def test_worker_waits_for_an_absent_server_and_survives_its_restart(own_redis, m
     server.start()
     said = project.elsewhere("said = app.send_task('proj.add', (3, 4)).get(timeout=20)")
     assert said == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [("", 1), ("acks_late=True, reject_on_worker_lost=False", 1), ("acks_late=True", 6)],
+)
+def test_a_task_that_kills_its_child_fails_at_its_limit(redis_project, options, runs):
+    proj = redis_project.write(f"""
+    import signal
+
+    @app.task({options})
+    def die():
+        note("run")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @app.task
+    def add(x, y):
+        return x + y
+    """)
+    worker = redis_project.worker("-P", "prefork", "-c", "1")
+    sent = proj.die.delay()
+    with pytest.raises(WorkerLostError, match="exited prematurely"):
+        sent.get(timeout=BOUND)
+    assert redis_project.notes() == ["run"] * runs
+    worker.says("Task handler raised error")
+    assert proj.add.delay(1, 2).get(timeout=BOUND) == 3
+
+
+def test_solo_runs_in_the_main_thread_and_ends_at_a_signal(redis_project):
+    proj = redis_project.write("""
+    @app.task
+    def where():
+        return threading.current_thread() is threading.main_thread()
+    """)
+    worker = redis_project.worker("-P", "solo")
+    assert proj.where.delay().get(timeout=BOUND) is True
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+def test_steps_of_users_are_started_with_the_worker_and_stopped(redis_project):
+    redis_project.write("""
+    from fsdf_compat import bootsteps
+
+    class Probe(bootsteps.StartStopStep):
+        requires = {"celery.worker.components:Timer"}
+
+        def start(self, worker):
+            worker.timer.call_after(0.01, note, (f"timer {type(worker).__name__}",))
+
+        def stop(self, worker):
+            note("stopped")
+
+    app.steps["worker"].add(Probe)
+    """)
+    worker = redis_project.worker()
+    until(lambda: redis_project.notes() == ["timer Worker"])
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+    assert redis_project.notes() == ["timer Worker", "stopped"]
+
+
+def test_a_repeated_sigterm_stays_warm(redis_project):
+    proj = redis_project.write(GATED)
+    sent = proj.gated.delay()
+    worker = redis_project.worker("-P", "prefork", "-c", "1")
+    redis_project.noted("started")
+    worker.signal(signal.SIGTERM)
+    worker.says("Warm shutdown")
+    for _ in range(3):
+        worker.signal(signal.SIGTERM)
+    redis_project.release()
+    assert (worker.ends(), sent.get(timeout=BOUND)) == (0, "done")
+    worker.says("INFO/ForkPoolWorker-")
+
+
+def test_ctrl_c_is_warm_and_a_failure(redis_project):
+    redis_project.write(GATED)
+    worker = redis_project.worker()
+    worker.signal(signal.SIGINT)
+    assert worker.ends() == 1
+    worker.says("Hitting Ctrl+C again")
+
+
+def test_a_worker_that_is_asked_shows_its_threads_and_goes_on(redis_project):
+    proj = redis_project.write(GATED)
+    worker = redis_project.worker("-P", "prefork", "-c", "1")
+    worker.signal(signal.SIGUSR1)
+    worker.says("MainThread")
+    assert proj.after.delay().get(timeout=BOUND) == "after"
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_greenlets_end_warmly_as_other_pools(redis_project, pool):
+    pytest.importorskip(pool)
+    redis_project.write(GATED)
+    worker = redis_project.worker("-P", pool, "-c", "2")
+    worker.signal(signal.SIGTERM)
+    worker.says("worker: Warm shutdown (MainProcess)")
+    assert worker.ends() == 0

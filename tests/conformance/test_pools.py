@@ -18,8 +18,8 @@ from fsdf_engine.pools.coroutines import AsyncioPool, shared_loop
 from fsdf_engine.pools.executor import ExecutorPool
 from fsdf_engine.pools.greenlets import EventletPool, GeventPool
 from fsdf_engine.pools.inline import InlinePool
-from fsdf_engine.pools.shrinkable import ShrinkablePool
 from fsdf_engine.pools.threads import ThreadCarrier, ThreadPool
+from fsdf_engine.shrinkable import ShrinkablePool
 from fsdf_engine.testing.pools import PoolConformance, Records
 
 

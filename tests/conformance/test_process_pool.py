@@ -311,6 +311,7 @@ def test_children_are_started_as_needed_up_to_size(make, outbox, tmp_path):
     pool.submit(jobs)
     until(lambda: len(lines(log)) == 3)
     assert set(map(id, pool.running())) == set(map(id, jobs[:3]))
+    assert {pool.process_of(job) for job in jobs[:3]} == set(pool.processes())
     assert pool.waiting() == 5
     assert list(pool.withdraw(2, outbox)) == [jobs[7], jobs[6]]
     assert not pool.withdraw(2, Outbox())

@@ -83,8 +83,8 @@ def test_version_is_told(capsys):
         ("sizes q", "unknown command 'sizes'; did you mean 'size'?"),
         (
             "xyzzy",
-            "unknown command 'xyzzy'; there are cancel, celery, config, dead, init, purge, run,"
-            " size",
+            "unknown command 'xyzzy'; there are cancel, celery, config, dead, init, migrate, purge,"
+            " run, size",
         ),
         ("dead lst q", "unknown command 'lst'; did you mean 'list'?"),
         ("--verion", "did you mean '--version'?"),

@@ -87,6 +87,24 @@ def test_an_outage_keeps_a_message_back_until_the_call_is_repeated(grouping, bro
     assert sorted(broker.log) == ["of g", "of h"]
 
 
+def test_an_outage_while_a_layer_composes_keeps_the_group_for_the_next_call(broker, store):
+    down = [True]
+
+    def compose(done, refusal):
+        if down:
+            raise Unavailable("what it asks for is down")
+        return plain(done, refusal)
+
+    grouping = Grouping(broker, store, "p", 60.0, compose)
+    opened(grouping, "g")
+    with pytest.raises(Unavailable):
+        grouping.add(last("g"))
+    assert broker.log == []
+    down.clear()
+    grouping.add(last("g"))
+    assert broker.log == ["of g"]
+
+
 def test_a_refused_message_is_a_dead_letter_and_the_others_leave(grouping, broker):
     def refuse(batch):
         return PublishError([message for message in batch if message.id == "of b"])

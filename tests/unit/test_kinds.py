@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -229,6 +230,15 @@ def test_a_full_part_makes_the_whole_full():
     assert pool.abandoned() > pool.size
     pool._plain.abandoned = lambda: 2
     assert pool.abandoned() == 2
+
+
+def test_processes_are_those_of_the_plain_part():
+    pool = CompositePool(ThreadPool(1), AsyncioPool(1))
+    assert (*pool.processes(), pool.process_of(job())) == (os.getpid(),)
+    pool._plain.processes, pool._plain.process_of = lambda: [1], lambda job: 1
+    assert (pool.processes(), pool.process_of(job()), pool.process_of(job(coroutine=True))) == (
+        [1], 1, os.getpid()
+    )  # fmt: skip
 
 
 def test_either_part_that_does_not_answer_is_not_alive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from helpers import BOUND, until
@@ -247,3 +248,38 @@ def test_a_reply_that_is_no_address_harms_no_result(kind, reply):
     default_engine().broker(kind).publish([Outgoing("reply", "", body)])
     task.consume()
     until(lambda: default_engine().result("a", task.options).status == "succeeded")
+
+
+# ------------------------------------------------------------------ many at once
+
+
+def test_results_of_many_come_as_they_end_and_once_each(kind):
+    task = task_deco("many", broker_kind=kind, is_using_rpc_mode=True)(lambda n: n)
+    replies = default_engine().replies(task.options)
+    known = [task.push(n).task_id for n in range(5)]
+    unknown = default_engine().remote("many", broker_kind=kind)  # keeps no results here
+    ids = [*known, *(unknown.send([], {"n": n}).task_id for n in (5, 6))]
+    task.consume()
+    found = dict(replies.each([*ids, ids[0]], BOUND))
+    assert {id: json.loads(body)["result"] for id, body in found.items()} == dict(
+        zip(ids, range(7))
+    )
+    again = dict(replies.each(ids, BOUND))  # nobody waits for what is stored
+    assert again.keys() == found.keys()
+
+
+def test_who_waits_for_many_gets_those_that_have_ended_in_time():
+    task = task_deco("some", name="t", **MEMORY)(lambda n: n)
+    replies = default_engine().replies(task.options)
+    ended = task.push(1)
+    task.consume()
+    ended.get(BOUND)
+    assert [id for id, _ in replies.each([ended.task_id, "never"], 0.05)] == [ended.task_id]
+
+
+def test_who_waits_for_many_is_told_that_nothing_comes_any_more():
+    engine = default_engine()
+    replies = engine.replies(engine.remote("none", **MEMORY).options)
+    each = replies.each(["a", "b"], BOUND)
+    threading.Timer(0.05, engine.close).start()
+    assert sorted(each) == [("a", b""), ("b", b"")]

@@ -6,13 +6,14 @@ import threading
 
 import pytest
 from doubles import Results, bodies
-from helpers import until
+from helpers import BOUND, until
 
+from fsdf_engine import Engine
 from fsdf_engine.brokers.memory import MemoryBroker
-from fsdf_engine.contracts import Outgoing
+from fsdf_engine.contracts import Outgoing, Record, Told
 from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.retry import RetryPolicy
-from fsdf_engine.outcomes import Failed, Rejected, Retry, Revoked, Succeeded
+from fsdf_engine.outcomes import SUCCEEDED, Failed, Rejected, Retry, Revoked, Succeeded
 
 SINKS = (result_sink(60.0),)
 
@@ -159,3 +160,53 @@ def test_a_runner_that_a_stop_interrupts_gives_its_message_back(start):
     handle.stop(timeout=0.1)
     assert broker.size("q") == (1, 0, 0, 0)
     assert not results.records
+
+
+def test_a_runner_may_tell_a_success_itself_and_no_sink_is_asked(lead):
+    def runner(job, fn):
+        record = Record(job.id, b'{"status": "mine"}')
+        return Told(SUCCEEDED, [record])
+
+    assert lead(runner) == {"status": "mine"}
+
+
+def test_an_effect_of_a_runner_that_is_not_right_fails_its_run(lead):
+    told = lead(lambda job, fn: Told(SUCCEEDED, [Record(job.id, "no bytes")]))
+    assert told["status"] == "failed"
+    assert "Record" in told["reason"]
+
+
+def test_a_layers_gates_judge_and_its_soft_error_is_raised():
+    class Gate:
+        def judge(self, batch, now):
+            return [Revoked() if b"no" in job.delivery.body else None for job in batch]
+
+    class Mine(Exception):
+        pass
+
+    engine, seen, waits = Engine(), [], threading.Event()
+    engine.gates = (Gate(),)
+    engine.amend = lambda plan: plan._replace(soft_error=Mine)
+
+    def work(text):
+        try:
+            while not waits.wait(0.002):
+                pass
+        except Mine as error:
+            seen.append((text, type(error)))
+        waits.wait(BOUND)
+
+    options = {"broker_kind": "memory", "soft_time_limit": 0.05, "concurrent_num": 1}
+    task = engine.task(work, "gated", **options)
+    for text in ("no", "yes", "later"):
+        task.push(text)
+    try:
+        handle = task.consume()
+        until(lambda: seen)
+        running, waiting = handle.jobs()
+        assert [job.kwargs for job in running] == [{"text": "yes"}]
+        assert not {"no", "yes"} & {job.kept["text"] for job in waiting}
+    finally:
+        waits.set()
+        engine.close()
+    assert seen[0] == ("yes", Mine)

@@ -14,7 +14,7 @@ import pytest
 from helpers import BOUND, until
 
 from fsdf_engine.errors import ConfigurationError
-from fsdf_engine.pools.shrinkable import ShrinkablePool
+from fsdf_engine.shrinkable import ShrinkablePool
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_failed_call_leaves_no_cycle(pool):
 def test_what_was_submitted_runs_before_the_interpreter_ends():
     script = """
 import threading
-from fsdf_engine.pools.shrinkable import ShrinkablePool
+from fsdf_engine.shrinkable import ShrinkablePool
 pool = ShrinkablePool(2)
 for n in range(6):
     pool.submit(lambda n=n: (threading.Event().wait(0.05), print(f"{n}\\n", end="", flush=True)))
@@ -172,7 +172,7 @@ def test_size_is_a_positive_whole_number(size):
 def test_forked_child_starts_empty():
     script = """
 import os, threading
-from fsdf_engine.pools.shrinkable import ShrinkablePool
+from fsdf_engine.shrinkable import ShrinkablePool
 pool = ShrinkablePool(2)
 pool.submit(int).result(10)
 go = threading.Event()

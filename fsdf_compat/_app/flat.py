@@ -1,0 +1,171 @@
+"""A call as a flat message: named arguments, and what differs from Celery's defaults. Pure.
+
+`_engine.codec` says what the keys of `extra` mean; here they are written. A call whose serializer
+is not JSON travels as `content`: [content type, encoding, text], where binary text is base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from dateutil.parser import isoparse
+from kombu import serialization
+
+from ..utils.nodenames import anon_nodename
+from ..utils.time import maybe_make_aware
+from .messages import Shown
+
+__all__ = ["encoded", "instant", "named", "written"]
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+_NO_PLACES: tuple[tuple[str, ...], int] = (), 0
+# Headers that are said in other words, or that are as everybody expects.
+_ELSEWHERE = frozenset({
+    "argsrepr", "expires", "id", "ignore_result", "kwargsrepr", "lang", "origin",
+    "replaced_task_nesting", "retries", "root_id", "stamps", "task", "timelimit",
+})  # fmt: skip
+
+
+def named(
+    places: tuple[Sequence[str], int], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Any], int]:
+    """Return (arguments by name, those that come first without one, how many of them by position).
+
+    `places` are the names that positional arguments have, and how many come before these. Where not
+    all have a name of their own, none is given one.
+    """
+    names, leading = places
+    count = len(args) - leading
+    if 0 <= count <= len(names):
+        given = names[:count]
+        if "extra" not in given and not (kwargs and not kwargs.keys().isdisjoint(given)):
+            return {**dict(zip(given, args[leading:])), **kwargs}, list(args[:leading]), count
+    return dict(kwargs), list(args), 0
+
+
+def written(task: Any, message: Any, reply: str, serializer: str) -> bytes:
+    """Return the body of a message of protocol 2, whose parts may have been changed.
+
+    Raises:
+        kombu.exceptions.EncodeError: a value has no JSON form.
+    """
+    headers, properties, (args, kwargs, links) = _parts(message)
+    extra: dict[str, Any] = {
+        "task_id": headers["id"], "publish_time": time.time(), "task": headers["task"],
+    }  # fmt: skip
+    data: dict[str, Any] = {}
+    if serializer in ("json", "application/json"):
+        places = _NO_PLACES if task is None else task._parameters()
+        data, leading, count = named(places, args, kwargs)
+        if count:
+            extra["positional"] = count
+        if leading:
+            extra["args"] = leading
+    else:
+        extra["content"] = _content(args, kwargs, serializer)
+    if reply:
+        extra["reply"] = reply
+    if retries := headers.get("retries"):
+        extra["attempt"] = retries
+    if expires := headers.get("expires"):
+        extra["expires"] = instant(expires)
+    hard, soft = headers.get("timelimit") or (None, None)
+    if hard or soft:
+        extra["limits"] = [soft, hard]
+    if (priority := properties.get("priority")) and priority % 3:  # between Redis' four lines
+        extra["priority"] = priority
+    if more := _headers(task, headers, properties, links):
+        extra["headers"] = more
+    return encoded(data, extra)
+
+
+def _parts(message: Any) -> tuple[Any, Any, Any]:
+    """Return a message's headers, properties and body as protocol 2 has them."""
+    headers, properties, body = message[:3]
+    if isinstance(body, (tuple, list)):
+        return headers, properties, body
+    links = {key: body.get(key) for key in ("callbacks", "errbacks", "chord")}
+    told = {key: value for key, value in body.items() if key not in _OF_BODY}
+    return {**told, **headers}, properties, (body["args"], body["kwargs"], links)
+
+
+def _headers(
+    task: Any, headers: Mapping[str, Any], properties: Mapping[str, Any], links: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the headers, properties and links that are not as everybody expects."""
+    told = {k: v for k, v in headers.items() if v is not None and k not in _ELSEWHERE}
+    told.update((k, v) for k, v in links.items() if v)
+    for key in ("argsrepr", "kwargsrepr"):
+        if (text := headers.get(key)) is not None and type(text) is not Shown:
+            told[key] = text
+    ignored = headers.get("ignore_result")
+    if ignored or (ignored is not None and ignored != getattr(task, "ignore_result", False)):
+        told["ignore_result"] = ignored
+    if (root := headers.get("root_id")) and root != headers["id"]:
+        told["root_id"] = root
+    told.update((k, headers[k]) for k in ("replaced_task_nesting", "stamps") if headers.get(k))
+    if (origin := headers.get("origin")) and origin != anon_nodename():
+        told["origin"] = origin
+    if own := {k: v for k, v in properties.items() if v and k not in _PROPERTIES}:
+        told["properties"] = own
+    if properties.get("reply_to"):
+        told["reply_to"] = properties["reply_to"]
+    return told
+
+
+_OF_BODY = frozenset({"args", "callbacks", "chord", "errbacks", "kwargs", "taskset", "utc"})
+_PROPERTIES = frozenset({
+    "argsrepr", "correlation_id", "expiration", "kwargsrepr", "origin", "priority", "reply_to",
+})  # fmt: skip
+
+
+def _content(args: Any, kwargs: Any, serializer: str) -> list[str]:
+    kind, encoding, payload = serialization.dumps((args, kwargs), serializer)
+    if isinstance(payload, bytes):
+        text = base64.b64encode(payload) if encoding == "binary" else payload
+        payload = text.decode()
+    return [kind, encoding, payload]
+
+
+def encoded(data: dict[str, Any], extra: dict[str, Any]) -> bytes:
+    """Return a body; `data` becomes its property.
+
+    It is what kombu's JSON writes; of plain values orjson's bytes mean the same.
+    """
+    if "extra" in data:
+        extra["param"] = data.pop("extra")
+    plain = _are_plain(data.values()) and "param" not in extra
+    headers = extra.get("headers", {})
+    if plain and _are_plain(headers.values()) and _are_plain(extra.get("args", ())):
+        data["extra"] = extra
+        try:
+            return orjson.dumps(data)
+        except (TypeError, ValueError):  # large numbers, lone surrogates: Python's can
+            pass
+    data["extra"] = extra
+    text: Any = serialization.dumps(data, "json")[2]
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def _are_plain(values: Iterable[Any]) -> bool:
+    """Say whether all values are of types that have one JSON form."""
+    for value in values:
+        kind = type(value)
+        if kind not in _SCALARS and not (kind is float and value - value == 0.0):
+            return False
+    return True
+
+
+def instant(moment: Any) -> float:
+    """Return the Unix seconds of a datetime or an ISO text; what names no zone is UTC."""
+    if isinstance(moment, str):
+        moment = isoparse(moment)
+    if isinstance(moment, datetime.datetime):
+        seconds: float = maybe_make_aware(moment).timestamp()
+        return seconds
+    return float(moment)

@@ -1,0 +1,66 @@
+"""Where an app's messages wait, with what its settings say of the connection. Pure."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from .._engine.places import broker_options
+
+__all__ = ["engine_options", "engine_place"]
+
+_TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
+_NEEDED = {ssl.CERT_NONE: "none", ssl.CERT_OPTIONAL: "optional", ssl.CERT_REQUIRED: "required"}
+_SSL = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
+
+
+def engine_place(conf: Any, url: Any = None) -> Any:
+    """Return the engine's options of the app's broker, or of another one of its settings.
+
+    What the URL itself says of timeouts and certificates is stronger.
+
+    Raises:
+        ImproperlyConfigured: there is no such broker.
+    """
+    options = conf.broker_transport_options or {}
+    found = broker_options(url or conf.broker_url, options)
+    place = found.get("broker_url", "")
+    parts = urlsplit(place)
+    if found["broker_kind"] != "redis_ack" or parts.scheme not in ("redis", "rediss"):
+        return found
+    if conf.broker_use_ssl:
+        parts = parts._replace(scheme="rediss")
+    known = dict(parse_qsl(parts.query))
+    more = [f"{k}={quote(v, safe='/')}" for k, v in _asked(conf, options) if k not in known]
+    query = "&".join(filter(None, (parts.query, *more)))
+    found["broker_url"] = parts._replace(query=query).geturl()
+    return found
+
+
+def engine_options(self: Any, results: bool = False) -> Any:
+    """Return the engine's options of the app's broker, and of where its results lie."""
+    options = engine_place(self.conf)
+    if results and getattr(self.backend, "native", False):
+        options.update(self.backend.engine_options())
+    return options
+
+
+def _asked(conf: Any, options: Any) -> Iterator[tuple[str, str]]:
+    """Yield what the settings say, as options of a Redis URL."""
+    usual = {"socket_connect_timeout": conf.broker_connection_timeout}
+    for name in _TIMEOUTS:
+        if seconds := options.get(name) or usual.get(name):
+            yield name, str(float(seconds))
+    if isinstance(conf.broker_use_ssl, dict):
+        for name in _SSL:
+            if (value := conf.broker_use_ssl.get(name)) is not None:
+                yield name, _text(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if name != "ssl_cert_reqs":
+        return str(value)
+    text: str = _NEEDED[value] if value in _NEEDED else str(value)
+    return text.rpartition("CERT_")[2].lower()

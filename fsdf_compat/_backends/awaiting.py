@@ -1,0 +1,129 @@
+"""How results that the engine keeps are waited for: one inbox of the process, no polling."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .. import states
+from ..exceptions import TimeoutError
+from .part import Part
+
+__all__ = ["Awaiting"]
+
+
+class Awaiting(Part):
+    """The part of a backend that waits. Its methods are those of the backend."""
+
+    _replies: tuple[Any, Any] | None = None
+    _has_waited = False
+
+    def replies(self) -> Any:
+        """Return where this process learns of results."""
+        engine = self.app.engine
+        if self._replies is None or self._replies[0] is not engine.services.epoch:
+            options = engine.remote("results", **self.app.engine_options(results=True)).options
+            self._replies = engine.services.epoch, engine.replies(options, self.layout)
+        return self._replies[1]
+
+    def reply_to(self, ids: Sequence[str], published: float) -> str:
+        """Return the address that messages about to be published carry as `extra.reply`.
+
+        "" until somebody has waited here: who never waits has no inbox.
+        """
+        if not self._has_waited or not self.native:
+            return ""
+        replies = self.replies()
+        replies.expect(ids, published)
+        return replies.address
+
+    def wait_for_pending(
+        self,
+        result: Any,
+        callback: Any = None,
+        propagate: bool = True,
+        timeout: float | None = None,
+        on_interval: Any = None,
+        on_message: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Wait for a result; return its value, or raise its exception.
+
+        Who wants to hear of states before the end, by `on_message`, is told of those, too.
+        """
+        if not self.native or on_message is not None:
+            return super().wait_for_pending(  # type: ignore[misc]
+                result, callback=callback, propagate=propagate, timeout=timeout,
+                on_interval=on_interval, on_message=on_message, **kwargs,
+            )  # fmt: skip
+        self._ensure_not_eager()
+        self._has_waited = True
+        for pause in _turns(timeout, on_interval):
+            body = self.replies().wait(result.id, pause, "")
+            if body is not None:
+                meta = self._meta_of(body, result.id)
+                if on_interval and meta["status"] in states.PROPAGATE_STATES:
+                    on_interval()  # what a parent has raised is told rather than what follows of it
+                result._maybe_set_cache(meta)
+                return result.maybe_throw(callback=callback, propagate=propagate)
+        raise TimeoutError("The operation timed out.")
+
+    def iter_native(self, result: Any, **kwargs: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield (id, meta) of the results in a set as they end; of a set in it its results."""
+        if not self.native or kwargs.get("on_message") is not None:
+            return super().iter_native(result, **kwargs)  # type: ignore[misc]
+        return self._iter_ends(result, kwargs.get("timeout"), kwargs.get("on_interval"))
+
+    def _iter_ends(
+        self, result: Any, timeout: float | None, on_interval: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        self._ensure_not_eager()
+        self._has_waited = True
+        left: dict[Any, Any] = {}
+        for node in result.results:
+            if not hasattr(node, "_cache"):
+                yield node.id, node.children
+            elif node._cache:
+                yield node.id, node._cache
+            else:
+                left[node.id] = node
+        for pause in _turns(timeout, on_interval):
+            if not left:
+                return
+            for id, body in self.replies().each(list(left), pause):
+                node = left.pop(id)
+                node._maybe_set_cache(self._meta_of(body, id))
+                yield id, node._cache
+        if left:
+            raise TimeoutError("The operation timed out.")
+
+    def _meta_of(self, body: bytes, id: Any) -> Any:
+        if not body:
+            raise RuntimeError(f"the app was closed while the result of {id} was waited for")
+        return self.decode(body)
+
+    def add_pending_result(self, result: Any, weak: bool = False, **kwargs: Any) -> Any:
+        """Results of the engine are waited for when somebody does so."""
+        if self.native:
+            return result
+        return super().add_pending_result(result, weak=weak, **kwargs)  # type: ignore[misc]
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Nobody is told any more."""
+        return result if self.native else super().remove_pending_result(result)  # type: ignore[misc]
+
+
+def _turns(timeout: float | None, on_interval: Any) -> Iterator[float | None]:
+    """Yield for how long to wait; where somebody wants to be called, every second."""
+    if not on_interval:
+        yield timeout
+        return
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        yield max(0.0, min(1.0, left))
+        if left <= 0.0:
+            return
+        on_interval()

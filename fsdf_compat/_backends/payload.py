@@ -1,0 +1,56 @@
+"""The bytes of results: JSON as kombu writes it, compressed where the settings say so. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+from kombu.compression import compress, decompress
+
+__all__ = ["MAGIC", "compressed", "decompressed", "json_of"]
+# Before a compressed payload, then the content type and a zero byte: no serializer begins so.
+MAGIC = b"\x00celery-compressed\x00"
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+def compressed(payload: str | bytes, compression: str) -> bytes:
+    """Return a payload that says itself how it is compressed."""
+    body, content_type = compress(payload, compression)
+    return b"\x00".join([MAGIC[:-1], content_type.encode(), body])
+
+
+def decompressed(payload: Any) -> Any:
+    """Return a payload as it was before `compressed`; others as they are."""
+    if isinstance(payload, memoryview):
+        payload = payload.tobytes()
+    if not isinstance(payload, (bytes, bytearray)) or not payload.startswith(MAGIC):
+        return payload
+    content_type, _, body = payload[len(MAGIC) :].partition(b"\x00")
+    return decompress(body, content_type.decode())
+
+
+def json_of(value: Any) -> bytes | None:
+    """Return the JSON of a plain value; None where kombu's encoder has to say what it is."""
+    if not _is_plain(value):
+        return None
+    try:
+        return orjson.dumps(value)
+    except (TypeError, ValueError):  # an integer beyond 64 bits, a lone surrogate
+        return None
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    if kind is list or kind is tuple:
+        return _PLAIN.issuperset(map(type, value)) or all(map(_is_plain, value))
+    if kind is dict:
+        if not all(type(key) is str for key in value):
+            return False
+        values = value.values()
+        return _PLAIN.issuperset(map(type, values)) or all(map(_is_plain, values))
+    return False

@@ -1,0 +1,188 @@
+"""What ends a message from outside its run: results, hooks, signals and log lines.
+
+A message that expires, is revoked, passes its time limit, loses its workers, names no task or
+cannot be read has no run that could say so. Its result is an effect like any other; the hooks and
+receivers, which are the user's and may hang, are called by a thread of their own, after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from queue import SimpleQueue
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+
+from fsdf_engine.contracts import Effect, Job, outcomes
+
+from .. import signals
+from ..exceptions import (
+    InvalidTaskError,
+    NotRegistered,
+    Reject,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from .requests import Requests
+from .run import Run
+from .runner import effects_of_run
+
+__all__ = ["Ends", "error_of"]
+consumer_log = logging.getLogger("celery.worker.consumer.consumer")
+request_log = logging.getLogger("celery.worker.request")
+UNKNOWN = """\
+Received unregistered task of type %s.
+It is kept as a dead letter. Is the module that has it imported, and under the name that is sent?
+
+Body: %s
+Headers: %s
+Delivery: %s"""
+INVALID = """\
+Received invalid task message: %s
+It is kept as a dead letter.
+
+Body: %s"""
+
+
+def error_of(job: Job, outcome: Any) -> Exception:
+    """Return the exception that stands for how a message ended."""
+    match outcome:
+        case outcomes.TimedOut(limit):
+            return TimeLimitExceeded(limit)
+        case outcomes.Lost():
+            why = outcomes.describe(outcome)
+            return WorkerLostError(f"Worker exited prematurely: {why} Job: {job.id}.")
+        case outcomes.Expired():
+            return TaskRevokedError("expired")
+        case outcomes.Revoked():
+            return TaskRevokedError("revoked")
+        case outcomes.Unknown(task, reason):
+            return NotRegistered(task, reason) if reason else NotRegistered(task)
+        case outcomes.Rejected(reason):
+            return Reject(reason)
+        case outcomes.Failed(error) if isinstance(error, Exception):
+            return error
+        case outcomes.Failed(error):  # meant to end a process, which does not end for that
+            code = f"exitcode {error.code}" if isinstance(error, SystemExit) else ""
+            return WorkerLostError(f"Worker exited prematurely: {code or type(error).__name__}.")
+    return InvalidTaskError(outcomes.describe(outcome))
+
+
+class Ends:
+    """The ends of one app's messages."""
+
+    def __init__(self, app: Any, requests: Requests) -> None:
+        self._app, self._requests = app, requests
+        self._told: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def sink(self, job: Job, outcome: outcomes.Outcome) -> list[Effect]:
+        """Return the effects of an end; see `Sink`."""
+        if (effects := effects_of_run(job, outcome)) is not None:
+            return effects
+        if not outcomes.ended(outcome):  # interrupted, say: it goes back in line
+            return []
+        request, task = self._request(job), self._app._tasks.get(job.plan.name)
+        error = error_of(job, outcome)
+        run = Run(job)
+        with run.collecting(self._app):
+            self._store(task, request, outcome, error)
+        self._later(lambda: self._tell(job, outcome, task, request, error))
+        return run.effects
+
+    def _request(self, job: Job) -> Any:
+        """Return a message's request, with what can be read of its arguments."""
+        context = import_module("..app.task", __package__).Context
+        args, kwargs = [], {}  # type: ignore[var-annotated]
+        with suppress(Exception):
+            found = job.codec.envelope(job.delivery.body, job.delivery.headers)
+            copy = SimpleNamespace(
+                kept=(found or ({}, {}))[1], extra=job.extra, delivery=job.delivery
+            )
+            args, kwargs = job.codec.arguments(copy)  # type: ignore[arg-type, assignment]
+        request = self._requests.of(job)
+        request["task"] = job.plan.name or job.extra.get("task")
+        return context(request, args=args, kwargs=kwargs, called_directly=False)
+
+    def _store(self, task: Any, request: Any, outcome: Any, error: Exception) -> None:
+        backend = task.backend if task else self._app.backend
+        ignored = task.ignore_result if task else False
+        if "ignore_result" in vars(request):
+            ignored = request.ignore_result
+        stores = not ignored or bool(task and task.store_errors_even_if_ignored)
+        if type(outcome) in (outcomes.Expired, outcomes.Revoked):
+            reason = str(error)
+            backend.mark_as_revoked(request.id, reason, request=request, store_result=stores)
+        else:
+            try:
+                backend.mark_as_failure(request.id, error, request=request, store_result=stores)
+            except Exception:
+                # its links, which anybody may have written: who waits for it is told all the same
+                request_log.exception("Cannot tell what is linked to %s", request.id)
+                request.update(chain=None, chord=None, group=None, errbacks=None)
+                backend.mark_as_failure(request.id, error, request=request, store_result=stores)
+
+    # ---------------------------------------------------------------- hooks, receivers, the log
+
+    def _later(self, tell: Callable[[], None]) -> None:
+        if self._thread is None or not self._thread.is_alive():  # a fork leaves it behind
+            self._told = SimpleQueue()
+            self._thread = Thread(target=self._work, name="celery-ends", daemon=True)
+            self._thread.start()
+        self._told.put(tell)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                self._told.get()()
+            except BaseException:  # of a hook, whatever it is: the next end is told, too
+                request_log.exception("Cannot tell how a task ended")
+
+    def _tell(self, job: Job, outcome: Any, task: Any, request: Any, error: Exception) -> None:
+        with suppress(Exception):  # what is stored after this job is stored after its end
+            job.owner.commit(job, ())
+        match outcome:
+            case outcomes.Unknown():
+                self._tell_unknown(job, request, error)
+            case outcomes.Invalid():
+                told = str(error), self._shown(job)
+                consumer_log.error(INVALID, *told)
+                signals.task_rejected.send(sender=self._app, message=job.delivery, exc=error)
+            case outcomes.Expired() | outcomes.Revoked():
+                request_log.info("Discarding revoked task: %s[%s]", request.task, job.id)
+                expired = type(outcome) is outcomes.Expired
+                signals.task_revoked.send(
+                    sender=task, request=request, terminated=False, signum=None, expired=expired
+                )
+            case _ if task:
+                self._tell_failure(job, outcome, task, error)
+
+    def _tell_unknown(self, job: Job, request: Any, error: Exception) -> None:
+        told = error, self._shown(job), job.extra.get("headers") or {}, request.delivery_info
+        consumer_log.error(UNKNOWN, *told, exc_info=error)
+        signals.task_unknown.send(
+            sender=self._app, message=job.delivery, exc=error, name=request.task, id=job.id
+        )
+
+    def _tell_failure(self, job: Job, outcome: Any, task: Any, error: Exception) -> None:
+        strategy = import_module("..worker.strategy", __package__)
+        request = strategy.request_of(job, task, self._requests, self._app)
+        if type(outcome) is outcomes.TimedOut:
+            request.on_timeout(soft=False, timeout=outcome.limit)
+            return
+        try:
+            raise error
+        except Exception:
+            einfo = ExceptionInfo()
+        request.on_failure(einfo)
+
+    def _shown(self, job: Job) -> str:
+        """Return the beginning of a body, for a log."""
+        body = job.delivery.body
+        return f"{outcomes.text_of(body[:1000], repr)} ({len(body)}b)"

@@ -1,0 +1,16 @@
+"""Runs in greenlets of eventlet."""
+
+from __future__ import annotations
+
+from .base import BasePool
+
+__all__ = ("TaskPool",)
+
+
+class TaskPool(BasePool):
+    """A pool of greenlets; the worker command patches the standard library for it first."""
+
+    mode = "eventlet"
+    signal_safe = False
+    is_green = True
+    task_join_will_block = False

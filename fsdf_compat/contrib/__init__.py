@@ -1,0 +1,1 @@
+"""Beside the core: tests, Django, tasks that can be aborted."""

@@ -1,0 +1,7 @@
+"""Observers."""
+
+from __future__ import annotations
+
+from .signal import Signal
+
+__all__ = ["Signal"]

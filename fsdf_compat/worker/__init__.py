@@ -1,0 +1,5 @@
+"""The worker."""
+
+from .worker import WorkController
+
+__all__ = ("WorkController",)

@@ -1,0 +1,106 @@
+"""A worker's ear for control commands: a thread with a kombu connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from kombu.common import ignore_errors
+from kombu.utils.encoding import safe_str
+
+from ..exceptions import WorkerShutdown, WorkerTerminate
+from ..utils.collections import AttributeDict
+from ..utils.functional import pass1
+from ..utils.log import get_logger
+from . import control
+
+__all__ = ["Pidbox"]
+logger = get_logger("celery.worker.pidbox")
+_AGAIN = (1.0, 30.0)  # seconds before a lost connection is made again, at first and at most
+
+
+class Pidbox:
+    """Answers what is sent to the exchange `celery.pidbox`; `c` is the worker's consumer.
+
+    Where the transport cannot broadcast (SQL, SQLite) there is none, and the log says so once.
+    """
+
+    consumer: Any = None
+
+    def __init__(self, c: Any) -> None:
+        self.c, self.hostname = c, c.hostname
+        self.node = c.app.control.mailbox.Node(
+            safe_str(c.hostname),
+            handlers=control.Panel.data,
+            state=AttributeDict(app=c.app, hostname=c.hostname, consumer=c, tset=pass1),
+        )
+        self._stopping, self._ready = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, timeout: float = 2.0) -> None:
+        """Start the thread; returns when it listens, or after `timeout` seconds."""
+        self._thread = threading.Thread(target=self._loop, name="celery-pidbox", daemon=True)
+        self._thread.start()
+        self._ready.wait(timeout)
+
+    def stop(self) -> None:
+        """Stop listening; one that is connecting is left behind."""
+        self._stopping.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(3.0)
+
+    def on_message(self, body: Any, message: Any) -> None:
+        """Do what a message says; what goes wrong is logged."""
+        self.c.app.clock.forward()
+        try:
+            self.node.handle_message(body, message)
+        except KeyError as error:
+            logger.error("No such control command: %s", error)
+        except (WorkerShutdown, WorkerTerminate) as error:
+            self.c.controller.end(error)
+        except Exception as error:
+            logger.error("Control command error: %r", error, exc_info=True)
+
+    def _loop(self) -> None:
+        wait = _AGAIN[0]
+        while not self._stopping.is_set():
+            try:
+                if not self._listen():
+                    return
+                wait = _AGAIN[0]
+            except Exception as error:
+                if self._stopping.is_set():
+                    return
+                logger.warning("pidbox: connection lost: %s; again in %.0f s", error, wait)
+            finally:
+                self._ready.set()
+            self._stopping.wait(wait)
+            wait = min(2 * wait, _AGAIN[1])
+
+    def _listen(self) -> bool:
+        """Answer until the connection is lost; False: there is no more to be done."""
+        with self.c.app.connection_for_read() as connection:
+            if not connection.supports_exchange_type("fanout"):
+                logger.info(
+                    "pidbox: %s cannot broadcast: no remote control", connection.transport_cls
+                )
+                return False
+            self.node.channel = connection.channel()
+            self.consumer = self.node.listen(callback=self.on_message)
+            self.consumer.on_decode_error = self._on_decode_error
+            logger.debug("pidbox: Connected to %s.", connection.as_uri())
+            self._ready.set()
+            try:
+                while not self._stopping.is_set():
+                    try:
+                        connection.drain_events(timeout=1.0)
+                    except TimeoutError:  # a look at whether to stop
+                        continue
+            finally:
+                ignore_errors(connection, self.consumer.cancel)
+                self.consumer = None
+        return False
+
+    def _on_decode_error(self, message: Any, error: Exception) -> None:
+        logger.error("pidbox: a message that cannot be read: %r", error)
+        message.ack()

@@ -1,0 +1,149 @@
+"""What is wrong with messages, results, addresses and calls is told, and nothing else suffers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import redis as client
+from helpers import BOUND, until
+from kombu.exceptions import DecodeError, OperationalError
+
+from fsdf_compat import Celery, _state, uuid
+from fsdf_compat.contrib.testing.worker import start_worker
+from fsdf_compat.exceptions import InvalidTaskError, WorkerLostError
+from fsdf_engine.contracts import Outgoing
+
+
+@pytest.fixture
+def app():
+    made = Celery("wrong", broker="memory://", backend="cache+memory://", set_as_current=False)
+    made.conf.worker_hijack_root_logger = False
+
+    @made.task(name="add", shared=False)
+    def add(x, y):
+        return x + y
+
+    yield made
+    made.close()
+
+
+def works(app):
+    return start_worker(app, pool="threads", concurrency=2, perform_ping_check=False)
+
+
+def put(app, id, control, **arguments):
+    """Publish what another program might have, which names its task and a result's id."""
+    extra = {"task_id": id, "task": "add", **control}
+    body = json.dumps({**arguments, "extra": extra}).encode()
+    app.amqp.publisher(None).publish([Outgoing("celery.flat", id, body)])
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {"args": "ab"},
+        {"headers": [1]},
+        {"limits": "x"},
+        {"limits": [1]},
+        {"limits": ["a", "b"]},
+        {"expires": "tomorrow"},
+        {"expires": 1e300},
+        {"attempt": "x"},
+        {"positional": 99},
+    ],
+)
+def test_who_waits_for_a_message_of_a_wrong_form_is_told_what_is_wrong(app, control):
+    key, id = next(iter(control)).rstrip("s"), uuid()
+    with works(app):
+        put(app, id, control, x=1, y=2)
+        with pytest.raises(InvalidTaskError, match=key):
+            app.AsyncResult(id).get(timeout=BOUND)
+        until(lambda: len(app.engine.broker("memory", "").dead_letters("celery.flat")) == 1)
+        assert app.send_task("add", (1, 2)).get(timeout=BOUND) == 3
+
+
+def test_control_data_that_is_null_is_as_if_it_were_not_there(app):
+    id = uuid()
+    with works(app):
+        put(app, id, dict.fromkeys(("args", "headers", "limits", "expires")), x=1, y=2)
+        assert app.AsyncResult(id).get(timeout=BOUND) == 3
+
+
+@pytest.mark.parametrize("headers", [{"callbacks": [3], "chain": [1, 2]}, {"errbacks": "x"}])
+def test_who_waits_is_told_of_links_that_are_none(app, headers):
+    id = uuid()
+    with works(app):
+        put(app, id, {"headers": headers}, x=1)
+        app.AsyncResult(id).get(timeout=BOUND, propagate=False)
+        assert app.AsyncResult(id).state == "FAILURE"
+        assert app.send_task("add", (1, 2)).get(timeout=BOUND) == 3
+
+
+@pytest.mark.parametrize(
+    ("stored", "error"),
+    [
+        (b"\x80\x04pickled", DecodeError),
+        (b"[1, 2]", TypeError),
+        (b"null", TypeError),
+        (b'{"a": 1}', KeyError),
+    ],
+)
+def test_who_waits_for_a_result_that_cannot_be_read_is_told(redis_url, stored, error):
+    app = Celery("wrong", broker="memory://", backend=redis_url, set_as_current=False)
+    id = uuid()
+    with client.from_url(redis_url) as other:
+        other.set(f"celery-task-meta-{id}", stored)
+    with pytest.raises(error):
+        app.AsyncResult(id).get(timeout=BOUND)
+    app.close()
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"), [(SystemExit(3), "exitcode 3"), (KeyboardInterrupt(), "KeyboardInterrupt")]
+)
+def test_a_task_that_ends_its_process_is_lost_as_in_celery_and_its_worker_goes_on(
+    app, raised, told
+):
+    @app.task(name="leave", shared=False)
+    def leave():
+        raise raised
+
+    with works(app):
+        with pytest.raises(WorkerLostError, match=f"Worker exited prematurely: {told}."):
+            leave.delay().get(timeout=BOUND)
+        assert app.send_task("add", (1, 2)).get(timeout=BOUND) == 3
+
+
+def test_purging_deletes_what_waits_in_our_queues(app):
+    for _ in range(3):
+        app.send_task("add", (1, 2))
+    app.send_task("add", (1, 2), queue="other")
+    assert app.control.purge_queues(["celery"]) == 3
+    assert app.control.purge() == 1  # of queues that it has sent to, too
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda app: app.send_task("add"),
+        lambda app: app.control.revoke("id"),
+        lambda app: app.control.purge(),
+    ],
+)
+def test_a_broker_that_is_down_is_an_operational_error(call):
+    url = "redis://127.0.0.1:1/0"
+    with Celery("down", broker=url, backend=url, set_as_current=False) as app:
+        app.conf.broker_connection_timeout = 0.2
+        with pytest.raises(OperationalError, match="cannot be reached"):
+            call(app)
+
+
+def test_of_two_apps_with_one_name_for_a_task_each_has_its_own(monkeypatch):
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    apps = [Celery(name, broker="memory://", set_as_current=False) for name in "ab" * 8]
+    for app in apps:
+        app.task(name="same")(lambda app=app: app)
+    for app in apps:
+        assert app.tasks["same"]() is app
+        app.close()

@@ -1,0 +1,115 @@
+"""What a call looks like to the run that gets it, and what a run sends on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers import BOUND
+
+
+def test_a_call_arrives_as_it_was_written(project):
+    proj = project.write("""
+    @app.task(bind=True)
+    def show(self, a, /, b=0, *more, extra=None, **others):
+        r = self.request
+        return [list(r.args), r.kwargs, [a, b, list(more), extra, others], r.headers, r.properties]
+    """)
+    project.worker()
+    for args, kwargs in (
+        ((1,), {}),
+        ((1, 2), {}),
+        ((1,), {"b": 2}),
+        ((1, 2, 3, 4), {"extra": {"task_id": 5}}),
+        ((1,), {"b": 2, "z": [{"__type__": 1}], "y": None}),
+    ):
+        told = proj.show.apply_async(args, kwargs, headers={"h": 1}, own="p").get(timeout=BOUND)
+        assert told[:2] == [list(args), kwargs]
+        assert told[3:] == [{"h": 1}, {"own": "p"}]
+    by_name = proj.app.send_task("proj.show", (1, 2), {"z": 3})
+    assert by_name.get(timeout=BOUND)[:2] == [[1, 2], {"z": 3}]
+
+
+def test_a_retry_that_the_task_catches_is_sent_all_the_same(redis_project):
+    proj = redis_project.write("""
+    @app.task(bind=True)
+    def catches(self):
+        note(str(self.request.retries))
+        if not self.request.retries:
+            try:
+                self.retry(countdown=0.1)
+            except Exception:
+                pass
+        return "done"
+
+    @app.task(bind=True)
+    def goes_on(self):
+        note("on" + str(self.request.retries))
+        if not self.request.retries:
+            self.retry(countdown=0.1, throw=False)
+        return self.request.retries
+    """)
+    redis_project.worker()
+    assert proj.catches.delay().get(timeout=BOUND) == "done"
+    redis_project.noted("0", "1")
+    proj.goes_on.delay()
+    redis_project.noted("0", "1", "on0", "on1")
+
+
+def test_what_a_run_sends_knows_where_it_comes_from(redis_project):
+    proj = redis_project.write("""
+    @app.task(bind=True)
+    def child(self):
+        note(json.dumps([self.request.root_id, self.request.parent_id]))
+
+    @app.task(bind=True)
+    def parent(self):
+        child.delay()
+        child.apply_async(root_id="own", parent_id="other")
+        return self.request.root_id, self.request.parent_id
+    """)
+    redis_project.worker()
+    sent = proj.parent.delay()
+    assert sent.get(timeout=BOUND) == [sent.id, None]
+    lines = [json.dumps([sent.id, sent.id]), json.dumps(["own", "other"])]
+    redis_project.noted(*lines)
+    assert len(sent.children) == 2
+
+
+def test_waiting_for_a_result_in_a_run_is_refused_unless_it_is_allowed(redis_project):
+    proj = redis_project.write("""
+    from fsdf_compat.result import allow_join_result
+
+    @app.task
+    def inner():
+        return 1
+
+    @app.task
+    def outer(allowed):
+        sent = inner.delay()
+        if not allowed:
+            return sent.get(timeout=20)
+        with allow_join_result():
+            return sent.get(timeout=20)
+    """)
+    redis_project.worker()
+    with pytest.raises(RuntimeError, match="Never call"):
+        proj.outer.delay(False).get(timeout=BOUND)
+    assert proj.outer.delay(True).get(timeout=BOUND) == 1
+
+
+def test_a_receiver_of_the_publish_signal_changes_what_arrives(redis_project):
+    proj = redis_project.write("""
+    from fsdf_compat.signals import before_task_publish
+
+    @before_task_publish.connect(sender="proj.show")
+    def trace(headers, **kwargs):
+        headers["traceparent"] = "00-1"
+
+    @app.task(bind=True)
+    def show(self, x):
+        return self.request.traceparent, self.request.headers, self.request.args
+    """)
+    redis_project.worker()
+    told = proj.show.delay(5).get(timeout=BOUND)
+    assert told == ["00-1", {"traceparent": "00-1"}, [5]]

@@ -1,0 +1,108 @@
+"""The layer's wire form: calls come back as they were written, values as kombu types them."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+
+import pytest
+from kombu.exceptions import ContentDisallowed
+
+from fsdf_compat._app import flat
+from fsdf_compat._engine.codec import CelerysFlat
+from fsdf_engine.contracts import Outgoing
+from fsdf_engine.testing.codecs import CodecConformance, opened
+
+
+def body_of(args, kwargs, control, names=()):
+    data, leading, count = flat.named((names, 0), args, kwargs)
+    more = {"args": leading} if leading else {}
+    more |= {"positional": count} if count else {}
+    return flat.encoded(data, {**control, **more})
+
+
+def call_of(body):
+    job = opened(CelerysFlat(), Outgoing("q", "id", body))
+    return job.codec.arguments(job)
+
+
+class TestCelerysFlat(CodecConformance):
+    changes = {}
+
+    @pytest.fixture
+    def codec(self):
+        return CelerysFlat()
+
+    @pytest.fixture
+    def write(self):
+        return lambda args, kwargs, control: Outgoing("q", "id", body_of(args, kwargs, control))
+
+    @pytest.fixture
+    def foreign(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "names"),
+    [
+        ((1, 2), {}, ("x", "y")),
+        ((1,), {"y": 2}, ("x", "y")),
+        ((), {"y": 2, "x": 1}, ("x", "y")),
+        ((1, 2, 3), {"z": 4}, ("x",)),
+        ((1,), {"x": 2}, ("x",)),
+        ((1,), {"extra": {"task": "no"}}, ("x",)),
+        (({"task_id": "t"},), {}, ("extra",)),
+        ((), {}, ()),
+    ],
+)
+def test_a_call_comes_back_as_it_was_written(args, kwargs, names):
+    got, named = call_of(body_of(args, kwargs, {"task_id": "t", "task": "n"}, names))
+    assert (list(got), list(named.items())) == (list(args), list(kwargs.items()))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc),
+        datetime.date(2026, 1, 31),
+        decimal.Decimal("1.10"),
+        b"bytes",
+        b"\xff",
+        1 << 70,
+        -(1 << 70),
+        [1 << 70, 1.5],
+        float("inf"),
+        "\ud800",
+        {"__type__": 1, "other": 2},
+    ],
+)
+def test_values_are_those_of_kombus_json(value):
+    control = {"task_id": "t", "task": "n"}
+    for body in (body_of((value,), {}, control, ("x",)), body_of((value,), {}, control)):
+        assert call_of(body)[0] == [value]
+
+
+def test_a_bare_object_is_a_call_by_name():
+    assert call_of(b'{"x": 1, "extra": {"y": 2}}') == ([], {"x": 1, "extra": {"y": 2}})
+    codec = CelerysFlat()
+    codec.only = "the.task"
+    assert codec.envelope(b'{"x": 1}') == ({"task": "the.task"}, {"x": 1})
+
+
+@pytest.mark.parametrize("positional", [-1, 3, "1", None, 1.0])
+def test_a_count_that_cannot_be_is_told(positional):
+    extra = {"task_id": "t", "task": "n", "positional": positional}
+    with pytest.raises(ValueError, match="positional"):
+        call_of(json.dumps({"x": 1, "y": 2, "extra": extra}).encode())
+
+
+def test_what_is_not_json_is_read_only_where_the_app_accepts_it():
+    body = flat.encoded(
+        {}, {"task_id": "t", "task": "n", "content": flat._content((1,), {}, "pickle")}
+    )
+    job = opened(CelerysFlat(), Outgoing("q", "id", body))
+    with pytest.raises(ContentDisallowed):
+        job.codec.arguments(job)
+    job = opened(CelerysFlat(["json", "pickle"]), Outgoing("q", "id", body))
+    assert job.codec.arguments(job) == ((1,), {})
