@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from kombu.exceptions import OperationalError
+from kombu.utils.url import maybe_sanitize_url
 
+from ..exceptions import ImproperlyConfigured
 from ..utils import text
 from .base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
 
@@ -41,7 +44,12 @@ def purge(ctx: Any, force: bool, queues: Any, exclude_queues: Any, **kwargs: Any
             "Are you sure you want to delete all tasks?",
             abort=True,
         )
-    if count := app.control.purge_queues(names):
+    try:
+        count = app.control.purge_queues(names)
+    except (ImproperlyConfigured, OperationalError) as error:
+        broker = maybe_sanitize_url(str(app.conf.broker_write_url or "amqp://"))
+        raise click.ClickException(f"cannot purge at {broker}: {error}") from error
+    if count:
         messages = text.pluralize(count, "message")
         ctx.obj.echo(f"Purged {count} {messages} from {len(names)} known task {title}.")
     else:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import redis as client
+from click import ClickException
 from helpers import BOUND, until
 from kombu.exceptions import DecodeError, OperationalError
 
@@ -137,6 +138,21 @@ def test_a_broker_that_is_down_is_an_operational_error(call):
         app.conf.broker_connection_timeout = 0.2
         with pytest.raises(OperationalError, match="cannot be reached"):
             call(app)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:secret@127.0.0.1:1/0", "cannot be reached"),
+        ("sqs://u:secret@h", "there is no sqs"),
+    ],
+)
+def test_the_command_purge_says_why_it_cannot(url, why):
+    with Celery("down", broker=url, set_as_current=False) as app:
+        app.conf.broker_connection_timeout = 0.2
+        with pytest.raises(ClickException, match=why) as raised:
+            app.start(["purge", "-f"])
+    assert "secret" not in raised.value.message
 
 
 def test_of_two_apps_with_one_name_for_a_task_each_has_its_own(monkeypatch):
