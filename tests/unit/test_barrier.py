@@ -239,7 +239,7 @@ def test_a_run_that_is_repeated_pushes_the_same_group(collect, seen):
     pushing.push()
     run(pushing)
     until(lambda: len(ran) == 3)
-    assert task.size().waiting == 6
+    until(lambda: task.size().waiting == 6)
     run(task, collect)
     assert task.join(BOUND)
     assert collect.join(BOUND)
