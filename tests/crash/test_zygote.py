@@ -260,19 +260,21 @@ barrier.touch()
 
 
 def test_what_a_run_leaves_behind_is_not_the_workers(start, task):
-    body = "note(subprocess.Popen(['sleep', '60'], start_new_session=True).pid)"
+    body = "note(subprocess.Popen(['sleep', '60'], start_new_session=True).pid, os.getpid())"
     worker = start(body, ", concurrent_num=1, max_tasks_per_child=1")
     task.push(n=0)
     until(lambda: task.size() == (0, 0, 0, 0) and not worker.children("fsdf-child"))
-    left = psutil.Process(int(start.notes()[0][0]))
+    pid, child = map(int, start.notes()[0])
+    left = psutil.Process(pid)
     try:
-        until(lambda: left.ppid() != worker.pid)
+        # A process whose first thread has ended is a zombie, and a parent until all have.
+        until(lambda: left.ppid() not in {worker.pid, child})
         task.push(n=1)  # while its child is started the worker is the parent of orphans
         until(lambda: len(start.notes()) == 2)
         assert left.ppid() != worker.pid
     finally:
-        for [pid] in start.notes():
-            psutil.Process(int(pid)).kill()
+        for sleeping, _ in start.notes():
+            psutil.Process(int(sleeping)).kill()
     worker.drain()
 
 
