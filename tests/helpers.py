@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 BOUND = 20.0
@@ -150,6 +151,13 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def signal_each(processes: Iterable[psutil.Process], number: int) -> None:
+    """Signal processes as service managers do: one that ends meanwhile is no error."""
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(number)
 
 
 def insist(process: subprocess.Popen[str], number: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import ending, insist, until
+from helpers import ending, insist, signal_each, until
 
 from fsdf_engine import default_engine, get_publisher
 
@@ -84,8 +84,7 @@ def start(tmp_path):
     yield start
     for process in started:
         if process.poll() is None:
-            for each in psutil.Process(process.pid).children(recursive=True):
-                each.kill()
+            signal_each(psutil.Process(process.pid).children(recursive=True), signal.SIGKILL)
             process.kill()
         process.communicate()
 

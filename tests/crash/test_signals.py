@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import BOUND, ending, free_port, insist, until
+from helpers import BOUND, ending, free_port, insist, signal_each, until
 
 from fsdf_engine import StopSignals, default_engine
 from fsdf_engine.core import signals
@@ -105,9 +105,8 @@ def start(tmp_path):
 
     yield start
     for process in started:
-        family = [process] if process.poll() is not None else tree(process)
-        for each in family:
-            each.kill()
+        if process.poll() is None:
+            signal_each(tree(process), signal.SIGKILL)
         process.communicate()
 
 
@@ -251,8 +250,7 @@ def test_signal_to_every_process_of_a_service_drains_it(start, how):
     guarded = f"\nif __name__ == '__main__':\n    work.{call}\n"
     process = start(*(command if arguments is not None else []), code=guarded, mode=mode)
     assert process.stdout.readline() == "started\n"
-    for each in tree(process)[::-1]:
-        each.terminate()
+    signal_each(tree(process)[::-1], signal.SIGTERM)
     assert ended(process)[:2] == (["ended"], 0)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import BOUND, insist, until
+from helpers import BOUND, insist, signal_each, until
 
 from fsdf_engine import task_deco
 
@@ -95,9 +95,7 @@ def start(tmp_path, monkeypatch):
         if worker.process.poll() is None:
             family = psutil.Process(worker.pid).children(recursive=True)
             worker.process.kill()
-            for each in family:
-                if each.is_running():
-                    each.kill()
+            signal_each(family, signal.SIGKILL)
         worker.process.wait()
 
 
