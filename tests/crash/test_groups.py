@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,40 +26,16 @@ PLACES = {
 }
 
 
-@pytest.fixture(params=["sqlite", "redis_ack", "redis_stream", "redis_brpoplpush"])
-def broker(request, monkeypatch):
-    if request.param.startswith("redis"):
-        monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
-    return request.param
-
-
-@pytest.fixture
-def spawn(tmp_path, broker):
-    """`spawn(ack, place)` -> a worker process that dies there; it writes to `spawn.ledger`."""
-    processes = []
-
-    def spawn(ack, *place):
-        command = [sys.executable, str(WORKER), broker, str(spawn.ledger), str(LEASE), ack, *place]
-        processes.append(subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL))
-        return processes[-1]
-
-    spawn.ledger = tmp_path / "ledger"
-    yield spawn
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.parametrize("place", list(PLACES))
 def test_kill_9_between_two_steps_leaves_the_message_to_another_worker(broker, spawn, place):
     options = {"broker_kind": broker, "lease": LEASE}
     member = task_deco("members", joins_groups=True, **options)(lambda n: None)
     then = task_deco("then", **options)(lambda values: None)
     results = [member.push_group([(n,) for n in range(3)], then) for _ in range(3)]
-    dying = spawn("late", place)
+    dying = spawn(broker, LEASE, "late", place)
     dying.wait(BOUND)
     assert dying.returncode == -signal.SIGKILL
-    spawn("late")
+    spawn(broker, LEASE, "late")
     ids = {result.task_id for result in results}
 
     def lines():
@@ -83,10 +56,10 @@ def test_a_member_that_was_acknowledged_and_lost_with_its_worker_has_failed(brok
     then = task_deco("then", **options)(lambda values: None)
     for _ in range(3):
         member.push_group([(n,) for n in range(3)], then)
-    dying = spawn("early", "run")
+    dying = spawn(broker, LEASE, "early", "run")
     dying.wait(BOUND)
     assert dying.returncode == -signal.SIGKILL
-    spawn("early")
+    spawn(broker, LEASE, "early")
 
     def over():
         ran = len(spawn.ledger.read_text().splitlines()) if spawn.ledger.exists() else 0

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,30 +18,6 @@ from fsdf_engine import PublishError, TaskFailed, Unavailable, default_engine, t
 DURABLE = ["sqlite", "redis_ack", "redis_stream", "redis_brpoplpush"]
 SLOTS, CEILING = 4, 500
 WORKER = Path(__file__).parent / "crash_worker.py"
-
-
-@pytest.fixture(params=DURABLE)
-def broker(request, monkeypatch):
-    if request.param.startswith("redis"):
-        monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
-    return request.param
-
-
-@pytest.fixture
-def spawn(tmp_path):
-    """`spawn(broker, lease, *mode)` -> a worker process that writes to `spawn.ledger`."""
-    processes = []
-
-    def spawn(broker, lease, *mode):
-        command = [sys.executable, str(WORKER), broker, str(spawn.ledger), str(lease), *mode]
-        processes.append(subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL))
-        return processes[-1]
-
-    spawn.ledger = tmp_path / "ledger"
-    yield spawn
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def lines(ledger):

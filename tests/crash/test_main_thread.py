@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from helpers import ending, insist, signal_each, until
+from helpers import ending, insist, until
 
 from fsdf_engine import default_engine, get_publisher
 
@@ -65,28 +63,16 @@ SCRIPTS = ("Engine.run", "consume")
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start a program in one of the `PLACES`; killed at the end if need be."""
-    started = []
+def start(tmp_path, interpret):
+    """Start a program in one of the `PLACES`."""
 
     def start(place, more=""):
         arguments, call, option = PLACES[place]
         code = PROGRAM.replace("{more}", option + more).replace("{call}", call or "pass")
         (tmp_path / "program.py").write_text(code)
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        started.append(process)
-        return process
+        return interpret(*arguments)
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            signal_each(psutil.Process(process.pid).children(recursive=True), signal.SIGKILL)
-            process.kill()
-        process.communicate()
+    return start
 
 
 def push(*calls):

@@ -89,25 +89,14 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start a program as a process of its own; killed at the end if need be."""
-    started = []
+def start(tmp_path, interpret):
+    """Start a program as a process of its own."""
 
     def start(*command, code="", mode="threads", more=""):
         (tmp_path / "program.py").write_text(TASK.format(mode=mode, more=more) + code)
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *(command or ["program.py"])],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        started.append(process)
-        return process
+        return interpret(*(command or ["program.py"]))
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            signal_each(tree(process), signal.SIGKILL)
-        process.communicate()
+    return start
 
 
 def tree(process):

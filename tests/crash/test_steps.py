@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -27,30 +24,6 @@ PLACES = [
 GROUPS, MEMBERS = 2, 3
 
 
-@pytest.fixture(params=["sqlite", "redis_ack"])
-def broker(request, monkeypatch):
-    if request.param.startswith("redis"):
-        monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
-    return request.param
-
-
-@pytest.fixture
-def spawn(tmp_path, broker):
-    """`spawn(ack, place)` -> a worker process that dies there; it writes to `spawn.ledger`."""
-    processes = []
-
-    def spawn(*given):
-        command = [sys.executable, str(WORKER), broker, str(spawn.ledger), str(LEASE), *given]
-        processes.append(subprocess.Popen(command, env=os.environ))
-        return processes[-1]
-
-    spawn.ledger = tmp_path / "ledger"
-    yield spawn
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
 def end(result, timeout=BOUND):
     """Return how it ended: as its waiter is told."""
     try:
@@ -63,6 +36,7 @@ def stored(result, options):
     return end(default_engine().result(result.task_id, options))
 
 
+@pytest.mark.parametrize("broker", ["sqlite", "redis_ack"], indirect=True)
 @pytest.mark.parametrize(("ack", "place"), PLACES)
 def test_kill_9_between_two_steps_leaves_one_end_to_everybody(broker, spawn, ack, place):
     options = {"broker_kind": broker, "lease": LEASE, "ack": ack, "is_using_rpc_mode": True}
@@ -74,10 +48,10 @@ def test_kill_9_between_two_steps_leaves_one_end_to_everybody(broker, spawn, ack
     results = {(name, n): tasks[name].push(n) for n in range(2) for name in tasks}
     calls = [(n,) for n in range(MEMBERS)]
     groups = [tasks["member"].push_group(calls, then) for _ in range(GROUPS)]
-    dying = spawn(ack, place)
+    dying = spawn(broker, LEASE, ack, place)
     dying.wait(BOUND)
     assert dying.returncode == -signal.SIGKILL
-    spawn(ack)
+    spawn(broker, LEASE, ack)
     ends = {key: end(result) for key, result in results.items()}
     of_groups = [end(result) for result in groups]
     until(lambda: sum(tasks["member"].size()[:3]) + sum(then.size()[:3]) == 0, BOUND)
