@@ -414,7 +414,9 @@ def test_death_by_sigterm_is_not_counted_against_the_message(make, outbox):
     assert run(make(), outbox, "terminate") == Requeue()
 
 
-def test_child_is_replaced_after_so_many_jobs(make, outbox):
+def test_child_is_replaced_after_so_many_jobs(make, outbox, monkeypatch):
+    """It runs less where the system stalls it: what waits behind a long run is taken back."""
+    monkeypatch.setattr("fsdf_engine.pools.processes.STUCK", 60.0)
     pool = make(1, max_tasks_per_child=3)
     jobs = [job_of(outbox, "pid", nth=n) for n in range(10)]
     pool.submit(jobs)
