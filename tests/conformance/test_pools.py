@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from green import LIBRARIES, run_patched
@@ -21,6 +24,34 @@ from fsdf_engine.pools.inline import InlinePool
 from fsdf_engine.pools.threads import ThreadCarrier, ThreadPool
 from fsdf_engine.shrinkable import ShrinkablePool
 from fsdf_engine.testing.pools import PoolConformance, Records
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TRACED = """
+import os, sys, threading, time
+from fsdf_engine.outcomes import TimedOut
+from fsdf_engine.pools.threads import ThreadPool
+from fsdf_engine.testing.runs import PoolSuite, Records, eventually
+
+suite, (reader, writer), begun = PoolSuite(), os.pipe(), threading.Event()
+suite.owner = Records()
+
+def wait_in_c():
+    begun.set()
+    os.read(reader, 1)
+
+pool = ThreadPool(1)
+jobs = suite.jobs(wait_in_c, ())
+pool.submit(jobs)
+begun.wait()
+assert pool.interrupt(jobs[0], TimedOut(1.0), kill=True)
+if sys.argv[1] == "ended":
+    os.write(writer, b"x")
+    suite.owner.all_ended(jobs)
+sys.settrace(lambda *event: None)
+(lambda: print("traced"))()
+sys.settrace(None)
+os._exit(0)
+"""
 
 
 class TestThreads(PoolConformance):
@@ -61,6 +92,15 @@ class TestThreads(PoolConformance):
         until(lambda: not self.slots(brief))
         self.works(brief)
         brief.close(BOUND)
+
+    @pytest.mark.parametrize("run", ["abandoned", "ended"])
+    def test_functions_can_be_traced_whatever_was_interrupted(self, run):
+        """As by a debugger, or for coverage."""
+        done = subprocess.run(
+            [sys.executable, "-c", TRACED, run], cwd=ROOT, text=True, timeout=BOUND,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "traced\n")
 
     def test_call_that_computes_in_c_is_abandoned(self, pool):
         """No exception can reach it; its slot is given to another one all the same."""
