@@ -30,8 +30,10 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
     def trace_plain(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
         run = current_run.get()
         if (
-            run is None or request is None or len(request) != PLAIN or task.track_started
-            or task_prerun.receivers or task_postrun.receivers or task_success.receivers
+            run is None or request is None or task.track_started or task_success.receivers
+            or len(request) != PLAIN + ("ignore_result" in request)
+            or (task_prerun.receivers and task_prerun.is_heard())
+            or (task_postrun.receivers and task_postrun.is_heard())
         ):  # fmt: skip
             return trace(uuid, args, kwargs, request)
         start, context = monotonic(), new(Context)
@@ -42,7 +44,8 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         is_run = False
         try:
             value, is_run = fun(*args, **kwargs), True
-            if not task.ignore_result:
+            ignored = request.get("ignore_result")
+            if not (task.ignore_result if ignored is None else ignored):
                 backend = task.backend
                 if getattr(backend, "native", False):
                     run.record(backend.record(uuid, SUCCESS, value, None, context))
@@ -57,6 +60,11 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
             it = traced(uuid, args, kwargs, start, run)
             it.R = it.retval = value
             tracer.tell_success(it, context)
+        if task_postrun.receivers and task_postrun.is_heard():  # since the run has begun
+            task_postrun.send(
+                sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs,
+                retval=value, state=SUCCESS,
+            )  # fmt: skip
         return answer(value, None, monotonic() - start, None)
 
     return trace_plain
