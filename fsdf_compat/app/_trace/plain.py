@@ -25,7 +25,7 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
     """Return a tracer that goes the short way where it can, and else calls `trace`."""
     task, fun, monotonic = tracer.task, tracer.fun, tracer.monotonic
     push_task, push_request, new = _task_stack.push, task.request_stack.push, Context.__new__
-    logger = tracer.trace.logger
+    shows = tracer.trace.logger.isEnabledFor
 
     def trace_plain(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
         run = current_run.get()
@@ -37,34 +37,35 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         ):  # fmt: skip
             return trace(uuid, args, kwargs, request)
         start, context = monotonic(), new(Context)
-        told = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
-        context.__dict__ = told
+        context.__dict__ = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
         push_task(task)
         push_request(context)
         is_run = False
         try:
             value, is_run = fun(*args, **kwargs), True
-            ignored = request.get("ignore_result")
-            if not (task.ignore_result if ignored is None else ignored):
+            said = request.get("ignore_result")
+            if not (task.ignore_result if said is None else said):
                 backend = task.backend
                 if getattr(backend, "native", False):
                     run.record(backend.record(uuid, SUCCESS, value, None, context))
                 else:
                     backend.mark_as_done(uuid, value, context, True)
         except Exception as exc:
-            it = traced(uuid, args, kwargs, start, run)
-            it.context = context
+            it = traced(uuid, args, kwargs, start, run, context)
             tracer.go_wrong(it, request, exc, is_run)
             return answer(it.R, it.I, it.T, it.Rstr)
-        if logger.isEnabledFor(logging.INFO):
+        if shows(logging.INFO):
             it = traced(uuid, args, kwargs, start, run)
             it.R = it.retval = value
             tracer.tell_success(it, context)
         if task_postrun.receivers and task_postrun.is_heard():  # since the run has begun
-            task_postrun.send(
-                sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs,
-                retval=value, state=SUCCESS,
-            )  # fmt: skip
+            _tell_end(task, uuid, args, kwargs, value)
         return answer(value, None, monotonic() - start, None)
 
     return trace_plain
+
+
+def _tell_end(task: Any, uuid: str, args: Any, kwargs: Any, value: Any) -> None:
+    task_postrun.send(
+        sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs, retval=value, state=SUCCESS
+    )
