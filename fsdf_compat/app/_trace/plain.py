@@ -45,8 +45,7 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
             value, is_run = fun(*args, **kwargs), True
             said = request.get("ignore_result")
             if not (task.ignore_result if said is None else said):
-                backend = task.backend
-                if getattr(backend, "native", False):
+                if getattr(backend := task.backend, "native", False):
                     run.record(backend.record(uuid, SUCCESS, value, None, context))
                 else:
                     backend.mark_as_done(uuid, value, context, True)
