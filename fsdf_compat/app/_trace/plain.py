@@ -32,8 +32,7 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         if (
             run is None or request is None or task.track_started or task_success.receivers
             or len(request) != PLAIN + ("ignore_result" in request)
-            or (task_prerun.receivers and task_prerun.is_heard())
-            or (task_postrun.receivers and task_postrun.is_heard())
+            or ((task_prerun.receivers or task_postrun.receivers) and _is_watched())
         ):  # fmt: skip
             return trace(uuid, args, kwargs, request)
         start, context = monotonic(), new(Context)
@@ -62,6 +61,10 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         return answer(value, None, monotonic() - start, None)
 
     return trace_plain
+
+
+def _is_watched() -> bool:
+    return task_prerun.is_heard() or task_postrun.is_heard()
 
 
 def _tell_end(task: Any, uuid: str, args: Any, kwargs: Any, value: Any) -> None:
