@@ -12,7 +12,7 @@ from typing import Any
 
 from .bench import Bench
 from .contestants import CONTESTANTS
-from .scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITS, Case
+from .scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITED, Case
 from .scenarios.local import PERSIST_QUEUES
 
 __all__ = ["LAYER_RATIOS", "RATIOS", "Rows", "document", "median", "ratios", "surroundings"]
@@ -168,7 +168,7 @@ def _layer_pair(case: Case, scenario: str, key: str) -> Pair:
 
 LAYER_RATIOS: tuple[Pair, ...] = (
     *(_layer_pair(case, "layer", "rate") for case in (*CASES, DELAY)),
-    *(_layer_pair(case, "layer_wait", "p50") for case in WAITS.values()),
+    *(_layer_pair(case, "layer_wait", "p50") for case in WAITED),
 )
 LAYER_ABOUT = (
     "A project that imports `celery`, run by Celery and, unchanged, by `fsdf celery`: same file "
@@ -229,7 +229,7 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
       "client_us": ("client, us CPU", 1), "server_us": ("Redis, us CPU", 1), "rss": ("RSS, MB", 0),
       "leased": ("leased", 0), "messages": ("messages", 0), "window": ("window, s", 1)}, True),
     ("A Celery project, waiting", "layer_wait",
-     "From the call to the result, by a worker with `-P threads`, early; milliseconds.",
+     "From the call to the result, by a worker with `-P threads -c 50`; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2), "count": ("measured", 0)}, False),
     ("Idle", "idle", "A worker with nothing to do, for 10 s; one run.",
      {"cpu": ("CPU, %", 2), "commands": ("Redis commands/s", 2), "rss": ("RSS, MB", 1),

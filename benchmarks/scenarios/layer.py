@@ -18,7 +18,7 @@ from .consume import measure
 from .publish import publish_one
 from .round_trip import percentile
 
-__all__ = ["CASES", "DELAY", "LAYER", "PRODUCTS", "WAITS", "Case", "layer"]
+__all__ = ["CASES", "DELAY", "LAYER", "PRODUCTS", "WAITED", "Case", "layer"]
 
 PRODUCTS = ("fsdf celery", "celery")
 APP = "benchmarks.apps.layer_app"
@@ -78,12 +78,21 @@ def _consumed() -> list[Case]:
 
 CASES = tuple(_consumed())
 DELAY = Case("delay")
-WAITS = {  # by what the client is told to do
-    "round_trip": Case("delay().get()", results=True),
-    "times:groups": Case("group(1000)", results=True),
-    "times:chords": Case("chord(1000)", results=True),
-    "times:chains": Case("chain(101)", results=True),
+ACKS = ("late", "early")
+ACTIONS = {  # by what is waited for: what the client is told to do
+    "delay().get()": "round_trip",
+    "group(1000)": "times:groups",
+    "chord(1000)": "times:chords",
+    "chain(101)": "times:chains",
 }
+WAITS = {
+    acks: {
+        action: Case(f"{name}, {acks}", results=True, environment={"BENCH_ACKS": acks})
+        for name, action in ACTIONS.items()
+    }
+    for acks in ACKS
+}
+WAITED = tuple(case for cases in WAITS.values() for case in cases.values())
 LAYER = tuple(_contestant(product, pool) for pool in ("threads", "prefork") for product in PRODUCTS)
 
 
@@ -97,25 +106,23 @@ def layer(bench: Bench, run: int) -> None:
     for product in PRODUCTS:
         for one in bench.contestants((DELAY.of(product),)):
             publish_one(bench, one, "publish", run, one.name, "layer")
-    for product in PRODUCTS:
-        _wait(bench, product, run)
+    for acks, product in itertools.product(ACKS, PRODUCTS):
+        _wait(bench, {action: case.of(product) for action, case in WAITS[acks].items()}, run)
 
 
-def _wait(bench: Bench, product: str, run: int) -> None:
+def _wait(bench: Bench, asked: Mapping[str, Contestant], run: int) -> None:
     """Measure what waits for results, all with one worker."""
-    asked = {action: case.of(product) for action, case in WAITS.items()}
     wanted = bench.contestants(tuple(asked.values()))
     if not wanted:
         return
     bench.fresh()
     environment = bench.environment(wanted[0], results=True)
+    window = bench.options.window
     try:
         with bench.worker(wanted[0], environment):
             for action, one in asked.items():
                 if one in wanted:
-                    answer = run_client(
-                        APP, action, bench.options.window, environment, bench.folder
-                    )
+                    answer = run_client(APP, action, window, environment, bench.folder)
                     _record(bench, one.name, run, answer["taken"])
     except (Failure, RuntimeError) as error:
         bench.add("layer_wait", wanted[0].name, run, failed=str(error))

@@ -12,7 +12,7 @@ from benchmarks.__main__ import _merged
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.report import LAYER_RATIOS, RATIOS, document, ratios
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITS
+from benchmarks.scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITED
 from benchmarks.scenarios.local import PERSIST_QUEUES
 from benchmarks.server import RedisServer
 from benchmarks.stock import Stock
@@ -32,7 +32,7 @@ def measured(rate, ratio=10.0):
         ]
         rows += [
             {"scenario": "layer_wait", "name": f"{name} {case.name}", "run": run, "p50": 50 / times}
-            for case in WAITS.values()
+            for case in WAITED
         ]
     return rows
 
@@ -62,12 +62,12 @@ def test_every_ratio_compares_two_that_take_part():
     for what, scenario, _, one, other in RATIOS:
         assert scenario in known, what
         assert {side.partition(", ")[0] for side in (one, other)} <= {*parts, "raw redis-py LPUSH"}
-    asked = {case.name for case in (*CASES, DELAY, *WAITS.values())}
+    asked = {case.name for case in (*CASES, DELAY, *WAITED)}
     assert {pair[0] for pair in LAYER_RATIOS} == asked
     assert all(pair[3].removeprefix("fsdf ") == pair[4] for pair in LAYER_RATIOS)
 
 
-@pytest.mark.parametrize("case", [*CASES, DELAY, *WAITS.values()], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, DELAY, *WAITED], ids=lambda case: case.name)
 def test_both_sides_have_the_same_project_options_and_settings(case):
     ours, theirs = (case.of(product) for product in PRODUCTS)
     assert ours.worker == ("fsdf", *theirs.worker)
@@ -88,7 +88,7 @@ def test_ratios_of_a_project_stand_in_the_document_and_the_readme(tmp_path):
     told = report(measured(1000.0), *(one.name for one in LAYER))
     text = document(told)
     assert "| -P threads, late | 10,000 | 1,000 | 10.0 |" in text
-    assert "| chain(101) | 5.000 | 50.000 | 0.10 |" in text
+    assert "| chain(101), late | 5.000 | 50.000 | 0.10 |" in text
     page = tmp_path / "README.md"
     page.write_text(f"a\n{readme.BEGIN}the former\n{readme.END}\nb\n")
     readme.update(told, page)
