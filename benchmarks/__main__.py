@@ -70,7 +70,7 @@ def _write(report: dict[str, Any], folder: Path, complete: bool) -> str:
 
 def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """One report of several. What the last has measured in three runs, or is measured once only,
-    replaces what was there.
+    replaces what was there; who is no contestant any more is left out.
     """
     whole, *others = reports
     for other in others:
@@ -80,13 +80,25 @@ def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
             for row in other["rows"]
             if row["scenario"] in ("qps", "idle", "wake") or row["run"] >= 3
         }
-        rows = [row for row in whole["rows"] if (row["scenario"], row["name"]) not in again]
+        gone = {one["name"] for one in whole["contestants"]}
+        gone -= {one["name"] for one in other["contestants"]}
+        rows = [
+            row
+            for row in whole["rows"]
+            if (row["scenario"], row["name"]) not in again
+            and row["name"].partition(", ")[0] not in gone
+        ]
         rows += [{**row, "run": row["run"] + last} for row in other["rows"]]
         often = Counter((row["scenario"], row["name"]) for row in rows)
         whole = {
             **whole,
             "rows": rows,
-            "command": f"{whole['command']}; {other['command']}",
+            "contestants": other["contestants"],
+            "versions": {
+                **whole["versions"],
+                **{name: it for name, it in other["versions"].items() if it != "absent"},
+            },
+            "command": f"{whole['command']}; {other['command']} ({other['started'][:10]})",
             "minutes": round(whole["minutes"] + other["minutes"], 1),
             "options": {**whole["options"], "runs": max(often.values())},
         }

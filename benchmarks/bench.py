@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .contestants import Contestant
+from .contestants import RESULTS, Contestant
 from .meter import CAPACITY, Meter
 from .process import Worker, run_client
 from .server import RedisServer
+from .stock import Stock
 
 __all__ = ["Bench", "Failure", "Options"]
 
@@ -42,6 +43,7 @@ class Bench:
     meter: Meter
     folder: Path
     options: Options
+    stock: Stock
     rows: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -55,7 +57,7 @@ class Bench:
             tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as memory,
             RedisServer.running(Path(name)) as server,
         ):
-            yield cls(server, Meter(Path(memory)), Path(name), options)
+            yield cls(server, Meter(Path(memory)), Path(name), options, Stock(server))
 
     def add(self, scenario: str, name: str, run: int, **figures: Any) -> dict[str, Any]:
         """Record one measurement, as it is, and show it."""
@@ -102,8 +104,17 @@ class Bench:
             worker.stop()
 
     def fill(self, one: Contestant, environment: Mapping[str, str], count: int) -> None:
-        """Publish the numbers 0 .. count-1."""
-        run_client(one.app, "fill", count, environment, self.folder)
+        """Let the numbers 0 .. count-1 wait: published now, or copies of what was."""
+        if not one.queue:
+            run_client(one.app, "fill", count, environment, self.folder)
+            return
+
+        def publish(url: str, first: int, end: int) -> None:
+            there = {**environment, "BENCH_REDIS_URL": url}
+            run_client(one.app, "fill", f"{first}-{end}", there, self.folder)
+
+        self.server.database(RESULTS).flushdb()  # the copies have ids that have results
+        self.stock.lay_out(one.stock, one.queue, count, publish)
 
     def await_runs(self, worker: Worker, count: int, timeout: float, between: Any = None) -> None:
         """Wait until the messages below `count` have run.

@@ -1,9 +1,10 @@
 """One publishing process: `python -m benchmarks.client APP ACTION ARGUMENT`; writes answer.json.
 
-fill COUNT             publish the numbers 0 .. COUNT-1 in the fastest way
+fill [FIRST-]END       publish the numbers FIRST (0) .. END-1 in the fastest way
 publish SECONDS        one by one, for at least so long
 publish_many SECONDS   in batches, for at least so long
 round_trip SECONDS     publish and wait for the result, one after the other
+times:FUNCTION SECONDS call a function that tells how long something took
 wake COUNT             publish one every now and then and tell when (CLOCK_MONOTONIC)
 """
 
@@ -29,11 +30,11 @@ def _plain(function: Call, loop: asyncio.AbstractEventLoop) -> Call:
     return function
 
 
-def _fill(app: Any, call: Callable[[str], Call], count: int) -> dict[str, Any]:
+def _fill(app: Any, call: Callable[[str], Call], first: int, end: int) -> dict[str, Any]:
     many = call("publish_many" if hasattr(app, "publish_many") else "publish")
-    for first in range(0, count, 20_000):
-        many(range(first, min(first + 20_000, count)))
-    return {"count": count}
+    for start in range(first, end, 20_000):
+        many(range(start, min(start + 20_000, end)))
+    return {"count": end - first}
 
 
 def _rate(publish: Call, seconds: float, chunk: int) -> dict[str, Any]:
@@ -53,6 +54,15 @@ def _round_trips(round_trips: Call, seconds: float) -> dict[str, Any]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         taken += round_trips(range(10))
+    return {"taken": taken}
+
+
+def _times(function: Call, seconds: float) -> dict[str, Any]:
+    function()
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        taken.append(function())
     return {"taken": taken}
 
 
@@ -78,9 +88,12 @@ def main(name: str, action: str, argument: str) -> None:
     if hasattr(app, "start"):
         call("start")()
     if action == "fill":
-        answer = _fill(app, call, int(argument))
+        first, _, end = argument.rpartition("-")
+        answer = _fill(app, call, int(first or 0), int(end))
     elif action == "wake":
         answer = _wakes(call("publish"), int(argument))
+    elif action.startswith("times:"):
+        answer = _times(call(action.partition(":")[2]), float(argument))
     elif action == "round_trip":
         answer = _round_trips(call("round_trips"), float(argument))
     else:

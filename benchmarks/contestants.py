@@ -11,9 +11,18 @@ from urllib.parse import urlsplit
 
 import redis
 
-__all__ = ["CONTESTANTS", "Contestant"]
+__all__ = [
+    "AT_LEAST",
+    "CONTESTANTS",
+    "RESULTS",
+    "SLOTS",
+    "Contestant",
+    "fsdf_batches",
+    "hash_length",
+]
 
 SLOTS = 50
+RESULTS = 1  # a database apart, of those who ask for it
 BIN = Path(sys.executable).parent
 APPS = Path(__file__).resolve().parent / "apps"
 Leased = Callable[[Any], int]
@@ -24,7 +33,7 @@ class Contestant:
     """One way to run no-op tasks: a product with a broker and a pool.
 
     `leased` counts from the server what workers hold beyond the queue. `environment` values may
-    contain {url}, {host}, {port} and {folder}.
+    contain {url}, {host}, {port}, {results} (the URL of a database of results) and {folder}.
     """
 
     name: str
@@ -39,6 +48,8 @@ class Contestant:
     round_trip: bool = True
     server: bool = True  # uses Redis
     python: bool = False  # the worker is a script rather than a command
+    queue: str = ""  # a list whose messages may be copied, of the stock of that name
+    stock: str = ""
 
     def command(self) -> list[str]:
         """The worker's command line as a user would type it, with this environment's binaries."""
@@ -55,13 +66,17 @@ class Contestant:
     def variables(self, url: str, folder: Path, *, results: bool) -> dict[str, str]:
         """Its environment for this server."""
         parts = urlsplit(url)
-        values = {"url": url, "host": parts.hostname, "port": parts.port, "folder": folder}
+        apart = parts._replace(path=f"/{RESULTS}").geturl()
+        values = {
+            "url": url, "host": parts.hostname, "port": parts.port, "results": apart,
+            "folder": folder,
+        }  # fmt: skip
         common = {"BENCH_REDIS_URL": url, "BENCH_RESULTS": "1" if results else "0"}
         own = {key: value.format(**values) for key, value in self.environment.items()}
         return {**common, **own}
 
 
-def _sum_of_hash_lengths(key: str) -> Leased:
+def hash_length(key: str) -> Leased:
     return lambda client: client.hlen(key)
 
 
@@ -75,7 +90,7 @@ def _members(pattern: str) -> Leased:
     return count
 
 
-def _fsdf_batches(client: Any) -> int:
+def fsdf_batches(client: Any) -> int:
     """REDIS_ACK_ABLE keeps one hash per leased batch; the field count is what is still held."""
     return sum(client.hlen(key) for key in client.scan_iter("{*}:b:*"))
 
@@ -105,32 +120,25 @@ def _fsdf(broker: str, pool: str, ack: str) -> Contestant:
             "FSDF_REDIS_URL": "{url}",
             "FSDF_SQLITE_PATH": "{folder}/queue.db",
         },
-        _fsdf_batches if broker == "REDIS_ACK_ABLE" else None,
+        fsdf_batches if broker == "REDIS_ACK_ABLE" else None,
         slots="2 children" if pool == "PROCESSES" else f"{SLOTS}",
         server=broker != "PERSISTQUEUE",
         python=script,
     )
 
 
-def _celery(pool: str, product: str = "celery") -> Contestant:
+def _celery(pool: str) -> Contestant:
     options = ("-P", pool, "-c", f"{SLOTS}", "-l", "ERROR")
-    thin = product == "fsdf_compat"
-    command = ("fsdf", "celery") if thin else ("celery",)
-    quick = () if thin else ("--without-gossip", "--without-mingle", "--without-heartbeat")
+    quick = ("--without-gossip", "--without-mingle", "--without-heartbeat")
     return Contestant(
-        f"{product} {pool}",
-        "fsdf" if thin else "celery",
+        f"celery {pool}",
+        "celery",
         "benchmarks.apps.celery_app",
-        (*command, "-A", "benchmarks.apps.celery_app", "worker", *options, *quick),
+        ("celery", "-A", "benchmarks.apps.celery_app", "worker", *options, *quick),
         "at least once (task_acks_late)",
-        "as fsdf" if thin else f"worker_prefetch_multiplier=64: {64 * SLOTS}",
-        {
-            "BENCH_CELERY": product,
-            "BENCH_PREFETCH": "64",
-            "FSDF_REDIS_URL": "{url}",
-            "FSDF_SQLITE_PATH": "{folder}/queue.db",
-        },
-        _fsdf_batches if thin else _sum_of_hash_lengths("unacked"),
+        f"worker_prefetch_multiplier=64: {64 * SLOTS}",
+        {"BENCH_PREFETCH": "64"},
+        hash_length("unacked"),
     )
 
 
@@ -141,7 +149,6 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(_fsdf("REDIS_ACK_ABLE", pool, AT_LEAST) for pool in POOLS),
     *(_fsdf("REDIS", pool, AT_MOST) for pool in POOLS),
     _fsdf("PERSISTQUEUE", "THREADING", f"{AT_LEAST}; WAL, synchronous=NORMAL"),
-    _celery("threads", "fsdf_compat"),
     *(_celery(pool) for pool in ("threads", "gevent", "eventlet")),
     Contestant(
         "funboost REDIS_ACK_ABLE threading",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .report import RATIOS, Rows, ratios
+from .report import LAYER_ABOUT, LAYER_HEADS, LAYER_RATIOS, RATIOS, Rows, ratios
 
 __all__ = ["update"]
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
-# The ten that matter, also those that others win; all are in docs/benchmarks.md.
+# Those that matter, also those that others win; all are in docs/benchmarks.md.
 SHOWN = tuple(
     pair
     for pair in RATIOS
@@ -18,7 +18,6 @@ SHOWN = tuple(
     in {
         "consume, threads; Celery threads",
         "consume, gevent; Celery gevent",
-        "consume, `fsdf_compat` threads; Celery threads",
         "consume, threads; funboost",
         "consume, threads; dramatiq",
         "consume, SQLite; persist-queue, same durability",
@@ -28,6 +27,7 @@ SHOWN = tuple(
         "round trip in ms, median; Celery's `delay().get()`",
     }
 )
+LAYER_SHOWN = tuple(pair for pair in LAYER_RATIOS if not pair[0].endswith(", Django"))
 
 
 def update(report: dict[str, Any], path: Path = README) -> None:
@@ -51,7 +51,10 @@ def _block(report: dict[str, Any]) -> str:
         f"{options['runs']} interleaved runs, each side measured for {options['window']:g} s and "
         f"more, {report['started'][:10]}. Ratios hold better over machines than the figures do."
     )
-    parts = [about, ratios(rows, SHOWN), _rates(rows)]
+    parts = [about, ratios(rows, SHOWN)]
+    if text := ratios(rows, LAYER_SHOWN, LAYER_HEADS):
+        parts += [LAYER_ABOUT, text]
+    parts.append(_rates(rows))
     more = "All tables, settings and commands: [docs/benchmarks.md](docs/benchmarks.md)."
     return "\n\n".join([part for part in parts if part] + [more])
 

@@ -12,14 +12,15 @@ from typing import Any
 
 from .bench import Bench
 from .contestants import CONTESTANTS
+from .scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITED, Case
 from .scenarios.local import PERSIST_QUEUES
 
-__all__ = ["document", "median", "ratios", "surroundings"]
+__all__ = ["LAYER_RATIOS", "RATIOS", "Rows", "document", "median", "ratios", "surroundings"]
 
 Rows = list[dict[str, Any]]
 PACKAGES = (
     "fsdf", "redis", "hiredis", "orjson", "celery", "kombu", "funboost", "dramatiq", "huey",
-    "taskiq", "taskiq-redis", "rq", "persist-queue", "gevent", "eventlet",
+    "taskiq", "taskiq-redis", "rq", "persist-queue", "gevent", "eventlet", "Django",
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def surroundings(bench: Bench) -> dict[str, Any]:
                 "prefetch": one.prefetch,
                 "environment": dict(one.environment),
             }
-            for one in (*CONTESTANTS, *PERSIST_QUEUES)
+            for one in (*CONTESTANTS, *LAYER, *PERSIST_QUEUES)
         ],
     }
 
@@ -134,8 +135,6 @@ RATIOS: tuple[Pair, ...] = (
     ("consume, eventlet; Celery eventlet", "consume", "rate", f"{FSDF} eventlet",
      "celery eventlet"),
     ("consume, asyncio; Celery threads", "consume", "rate", f"{FSDF} async", "celery threads"),
-    ("consume, `fsdf_compat` threads; Celery threads", "consume", "rate", "fsdf_compat threads",
-     "celery threads"),
     ("consume, threads; funboost", "consume", "rate", THREADS, "funboost REDIS_ACK_ABLE threading"),
     ("consume, threads; dramatiq", "consume", "rate", THREADS, "dramatiq"),
     ("consume, threads; huey (at most once)", "consume", "rate", THREADS, "huey"),
@@ -162,15 +161,34 @@ RATIOS: tuple[Pair, ...] = (
 )  # fmt: skip
 
 
-def ratios(rows: Rows, pairs: tuple[Pair, ...] = RATIOS) -> str:
+def _layer_pair(case: Case, scenario: str, key: str) -> Pair:
+    ours, theirs = (f"{product} {case.name}" for product in PRODUCTS)
+    return (case.name, scenario, key, ours, theirs)
+
+
+LAYER_RATIOS: tuple[Pair, ...] = (
+    *(_layer_pair(case, "layer", "rate") for case in (*CASES, DELAY)),
+    *(_layer_pair(case, "layer_wait", "p50") for case in WAITED),
+)
+LAYER_ABOUT = (
+    "A project that imports `celery`, run by Celery and, unchanged, by `fsdf celery`: same file "
+    "(`benchmarks/apps/layer_app.py`), settings, pool, slots and acknowledgement."
+)
+LAYER_HEADS = ("per second; where something is waited for, ms", "`fsdf celery`", "`celery`")
+
+
+def ratios(
+    rows: Rows,
+    pairs: tuple[Pair, ...] = RATIOS,
+    heads: tuple[str, str, str] = ("per second where not said otherwise", "fsdf", "the other"),
+) -> str:
     """The table of what is compared with what; empty if nothing was measured for it."""
-    heads = ["medians, per second where not said otherwise", "fsdf", "the other", "ratio"]
-    lines = [_line(heads), "| --- | ---: | ---: | ---: |"]
+    lines = [_line([f"medians, {heads[0]}", *heads[1:], "ratio"]), "| --- | ---: | ---: | ---: |"]
     for what, scenario, key, one, other in pairs:
         above = median(rows, scenario, one, key)
         below = median(rows, scenario, other, key)
         if above is not None and below:
-            digits = 0 if key == "rate" else 3
+            digits = 0 if key == "rate" or below >= 100 else 3
             ratio = above / below
             shown = f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
             lines.append(_line([what, _format(above, digits), _format(below, digits), shown]))
@@ -204,6 +222,15 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
      {"rate": ("per second", 0), "client_us": ("client, us CPU", 1)}, True),
     ("Round trip", "round_trip", "Publish and wait for the result, one at a time; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2)}, False),
+    ("A Celery project", "layer",
+     "Workers as under Consume, in windows of about 4 s; `delay` is a client's. Late: acknowledged "
+     "when a task has run; early: before. Results are in Redis where they are said, else off.",
+     {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1),
+      "client_us": ("client, us CPU", 1), "server_us": ("Redis, us CPU", 1), "rss": ("RSS, MB", 0),
+      "leased": ("leased", 0), "messages": ("messages", 0), "window": ("window, s", 1)}, True),
+    ("A Celery project, waiting", "layer_wait",
+     "From the call to the result, by a worker with `-P threads -c 50`; milliseconds.",
+     {"p50": ("p50", 2), "p99": ("p99", 2), "count": ("measured", 0)}, False),
     ("Idle", "idle", "A worker with nothing to do, for 10 s; one run.",
      {"cpu": ("CPU, %", 2), "commands": ("Redis commands/s", 2), "rss": ("RSS, MB", 1),
       "processes": ("processes", 0)}, False),
@@ -238,6 +265,8 @@ def document(report: dict[str, Any]) -> str:
     ]
     if text := ratios(rows):
         parts += ["## Ratios", text]
+    if text := ratios(rows, LAYER_RATIOS, LAYER_HEADS):
+        parts += ["## Ratios, a Celery project", LAYER_ABOUT, text]
     for title, scenario, about, columns, spread in SECTIONS:
         if _names(rows, scenario):
             parts += [f"## {title}", about, _table(rows, scenario, columns, spread)]

@@ -13,8 +13,9 @@ from typing import Any
 
 import redis
 
-__all__ = ["RedisServer"]
+__all__ = ["DATABASES", "RedisServer"]
 
+DATABASES = 8  # those that contestants may use; the others are kept
 OPTIONS = ("--save", "", "--appendonly", "no", "--bind", "127.0.0.1")
 
 
@@ -34,11 +35,12 @@ class RedisServer:
                 "no redis-server on the PATH: install it, e.g. apt install redis-server"
             )
         self.port = _free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = self.address(0)
         command = [binary, "--port", str(self.port), "--dir", str(folder), *OPTIONS]
         self.configuration = " ".join(["redis-server", *command[5:]])
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self.client: Any = redis.Redis.from_url(self.url)
+        self._databases: dict[int, Any] = {}
+        self.client: Any = self.database(0)
         end = time.monotonic() + 20
         while time.monotonic() < end:
             with contextlib.suppress(redis.ConnectionError):
@@ -63,9 +65,20 @@ class RedisServer:
         """The server's version."""
         return str(self.client.info("server")["redis_version"])
 
+    def address(self, number: int) -> str:
+        """The URL of a database."""
+        return f"redis://127.0.0.1:{self.port}/{number}"
+
+    def database(self, number: int) -> Any:
+        """A client of a database."""
+        if number not in self._databases:
+            self._databases[number] = redis.Redis.from_url(self.address(number))
+        return self._databases[number]
+
     def clear(self) -> None:
-        """Delete everything in every database."""
-        self.client.flushall()
+        """Delete everything that contestants have stored."""
+        for number in range(DATABASES):
+            self.database(number).flushdb()
 
     def cpu(self) -> float:
         """CPU seconds of its main thread so far."""

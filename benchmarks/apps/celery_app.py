@@ -4,10 +4,7 @@ import os
 import time
 from collections.abc import Iterable
 
-if os.environ.get("BENCH_CELERY") == "fsdf_compat":
-    from fsdf_compat import Celery
-else:
-    from celery import Celery
+from celery import Celery
 
 from benchmarks.meter import hit
 
@@ -15,18 +12,17 @@ RESULTS = os.environ.get("BENCH_RESULTS") == "1"
 URL = os.environ["BENCH_REDIS_URL"]
 
 app = Celery("bench", broker=URL, backend=URL if RESULTS else None)
-app.conf.task_acks_late = True
-app.conf.task_ignore_result = not RESULTS
-if os.environ.get("BENCH_CELERY") != "fsdf_compat":
-    app.conf.update(
-        task_serializer="json",
-        worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "64")),
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        task_send_sent_event=False,
-        task_store_errors_even_if_ignored=False,
-        worker_hijack_root_logger=True,
-    )
+app.conf.update(
+    task_acks_late=True,
+    task_ignore_result=not RESULTS,
+    task_serializer="json",
+    worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "64")),
+    worker_enable_remote_control=False,
+    worker_send_task_events=False,
+    task_send_sent_event=False,
+    task_store_errors_even_if_ignored=False,
+    worker_hijack_root_logger=True,
+)
 
 
 @app.task(name="bench.noop")

@@ -9,6 +9,7 @@ from ..qps import qps
 from .backlog import backlog
 from .consume import consume
 from .idle import idle
+from .layer import layer
 from .local import local
 from .processes import processes
 from .publish import publish
@@ -20,6 +21,7 @@ SCENARIOS: dict[str, Callable[[Bench, int], None]] = {
     "consume": consume,
     "publish": publish,
     "round_trip": round_trip,
+    "layer": layer,
     "idle": idle,
     "local": local,
     "processes": processes,

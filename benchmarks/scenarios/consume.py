@@ -93,18 +93,20 @@ def _long_enough(
     return figures
 
 
-def measure(bench: Bench, one: Contestant, run: int) -> None:
+def measure(
+    bench: Bench, one: Contestant, run: int, scenario: str = "consume", *, results: bool = False
+) -> None:
     """Start one contestant, choose its number of messages, measure and record."""
     bench.fresh()
-    environment = bench.environment(one)
+    environment = bench.environment(one, results=results)
     try:
         with bench.worker(one, environment) as worker:
             figures = _long_enough(bench, one, environment, worker)
     except (Failure, RuntimeError) as error:
-        bench.add("consume", one.name, run, failed=str(error))
+        bench.add(scenario, one.name, run, failed=str(error))
         return
     bench.add(
-        "consume",
+        scenario,
         one.name,
         run,
         rate=figures.rate,

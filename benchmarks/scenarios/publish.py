@@ -20,17 +20,24 @@ PUBLISHERS = tuple(
 )
 
 
-def publish_one(bench: Bench, one: Contestant, action: str, run: int, name: str) -> None:
+def publish_one(
+    bench: Bench,
+    one: Contestant,
+    action: str,
+    run: int,
+    name: str,
+    scenario: str = "publish",
+) -> None:
     """Measure `action` of one contestant's client and record it as `name`."""
     bench.fresh()
     environment = bench.environment(one)
     try:
         answer = run_client(one.app, action, bench.options.window, environment, bench.folder)
     except RuntimeError as error:
-        bench.add("publish", name, run, failed=str(error))
+        bench.add(scenario, name, run, failed=str(error))
         return
     bench.add(
-        "publish",
+        scenario,
         name,
         run,
         rate=answer["count"] / answer["wall"],

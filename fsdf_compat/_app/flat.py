@@ -139,24 +139,27 @@ def encoded(data: dict[str, Any], extra: dict[str, Any]) -> bytes:
     """
     if "extra" in data:
         extra["param"] = data.pop("extra")
-    plain = _are_plain(data.values()) and "param" not in extra
-    headers = extra.get("headers", {})
-    if plain and _are_plain(headers.values()) and _are_plain(extra.get("args", ())):
-        data["extra"] = extra
-        try:
-            return orjson.dumps(data)
-        except (TypeError, ValueError):  # large numbers, lone surrogates: Python's can
-            pass
+    parts = data.values(), extra.get("headers", {}).values(), extra.get("args", ())
+    try:
+        if "param" not in extra and all(map(_are_plain, parts)):
+            return orjson.dumps({**data, "extra": extra})
+    except (TypeError, ValueError, RecursionError):  # large numbers, lone surrogates: Python's can
+        pass
     data["extra"] = extra
     text: Any = serialization.dumps(data, "json")[2]
     return text if isinstance(text, bytes) else text.encode()
 
 
 def _are_plain(values: Iterable[Any]) -> bool:
-    """Say whether all values are of types that have one JSON form."""
+    """Say whether all values are of types that have one JSON form, also those in them."""
     for value in values:
         kind = type(value)
-        if kind not in _SCALARS and not (kind is float and value - value == 0.0):
+        if kind in _SCALARS or (kind is float and value - value == 0.0):
+            continue
+        if kind is dict:
+            if value and not _are_plain(value.values()):  # orjson takes no key but a str
+                return False
+        elif kind is not list or (value and not _are_plain(value)):
             return False
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from datetime import datetime, timezone
 from importlib import import_module
@@ -49,6 +50,22 @@ def fixup(app: Any, env: str = "DJANGO_SETTINGS_MODULE") -> DjangoFixup | None:
         return None
     _verify_django_version(django)
     return DjangoFixup(app).install()
+
+
+def _tells() -> bool:
+    """Say whether all databases tell of their connections as Django's do, and no cache has one."""
+    database: Any = symbol_by_name("django.db.backends.base.base:BaseDatabaseWrapper")
+    cache: Any = symbol_by_name("django.core.cache.backends.base:BaseCache")
+    load: Any = symbol_by_name("django.utils.module_loading:import_string")
+    caches: Any = symbol_by_name("django.conf:settings").CACHES
+    try:
+        connections = symbol_by_name("django.db:connections").all()
+        kinds = [load(each["BACKEND"]) for each in caches.values()]
+    except Exception:  # of a project that is not whole: Django tells it when it is used
+        return False
+    return all(type(each).connect is database.connect for each in connections) and all(
+        kind.close is cache.close for kind in kinds
+    )
 
 
 class DjangoFixup:
@@ -124,9 +141,11 @@ class DjangoWorkerFixup:
 
     _db_recycles = 0
     worker: Any = None
+    _is_sure = False  # that Django tells of every connection, and caches have none
 
     def __init__(self, app: Any) -> None:
         self.app = app
+        self._thread = threading.local()
         self.db_reuse_max = app.conf.get("CELERY_DB_REUSE_MAX", None)
         self._db: Any = import_module("django.db")
         self._cache: Any = import_module("django.core.cache")
@@ -154,7 +173,17 @@ class DjangoWorkerFixup:
         signals.worker_process_init.connect(self.on_worker_process_init)
         self.close_database()
         self.close_cache()
+        symbol_by_name("django.db.backends.signals:connection_created").connect(self.on_connection)
+        self._is_sure = type(self) is DjangoWorkerFixup and not self.db_reuse_max and _tells()
         return self
+
+    def on_connection(self, **kwargs: Any) -> None:
+        """Note that this thread has connected."""
+        self._thread.has_connected = True
+
+    def rests(self) -> bool:
+        """Say whether this thread surely has nothing to close."""
+        return self._is_sure and not getattr(self._thread, "has_connected", False)
 
     def on_worker_process_init(self, **kwargs: Any) -> None:
         """Forget what was the parent's, without a word to the server: it is in use there."""
@@ -206,6 +235,7 @@ class DjangoWorkerFixup:
         except TypeError:  # Django < 4.1
             connections = self._db.connections.all()
         is_prefork = self._is_prefork()
+        self._thread.has_connected = False
         for connection in connections:
             try:
                 connection.close()

@@ -7,7 +7,6 @@ the list named like the queue, so any program may LPUSH one, and LLEN is true.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -27,6 +26,7 @@ from ..contracts import (
     unchanged,
 )  # fmt: skip
 from ..errors import BrokerError, ConfigurationError, PublishError, ServerRefused, Unavailable
+from ..message import new_id
 from .redis_ack_scripts import BATCH, CLAIM, DELAY, FORGET, GIVE_BACK, LOOK, SCRIPTS, keys_of
 from .redis_connection import Command, Connection, Connections, Unanswered, failure
 from .redis_entries import buried, fresh, letter
@@ -330,7 +330,7 @@ class RedisQueueSubscription(Subscription):
     def _token(self) -> str:
         """Return what names a lease and nobody can guess; ours are in the order of their making."""
         self._fetches += 1
-        return f"{self._fetches:08x}{os.urandom(8).hex()}"
+        return f"{self._fetches:08x}{new_id()[:16]}"
 
     def _take(self, limit: int, max_bytes: int) -> list[Taken]:
         """Take up to two batches."""

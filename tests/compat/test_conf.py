@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import sys
 import types
+from datetime import datetime, timezone
 
 import pytest
 
@@ -264,3 +265,17 @@ def test_priority_0_is_the_first_over_redis_and_9_elsewhere():
 def test_other_transports_are_refused_by_name(url):
     with pytest.raises(ImproperlyConfigured, match="broker_url"):
         broker_options(url)
+
+
+@pytest.mark.parametrize(
+    "zone", [None, "UTC", "Asia/Shanghai", "Europe/Berlin", "America/St_Johns"]
+)
+@pytest.mark.parametrize("utc", [True, False])
+def test_now_is_told_in_the_zone_of_the_app(zone, utc):
+    app = Celery("x", set_as_current=False)
+    app.conf.update(timezone=zone, enable_utc=utc)
+    before = datetime.now(timezone.utc)
+    now = app.now()
+    assert before <= now <= datetime.now(timezone.utc)
+    assert now.tzinfo is app.timezone
+    assert now.utcoffset() == before.astimezone(app.timezone).utcoffset()

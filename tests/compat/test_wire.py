@@ -7,7 +7,7 @@ import decimal
 import json
 
 import pytest
-from kombu.exceptions import ContentDisallowed
+from kombu.exceptions import ContentDisallowed, EncodeError
 
 from fsdf_compat._app import flat
 from fsdf_compat._engine.codec import CelerysFlat
@@ -106,3 +106,30 @@ def test_what_is_not_json_is_read_only_where_the_app_accepts_it():
         job.codec.arguments(job)
     job = opened(CelerysFlat(["json", "pickle"]), Outgoing("q", "id", body))
     assert job.codec.arguments(job) == ((1,), {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"task": "n", "args": [], "options": {"task_id": "t", "n": 1.5, "deep": [None, [True]]}}],
+        [{"at": datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)}],
+        [[decimal.Decimal("1.5")], {"a": {"b": float("inf")}}],
+        {"a": [1 << 70]},
+        [{"a": "\ud800"}],
+    ],
+)
+def test_values_in_values_are_those_of_kombus_json_also_in_headers(value):
+    control = {"task_id": "t", "task": "n", "headers": {"chain": value}}
+    job = opened(CelerysFlat(), Outgoing("q", "id", body_of((value,), {}, control)))
+    assert job.codec.arguments(job)[0] == [value]
+    assert job.extra["headers"]["chain"] == value
+
+
+def test_a_chain_is_written_in_the_short_form_and_what_has_no_end_is_refused():
+    links = [{"task": "n", "args": [], "kwargs": {}, "options": {"task_id": "t"}}]
+    body = flat.encoded({}, {"task_id": "t", "headers": {"chain": links}})
+    assert b'"chain":[{"task":"n","args":[],' in body
+    endless: list = []
+    endless.append(endless)
+    with pytest.raises(EncodeError, match="Circular"):
+        flat.encoded({"a": endless}, {"task_id": "t"})

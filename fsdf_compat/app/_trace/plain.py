@@ -25,38 +25,49 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
     """Return a tracer that goes the short way where it can, and else calls `trace`."""
     task, fun, monotonic = tracer.task, tracer.fun, tracer.monotonic
     push_task, push_request, new = _task_stack.push, task.request_stack.push, Context.__new__
-    logger = tracer.trace.logger
+    shows = tracer.trace.logger.isEnabledFor
 
     def trace_plain(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
         run = current_run.get()
         if (
-            run is None or request is None or len(request) != PLAIN or task.track_started
-            or task_prerun.receivers or task_postrun.receivers or task_success.receivers
+            run is None or request is None or task.track_started or task_success.receivers
+            or len(request) != PLAIN + ("ignore_result" in request)
+            or ((task_prerun.receivers or task_postrun.receivers) and _is_watched())
         ):  # fmt: skip
             return trace(uuid, args, kwargs, request)
         start, context = monotonic(), new(Context)
-        told = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
-        context.__dict__ = told
+        context.__dict__ = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
         push_task(task)
         push_request(context)
         is_run = False
         try:
             value, is_run = fun(*args, **kwargs), True
-            if not task.ignore_result:
-                backend = task.backend
-                if getattr(backend, "native", False):
+            said = request.get("ignore_result")
+            if not (task.ignore_result if said is None else said):
+                if getattr(backend := task.backend, "native", False):
                     run.record(backend.record(uuid, SUCCESS, value, None, context))
                 else:
                     backend.mark_as_done(uuid, value, context, True)
         except Exception as exc:
-            it = traced(uuid, args, kwargs, start, run)
-            it.context = context
+            it = traced(uuid, args, kwargs, start, run, context)
             tracer.go_wrong(it, request, exc, is_run)
             return answer(it.R, it.I, it.T, it.Rstr)
-        if logger.isEnabledFor(logging.INFO):
+        if shows(logging.INFO):
             it = traced(uuid, args, kwargs, start, run)
             it.R = it.retval = value
             tracer.tell_success(it, context)
+        if task_postrun.receivers and task_postrun.is_heard():  # since the run has begun
+            _tell_end(task, uuid, args, kwargs, value)
         return answer(value, None, monotonic() - start, None)
 
     return trace_plain
+
+
+def _is_watched() -> bool:
+    return task_prerun.is_heard() or task_postrun.is_heard()
+
+
+def _tell_end(task: Any, uuid: str, args: Any, kwargs: Any, value: Any) -> None:
+    task_postrun.send(
+        sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs, retval=value, state=SUCCESS
+    )

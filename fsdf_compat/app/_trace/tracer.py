@@ -39,7 +39,9 @@ class Traced:
     __slots__ = ("I", "R", "Rstr", "T", "args", "context", "kwargs", "retval", "run", "start",
                  "state", "stores", "uuid")  # fmt: skip
 
-    def __init__(self, uuid: str, args: Any, kwargs: Any, start: float, run: Run | None) -> None:
+    def __init__(
+        self, uuid: str, args: Any, kwargs: Any, start: float, run: Run | None, context: Any = None
+    ) -> None:
         self.uuid, self.args, self.kwargs, self.start, self.run = uuid, args, kwargs, start, run
         self.R: Any = None
         self.I: Any = None
@@ -47,7 +49,7 @@ class Traced:
         self.Rstr: str | None = None
         self.retval: Any = None
         self.state: str | None = None
-        self.context: Any = None
+        self.context = context
         self.stores = False
 
 

@@ -162,6 +162,16 @@ class Signal:
         """Tell if anybody would be called."""
         return bool(self._live_receivers(sender))
 
+    def is_heard(self) -> bool:
+        """Tell if a receiver has anything to do now: one whose object `rests()` has not."""
+        for _, kept in self.receivers:
+            receiver = kept() if isinstance(kept, weakref.ReferenceType) else kept
+            if receiver is not None:
+                rests = getattr(getattr(receiver, "__self__", None), "rests", None)
+                if rests is None or not rests():
+                    return True
+        return False
+
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
         """Call the receivers; return (receiver, what it returned or raised) of each."""
         answers: list[tuple[Any, Any]] = []

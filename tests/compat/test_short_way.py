@@ -1,0 +1,118 @@
+"""The short way of a run: who takes it, and that nobody who has something to do is left out."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+from helpers import BOUND
+
+from fsdf_compat import signals
+from fsdf_compat.app._trace.tracer import Tracer
+from fsdf_compat.app.base import Celery
+from fsdf_compat.contrib.testing.worker import start_worker
+from fsdf_compat.utils.dispatch.signal import Signal
+
+
+@pytest.fixture
+def app():
+    made = Celery("short", broker="memory://", backend="cache+memory://", set_as_current=False)
+    made.conf.worker_hijack_root_logger = False
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def long_ways(monkeypatch):
+    """The names of the tasks that did not go the short way."""
+    names: list[str] = []
+    steps = Tracer.steps
+
+    def noted(self, it, request):
+        names.append(self.name)
+        return steps(self, it, request)
+
+    monkeypatch.setattr(Tracer, "steps", noted)
+    return names
+
+
+def run(app, *calls):
+    """Have a worker run the calls, one after the other; return their results."""
+    done = threading.Semaphore(0)
+
+    @app.task(shared=False, name="short.last", ignore_result=True)
+    def last():
+        done.release()
+
+    with start_worker(app, pool="solo", perform_ping_check=False):
+        results = [call.delay() for call in calls]
+        last.delay()
+        assert done.acquire(timeout=BOUND)
+    return results
+
+
+class Resting:
+    """A receiver that has something to do once `opened`."""
+
+    def __init__(self):
+        self.opened, self.heard = False, []
+
+    def rests(self):
+        return not self.opened
+
+    def on_end(self, *, state, retval, **kwargs):
+        self.heard.append((state, retval))
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+def test_a_task_without_results_goes_the_short_way_and_one_that_ignores_them(app, long_ways, told):
+    options = {} if told is None else {"ignore_result": told}
+    task = app.task(lambda: 1, shared=False, name="short.task", **options)
+    run(app, task.s())
+    assert long_ways == []
+
+
+def test_what_a_call_says_of_its_result_counts_on_the_short_way(app, long_ways):
+    kept = app.task(lambda: 1, shared=False, name="short.kept")
+    ignored = app.task(lambda: 2, shared=False, name="short.ignored", ignore_result=True)
+    calls = kept.s().set(ignore_result=True), ignored.s().set(ignore_result=False)
+    states = [result.state for result in run(app, *calls)]
+    assert (states, long_ways) == (["PENDING", "SUCCESS"], [])
+
+
+def test_a_receiver_that_rests_is_asked_again_when_the_run_has_ended(app, long_ways):
+    receiver = Resting()
+
+    @app.task(shared=False, name="short.opens")
+    def opens():
+        receiver.opened = True
+        return 3
+
+    idle = app.task(lambda: 1, shared=False, name="short.idle")
+    signals.task_postrun.connect(receiver.on_end)
+    try:
+        run(app, idle.s(), opens.s())
+    finally:
+        signals.task_postrun.disconnect(receiver.on_end)
+    assert receiver.heard[0] == ("SUCCESS", 3)
+    assert long_ways == ["short.last"]  # it was open by then
+
+
+def test_a_receiver_is_heard_unless_its_object_rests():
+    signal, receiver = Signal(), Resting()
+    assert not signal.is_heard()
+    signal.connect(receiver.on_end)
+    assert not signal.is_heard()
+    receiver.opened = True
+    assert signal.is_heard()
+    signal.disconnect(receiver.on_end)
+
+    def function(**kwargs):
+        pass
+
+    signal.connect(function)
+    assert signal.is_heard()
+    del function
+    gc.collect()
+    assert not signal.is_heard()
