@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from kombu.exceptions import OperationalError
+
 from fsdf_engine import Unavailable
 from fsdf_engine.contracts import Completed, Group, Letter, Member, Outgoing
 
@@ -42,6 +44,18 @@ class NativeChords(Part):
             self._grouping = engine.services.epoch, engine.remote("chords", **options).grouping()
         return self._grouping[1]
 
+    @contextmanager
+    def grouped(self) -> Iterator[Any]:
+        """Give the groups to who begins a chord.
+
+        Raises:
+            kombu.exceptions.OperationalError: they cannot be reached.
+        """
+        try:
+            yield self.grouping()
+        except Unavailable as error:
+            raise OperationalError(str(error)) from error
+
     def open_chord(self, header_result_args: Any, body: Any) -> None:
         """Open the group of a chord; its size is told later. Blocks."""
         id, results = header_result_args
@@ -52,7 +66,8 @@ class NativeChords(Part):
         form = form if isinstance(form, bytes) else form.encode()
         queue = self.app.amqp.wire_queue(self.app.conf.task_default_queue)
         message = Outgoing(queue, body.options.get("task_id") or id, form)
-        self.grouping().open([Group(id, message, expires=life(self.chord_expires))])
+        with self.grouped() as groups:
+            groups.open([Group(id, message, expires=life(self.chord_expires))])
 
     def chord_effects(self, done: Completed, refusal: str) -> Sequence[Any]:
         """Return what a completed chord sends: its body's call, or what its failure means."""
@@ -119,8 +134,10 @@ def composer(app: Any) -> Callable[[Completed, str], Sequence[Any]]:
     def compose(done: Completed, refusal: str = "") -> Sequence[Any]:
         try:
             return app.backend.chord_effects(done, refusal)
-        except Unavailable:  # of a chord in this one; the claim brings it back
+        except Unavailable:
             raise
+        except OperationalError as error:  # of a chord in this one; the claim brings it back
+            raise Unavailable(str(error)) from error
         except Exception as error:
             logger.exception("Chord %r raised: %r", done.id, error)
             if refusal:
