@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 from kombu.exceptions import OperationalError
 
@@ -67,7 +68,7 @@ class NativeChords(Part):
         queue = self.app.amqp.wire_queue(self.app.conf.task_default_queue)
         message = Outgoing(queue, body.options.get("task_id") or id, form)
         with self.grouped() as groups:
-            groups.open([Group(id, message, expires=life(self.chord_expires))])
+            groups.open([Group(id, message, expires=life(self.chord_expires), run=_time_of(id))])
 
     def chord_effects(self, done: Completed, refusal: str) -> Sequence[Any]:
         """Return what a completed chord sends: its body's call, or what its failure means."""
@@ -120,6 +121,21 @@ class NativeChords(Part):
                 raise chord_error(f"Dependency {id} raised {error!r}", error)
             values[id] = value
         return values
+
+
+def _time_of(id: str) -> str:
+    """Name one time that a chord is sent: a frozen one may be sent again, and is a new one then.
+
+    In a run of a task that is known by the task, its retry and how often it has sent the chord: a
+    message that is delivered once more sends the same one.
+    """
+    task = _task_stack.top
+    request = task and task.request
+    if not request or not request.id:
+        return uuid4().hex
+    sent: dict[str, int] = request.__dict__.setdefault("_chords_sent", {})
+    sent[id] = sent.get(id, 0) + 1
+    return f"{request.id}:{request.retries}:{sent[id]}"
 
 
 def _shaped(result: Any, values: dict[str, Any]) -> Any:
