@@ -473,3 +473,25 @@ def test_greenlets_end_warmly_as_other_pools(redis_project, pool):
     worker.signal(signal.SIGTERM)
     worker.says("worker: Warm shutdown (MainProcess)")
     assert worker.ends() == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_sighup_starts_the_worker_anew_when_what_runs_has_ended(redis_project, pool, tmp_path):
+    proj = redis_project.write(GATED)
+    pidfile = tmp_path / "worker.pid"
+    sent = proj.gated.delay()
+    worker = redis_project.worker("-P", pool, "-c", "1", "--pidfile", str(pidfile))
+    redis_project.noted("started")
+    worker.signal(signal.SIGHUP)
+    worker.says("Restarting celery worker (")
+    redis_project.release()
+    assert sent.get(timeout=BOUND) == "done"
+    until(lambda: "".join(worker.said).count("ready.") == 2)
+    again = proj.gated.delay()
+    redis_project.noted("started", "ended", "started")
+    redis_project.release()
+    assert again.get(timeout=BOUND) == "done"
+    assert pidfile.read_text().strip() == str(worker.process.pid)
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+    assert not pidfile.exists()
