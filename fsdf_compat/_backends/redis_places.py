@@ -28,9 +28,8 @@ _CERTS: Mapping[str, Any] = {
 def from_settings(conf: Any, max_connections: Any, ssl_class: Any) -> dict[str, Any]:
     """Return the parameters of connections that the settings give."""
     get = conf.get
-    timeout = (
-        get("redis_socket_timeout") if conf.value_set_for("redis_socket_timeout") else PATIENCE
-    )
+    is_set = getattr(conf, "value_set_for", conf.__contains__)  # or any mapping
+    timeout = get("redis_socket_timeout") if is_set("redis_socket_timeout") else PATIENCE
     connect_timeout = get("redis_socket_connect_timeout") or PATIENCE
     params = {
         "host": get("redis_host") or "localhost",
