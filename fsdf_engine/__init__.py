@@ -33,7 +33,8 @@ __all__ = [
     "Engine", "Options", "Pool", "QueueConsumer", "QueuePublisher", "QueueSize", "RetryPolicy",
     "ShrinkablePool", "StopSignals", "Task", "at_child", "current", "default_engine", "end_fast",
     "get_consumer", "get_publisher", "join_all", "masked", "patch_frame_config",
-    "patch_print", "run_consumer_with_multi_process", "start_zygote", "task_deco", "tune",
+    "patch_print", "run_consumer_with_multi_process", "run_coroutine", "start_zygote", "task_deco",
+    "tune",
 ]  # fmt: skip
 __all__ += errors.__all__
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .historic.scheduler import *
     from .historic.waiting import *
     from .log import patch_print
+    from .native_loop import run_coroutine
     from .stop_signals import StopSignals
     from .task import Task
 
@@ -130,6 +132,7 @@ _LATER = {
     "Task": "task",
     "patch_print": "log",
     "run_consumer_with_multi_process": "supervisor",
+    "run_coroutine": "native_loop",
     "start_zygote": "zygote",
 }
 

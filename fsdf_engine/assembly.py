@@ -82,7 +82,7 @@ def handle_of(
     return ConsumerHandle(
         _consumer_of(engine, task, pool, options.prefetch if ceiling is None else ceiling),
         own_pool=own_pool,
-        deadlines=Deadlines(pool),
+        deadlines=Deadlines(pool, engine.listeners),
         listeners=engine.listeners,
         forget=forget,
     )

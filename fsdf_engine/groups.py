@@ -38,6 +38,9 @@ class Group:
 
     `body` is the message to publish when all have ended, `on_failure` perhaps another one for when
     some have failed. `expires` seconds after the last change it is forgotten.
+
+    `run` tells times apart that a group is opened: a group that is complete or over begins anew
+    where it is opened with another one, and the same one, as "", leaves it as it is.
     """
 
     id: str
@@ -45,6 +48,7 @@ class Group:
     size: int | None = None
     on_failure: Outgoing | None = None
     expires: float = field(default=86400.0, kw_only=True)
+    run: str = field(default="", kw_only=True)
 
 
 class Claim(NamedTuple):
@@ -90,7 +94,9 @@ class GroupStore(ABC):
 
     @abstractmethod
     def open(self, groups: Sequence[Group], claim: Claim) -> Sequence[Completed]:
-        """Store groups; one that is there already stays as it is. Those of size 0 are complete.
+        """Store groups; one that is there already stays as it is, unless its `run` is another.
+
+        Those of size 0 are complete.
 
         Raises:
             ValueError: a size is negative; so does `set_size`.
@@ -120,4 +126,7 @@ class GroupStore(ABC):
 
     @abstractmethod
     def close(self, ids: Sequence[str], claim: Claim) -> None:
-        """Let groups be over: their messages are published. Idempotent."""
+        """Let groups that this holder was handed be over: their messages are published.
+
+        Idempotent; what somebody else has been handed since, or what began anew, stays.
+        """

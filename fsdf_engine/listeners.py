@@ -18,14 +18,15 @@ Listener: TypeAlias = Callable[..., object]
 # Those of one message come in this order; one that goes back is received anew. A listener that
 # hangs holds up the thread that it is called in: that of the consumer, which fetches no more; of a
 # run, whose limits count from when its start is told, until the worker stops; of the pool of
-# PROCESSES, which starts no more; of the outbox, which stores no more. What is held stays leased.
-# So one that may wait hands over to a thread of its own.
+# PROCESSES, which starts no more; of the limits, which end no run; of the outbox, which stores no
+# more. What is held stays leased. So one that may wait hands over to a thread of its own.
 EVENTS = {
     "consumer_started": "queue",
     "consumer_stopped": "queue",
     "message_received": "job; in the consumer's thread, before anything is decided about it",
     "run_started": "job; where it runs, or in the pool's thread if that is another process",
     "run_retried": "job, outcome; likewise; or by the outbox, if the message goes back meanwhile",
+    "soft_limit_passed": "job, seconds; in the thread of the consumer's limits",
     # texts of a failure are in the outcome; what a child returned stays there
     "run_ended": "job, outcome; in the outbox's thread, after the effects are stored",
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .contracts import Inbox, Job, ResultStore
 from .core.context import current_job
@@ -26,6 +26,7 @@ KEPT = 10_000  # messages that were pushed, and results that came, that nobody h
 KEPT_BYTES = 16 << 20  # of such results
 KEPT_FOR = 60.0  # seconds; what is dropped is read from the store if it is ever asked for
 CHECK = (2.0, 15.0)  # seconds: a waiter's first look into the store, and the longest between two
+LAST = 1.0  # seconds that the last look may take, when the time of a waiter is over
 _PUBLISHED = re.compile(rb'\{"task_id":"[^"\\]*","publish_time":(\d+(?:\.\d+)?)')
 
 
@@ -82,8 +83,9 @@ class Replies:
         """Block until the result of `id` is there; None after `timeout` seconds, b"" if closed.
 
         `queue` is where its message was pushed, "" if that is not known. Never None while the store
-        has the result: where it does not answer at once, that takes longer than `timeout`.
+        has the result and answers: a last look may take a second longer than `timeout`.
         """
+        end = _end(timeout)
         done = threading.Lock()  # the cheapest to wake: a Condition's waiter waits for it, too
         done.acquire()
         found: list[bytes] = []
@@ -94,23 +96,21 @@ class Replies:
 
         try:
             if self._enlist(id, take):
-                self._open().watch([id])
+                _aside(timeout, self._watch, [id])
             if not found:
                 with _waiting(queue):
-                    self._wait(id, timeout, done, found)
+                    self._wait(id, end, done, found)
         finally:
             self._forget(id, take)
         return found[0] if found else None
 
-    def _wait(
-        self, id: str, timeout: float | None, done: threading.Lock, found: Sequence[bytes]
-    ) -> None:
-        for n, pause in enumerate(_pauses(timeout)):
+    def _wait(self, id: str, end: float, done: threading.Lock, found: Sequence[bytes]) -> None:
+        for n, pause in enumerate(_pauses(end)):
             if n:
-                self._check()
+                self._check_aside()
             if self._acquire(done, found, pause):
                 return
-        self._look((id,))
+        _aside(LAST, self._look, (id,))
 
     def _acquire(self, done: threading.Lock, found: Sequence[bytes], timeout: float) -> bool:
         inbox = self._open()
@@ -128,19 +128,20 @@ class Replies:
 
         The result is b"" if we are closed. What the store has is yielded in any case, as by `wait`.
         """
+        end = _end(timeout)
         came: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
         takers = {id: partial(_put, came, id) for id in dict.fromkeys(ids)}
         left = set(takers)
         try:
             if unknown := [id for id, take in takers.items() if self._enlist(id, take)]:
-                self._open().watch(unknown)
-            for n, pause in enumerate(_pauses(timeout)):
+                _aside(timeout, self._watch, unknown)
+            for n, pause in enumerate(_pauses(end)):
                 if n:
-                    self._check()
+                    self._check_aside()
                 yield from self._until(came, left, time.monotonic() + pause)
                 if not left:
                     return
-            self._look(list(left))
+            _aside(LAST, self._look, list(left))
             yield from self._until(came, left, 0.0)
         finally:
             for id, take in takers.items():
@@ -163,7 +164,7 @@ class Replies:
         """As `wait`, without blocking the loop, and without its threads: they may all be busy."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
+        loop, end = asyncio.get_running_loop(), _end(timeout)
         future: asyncio.Future[bytes] = loop.create_future()
 
         def take(body: bytes) -> None:
@@ -172,16 +173,18 @@ class Replies:
 
         try:
             if self._enlist(id, take):
-                await loop.run_in_executor(self._threads(), self._watch, id)
+                watched = loop.run_in_executor(self._threads(), self._watch, [id])
+                await _within(timeout, watched)
             self._open().resume()
             with _waiting(queue):
-                for n, pause in enumerate(_pauses(timeout)):
+                for n, pause in enumerate(_pauses(end)):
                     if n and not future.done():
                         self._threads().submit(self._check)
                     if (await asyncio.wait([future], timeout=pause))[0]:
                         break
                 else:
-                    await loop.run_in_executor(self._threads(), self._look, (id,))
+                    look = loop.run_in_executor(self._threads(), self._look, (id,))
+                    await _within(LAST, look)
             return future.result() if future.done() else None
         finally:
             self._forget(id, take)
@@ -195,8 +198,8 @@ class Replies:
                 self._executor = self._executor or ThreadPoolExecutor(2, "fsdf-results")
         return self._executor
 
-    def _watch(self, id: str) -> None:
-        self._open().watch([id])
+    def _watch(self, ids: Sequence[str]) -> None:
+        self._open().watch(ids)
 
     def _enlist(self, id: str, take: Callable[[bytes], object]) -> bool:
         """Call `take` once, when the result comes, or now; True if the inbox must be told of it."""
@@ -239,6 +242,11 @@ class Replies:
         self._bytes -= len(body or b"")
         return body
 
+    def _check_aside(self) -> None:
+        """As `_check`, in a thread of its own: what it finds is delivered."""
+        if time.monotonic() >= self._checked + CHECK[0]:
+            threading.Thread(target=self._check, name="fsdf-results", daemon=True).start()
+
     def _check(self) -> None:
         """Look for all that is waited for; one look for all who ask at about the same time."""
         if (now := time.monotonic()) >= self._checked + CHECK[0]:
@@ -280,9 +288,56 @@ class Replies:
             executor.shutdown(wait=False)
 
 
-def _pauses(timeout: float | None) -> Iterator[float]:
+def _end(timeout: float | None) -> float:
+    """Return the instant of `time.monotonic()` at which a waiter's time is over."""
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _aside(
+    timeout: float | None, call: Callable[[Sequence[str]], object], ids: Sequence[str]
+) -> None:
+    """Call, and return when it has ended, or goes on alone after `timeout` seconds. Blocks.
+
+    A thread that is not waited for, even at the end of the process: a server that hangs holds up
+    neither.
+    """
+    if timeout is None:
+        call(ids)
+        return
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+    aside = partial(_reported, ended, call, ids)
+    threading.Thread(target=aside, name="fsdf-results", daemon=True).start()
+    try:
+        error = ended.get(timeout=timeout)
+    except Empty:
+        return
+    if error is not None:
+        raise error
+
+
+def _reported(
+    ended: SimpleQueue[BaseException | None],
+    call: Callable[[Sequence[str]], object],
+    ids: Sequence[str],
+) -> None:
+    try:
+        call(ids)
+    except BaseException as error:  # raised where it was asked for
+        ended.put(error)
+    else:
+        ended.put(None)
+
+
+async def _within(timeout: float | None, future: Future[Any]) -> None:
+    """Wait for a future, at most so many seconds; it goes on."""
+    import asyncio
+
+    if (await asyncio.wait([future], timeout=timeout))[0]:
+        future.result()
+
+
+def _pauses(end: float) -> Iterator[float]:
     """Yield for how long to wait before each look into the store; the last one ends in time."""
-    end = math.inf if timeout is None else time.monotonic() + timeout
     pause, longest = CHECK
     while (left := end - time.monotonic()) > pause:
         yield pause

@@ -9,11 +9,14 @@ from kombu.exceptions import LimitExceeded
 
 from ..exceptions import OperationalError
 from ..utils.objects import FallbackContext
+from .places import TIMEOUTS
 
 __all__ = [
     "acquire_connection", "acquire_producer", "connect", "connection", "connection_for_read",
     "connection_for_write", "connection_or_acquire", "pool", "producer_or_acquire",
 ]  # fmt: skip
+
+_REDIS = ("redis:", "rediss:", "sentinel:")
 
 
 def connection_for_read(self: Any, url: Any = None, **kwargs: Any) -> Any:
@@ -51,9 +54,13 @@ def connect(
 
     SQLite is a broker of the engine's, not of kombu's, so there it is one within this process.
     """
-    conf = self.conf
+    conf, within = self.conf, self.either("broker_connection_timeout", connect_timeout)
     if isinstance(url, str) and url.startswith("sqlite:"):
         url, transport = "memory://", None
+    options = {**conf.broker_transport_options, **(transport_options or {})}
+    if within and isinstance(url, str) and url.startswith(_REDIS):
+        # kombu by itself waits for ever for the first answer of a server that hangs
+        options = {**dict.fromkeys(TIMEOUTS, within), **options}
     return self.amqp.Connection(
         url,
         userid or conf.broker_user,
@@ -65,8 +72,8 @@ def connect(
         heartbeat=heartbeat,
         login_method=login_method or conf.broker_login_method,
         failover_strategy=failover_strategy or conf.broker_failover_strategy,
-        transport_options={**conf.broker_transport_options, **(transport_options or {})},
-        connect_timeout=self.either("broker_connection_timeout", connect_timeout),
+        transport_options=options,
+        connect_timeout=within,
     )
 
 

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from .._engine.places import broker_options
 
-__all__ = ["engine_options", "engine_place"]
+__all__ = ["TIMEOUTS", "engine_options", "engine_place"]
 
-_TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
+TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
 _NEEDED = {ssl.CERT_NONE: "none", ssl.CERT_OPTIONAL: "optional", ssl.CERT_REQUIRED: "required"}
 _SSL = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 
@@ -49,8 +49,8 @@ def engine_options(self: Any, results: bool = False) -> Any:
 
 def _asked(conf: Any, options: Any) -> Iterator[tuple[str, str]]:
     """Yield what the settings say, as options of a Redis URL."""
-    usual = {"socket_connect_timeout": conf.broker_connection_timeout}
-    for name in _TIMEOUTS:
+    usual = dict.fromkeys(TIMEOUTS, conf.broker_connection_timeout)
+    for name in TIMEOUTS:
         if seconds := options.get(name) or usual.get(name):
             yield name, str(float(seconds))
     if isinstance(conf.broker_use_ssl, dict):

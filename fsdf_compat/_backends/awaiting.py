@@ -124,6 +124,6 @@ def _turns(timeout: float | None, on_interval: Any) -> Iterator[float | None]:
     while True:
         left = end - time.monotonic()
         yield max(0.0, min(1.0, left))
-        if left <= 0.0:
+        if left <= 1.0:
             return
         on_interval()

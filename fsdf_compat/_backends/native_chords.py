@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
+
+from kombu.exceptions import OperationalError
 
 from fsdf_engine import Unavailable
 from fsdf_engine.contracts import Completed, Group, Letter, Member, Outgoing
@@ -42,6 +45,18 @@ class NativeChords(Part):
             self._grouping = engine.services.epoch, engine.remote("chords", **options).grouping()
         return self._grouping[1]
 
+    @contextmanager
+    def grouped(self) -> Iterator[Any]:
+        """Give the groups to who begins a chord.
+
+        Raises:
+            kombu.exceptions.OperationalError: they cannot be reached.
+        """
+        try:
+            yield self.grouping()
+        except Unavailable as error:
+            raise OperationalError(str(error)) from error
+
     def open_chord(self, header_result_args: Any, body: Any) -> None:
         """Open the group of a chord; its size is told later. Blocks."""
         id, results = header_result_args
@@ -52,7 +67,8 @@ class NativeChords(Part):
         form = form if isinstance(form, bytes) else form.encode()
         queue = self.app.amqp.wire_queue(self.app.conf.task_default_queue)
         message = Outgoing(queue, body.options.get("task_id") or id, form)
-        self.grouping().open([Group(id, message, expires=life(self.chord_expires))])
+        with self.grouped() as groups:
+            groups.open([Group(id, message, expires=life(self.chord_expires), run=_time_of(id))])
 
     def chord_effects(self, done: Completed, refusal: str) -> Sequence[Any]:
         """Return what a completed chord sends: its body's call, or what its failure means."""
@@ -107,6 +123,21 @@ class NativeChords(Part):
         return values
 
 
+def _time_of(id: str) -> str:
+    """Name one time that a chord is sent: a frozen one may be sent again, and is a new one then.
+
+    In a run of a task that is known by the task, its retry and how often it has sent the chord: a
+    message that is delivered once more sends the same one.
+    """
+    task = _task_stack.top
+    request = task and task.request
+    if not request or not request.id:
+        return uuid4().hex
+    sent: dict[str, int] = request.__dict__.setdefault("_chords_sent", {})
+    sent[id] = sent.get(id, 0) + 1
+    return f"{request.id}:{request.retries}:{sent[id]}"
+
+
 def _shaped(result: Any, values: dict[str, Any]) -> Any:
     """Return the value of a result told of by `as_tuple`; of a group the list of its values."""
     own, nodes = result
@@ -119,8 +150,10 @@ def composer(app: Any) -> Callable[[Completed, str], Sequence[Any]]:
     def compose(done: Completed, refusal: str = "") -> Sequence[Any]:
         try:
             return app.backend.chord_effects(done, refusal)
-        except Unavailable:  # of a chord in this one; the claim brings it back
+        except Unavailable:
             raise
+        except OperationalError as error:  # of a chord in this one; the claim brings it back
+            raise Unavailable(str(error)) from error
         except Exception as error:
             logger.exception("Chord %r raised: %r", done.id, error)
             if refusal:

@@ -18,6 +18,7 @@ __all__ = ["check_ssl", "driver", "from_settings", "from_url", "more_errors"]
 logger = logging.getLogger("celery.backends.redis")
 _public = LateModule("backends.redis")
 SSL_PARAMS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
+PATIENCE = 5.0  # seconds for an answer where the settings don't say: as the engine's connections
 _CERTS: Mapping[str, Any] = {
     "CERT_REQUIRED": CERT_REQUIRED, "CERT_OPTIONAL": CERT_OPTIONAL, "CERT_NONE": CERT_NONE,
     "required": CERT_REQUIRED, "optional": CERT_OPTIONAL, "none": CERT_NONE,
@@ -27,7 +28,9 @@ _CERTS: Mapping[str, Any] = {
 def from_settings(conf: Any, max_connections: Any, ssl_class: Any) -> dict[str, Any]:
     """Return the parameters of connections that the settings give."""
     get = conf.get
-    timeout, connect_timeout = get("redis_socket_timeout"), get("redis_socket_connect_timeout")
+    is_set = getattr(conf, "value_set_for", conf.__contains__)  # or any mapping
+    timeout = get("redis_socket_timeout") if is_set("redis_socket_timeout") else PATIENCE
+    connect_timeout = get("redis_socket_connect_timeout") or PATIENCE
     params = {
         "host": get("redis_host") or "localhost",
         "port": get("redis_port") or 6379,

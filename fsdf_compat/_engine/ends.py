@@ -96,6 +96,14 @@ class Ends:
         self._later(lambda: self._tell(job, outcome, task, request, error))
         return run.effects
 
+    def pass_soft_limit(self, job: Job, seconds: float) -> None:
+        """Tell the request of a run that it has passed its soft limit; returns at once."""
+        if (task := self._app._tasks.get(job.plan.name)) is not None:
+            request = import_module("..worker.strategy", __package__).request_of
+            self._later(
+                lambda: request(job, task, self._requests, self._app).on_timeout(True, seconds)
+            )
+
     def _request(self, job: Job) -> Any:
         """Return a message's request, with what can be read of its arguments."""
         context = import_module("..app.task", __package__).Context

@@ -11,6 +11,7 @@ from typing import Any
 
 from fsdf_engine.contracts import Job, outcomes
 
+from ..utils.functional import maybe_list
 from ..utils.time import rate
 
 __all__ = ["CelerysGate"]
@@ -44,12 +45,12 @@ class CelerysGate:
     def judge(self, batch: Sequence[Job], now: float) -> Sequence[outcomes.Outcome | None]:
         """See Gate."""
         revoked = self._state.revoked
-        if not (revoked or self._limits or self._fragile):
+        if not (revoked or self._state.revoked_stamps or self._limits or self._fragile):
             return [None] * len(batch)
         return [self._judge(job, now, revoked) for job in batch]
 
     def _judge(self, job: Job, now: float, revoked: Any) -> outcomes.Outcome | None:
-        if job.id in revoked:
+        if job.id in revoked or (self._state.revoked_stamps and self._has_revoked_stamp(job)):
             return outcomes.Revoked()
         name, state = job.plan.name, job.delivery.state or {}
         if name in self._fragile and (lost := job.delivery.deliveries + state.get("crashes", 0)):
@@ -57,6 +58,17 @@ class CelerysGate:
         if (pause := self._limits.get(name)) is None or state.get("permit"):
             return None
         return self._reserve(name, pause, now)
+
+    def _has_revoked_stamp(self, job: Job) -> bool:
+        """Say whether a message has a stamp by which tasks are revoked."""
+        stamps = (job.extra.get("headers") or {}).get("stamps")
+        if not isinstance(stamps, dict):
+            return False
+        return any(
+            value in maybe_list(revoked)
+            for name, revoked in self._state.revoked_stamps.items()
+            for value in maybe_list(stamps.get(name)) or ()
+        )
 
     def _reserve(self, name: str, pause: float, now: float) -> outcomes.Outcome | None:
         """Reserve the next start of a task: now, or later, with a permit."""

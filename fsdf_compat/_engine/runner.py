@@ -13,6 +13,7 @@ from fsdf_engine.contracts import Effect, Job, Outgoing, Runner, Told, outcomes
 from .._state import _enter_run
 from ..states import REJECTED, RETRY
 from .codec import counted
+from .observed import observed
 from .requests import Requests
 from .run import Run, current_run
 
@@ -33,7 +34,7 @@ def runner_of(app: Any, name: str, requests: Requests, awaits: bool) -> Runner:
         if not tracers:
             trace = import_module("..app.trace", __package__)
             made = trace.build_tracer(name, app.tasks[name], app.loader, requests.node, app=app)
-            tracers.append(made)
+            tracers.append(observed(made, app, app.tasks[name], requests))
         return tracers[0]
 
     def run(job: Job, fn: Any) -> outcomes.Outcome | Told:

@@ -57,6 +57,7 @@ class Serving:
         engine = app.engine
         engine.codecs, engine.amend, engine.reports = (self.codec,), self.amend, False
         engine.compose = composer(app)
+        engine.listeners.add("soft_limit_passed", self.ends.pass_soft_limit)
         self.gate = CelerysGate(app)
         engine.gates = (self.gate,)
         if app.conf.get("import_unknown_tasks", True):

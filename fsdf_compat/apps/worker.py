@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import platform as _platform
@@ -20,7 +21,7 @@ from .. import platforms, signals
 from .._app.unused import misspelt, without_effect
 from ..app import trace
 from ..bootsteps import RUN
-from ..platforms import EX_FAILURE, EX_OK, check_privileges
+from ..platforms import EX_FAILURE, EX_OK, check_privileges, isatty
 from ..utils.debug import cry
 from ..utils.imports import qualname
 from ..utils.log import get_logger
@@ -53,6 +54,16 @@ EXTRA_INFO_FMT = """
 MARGIN = " -------------- "
 
 
+_again: list[str] = []  # the words of the command that this process becomes at its end
+
+
+@atexit.register  # among the first: so it is called after what later modules have to clean up
+def _become() -> None:
+    if _again:
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *_again])
+
+
 def safe_say(msg: str, f: Any = None) -> None:
     """Write a line to the terminal, whatever has become of the streams. Never blocks for long."""
     try:
@@ -68,6 +79,7 @@ class Worker(WorkController):
     """
 
     _signals: StopSignals | None = None
+    _has_terminal = False
     _end_zygote: Callable[[], None] | None = None
 
     def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
@@ -124,6 +136,7 @@ class Worker(WorkController):
         if threading.current_thread().name != threading.main_thread().name:
             return  # by name: eventlet has an object of its own for the main thread
         self._signals = StopSignals("SIGQUIT", "SIGHUP", "SIGUSR1")
+        self._has_terminal = isatty(sys.stdout)
         self.pool.has_main_thread = True
         if getattr(self.pool_cls, "mode", "") == "processes" and self.pool_start_method == "fork":
             self._end_zygote = start_zygote()
@@ -186,6 +199,11 @@ class Worker(WorkController):
     def _signalled(self, number: int) -> None:
         """Note what a first signal asks for."""
         if (warm := self._ends_nothing(number)) and number != signal.SIGTERM:
+            return
+        if number == getattr(signal, "SIGHUP", None) and not self._has_terminal:
+            safe_say(f"Restarting celery worker ({' '.join(sys.argv)})")
+            _again[:] = sys.orig_argv[1:]
+            state.should_stop = EX_OK
             return
         remapped = number == signal.SIGTERM and not warm
         cold = remapped or number == getattr(signal, "SIGQUIT", None)

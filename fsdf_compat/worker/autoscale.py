@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .. import bootsteps
+from ..utils.log import get_logger
+from .components import Pool
 
 __all__ = ("Autoscaler", "WorkerComponent")
+logger = get_logger("celery.worker.autoscale")
 
 
 class Autoscaler:
@@ -27,6 +30,7 @@ class WorkerComponent(bootsteps.Step):
 
     label = "Autoscaler"
     conditional = True
+    requires = (Pool,)  # which reads the option
 
     def __init__(self, w: Any, **kwargs: Any) -> None:
         self.enabled = w.autoscale
@@ -34,7 +38,11 @@ class WorkerComponent(bootsteps.Step):
         super().__init__(w, **kwargs)
 
     def create(self, w: Any) -> None:
-        """Make the object."""
+        """Make the object, and say what it means here."""
+        logger.warning(
+            "--autoscale=%s,%s: up to %s slots start as work needs them; none ends for want of it",
+            w.max_concurrency, w.min_concurrency, w.max_concurrency,
+        )  # fmt: skip
         w.autoscaler = Autoscaler(w.pool, w.max_concurrency, w.min_concurrency)
 
     def info(self, w: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fsdf_engine.contracts import outcomes
 from .. import signals, states
 from ..app.task import Context
 from ..app.trace import task_has_custom
-from ..exceptions import TimeLimitExceeded
+from ..exceptions import Ignore, Reject, Retry, TimeLimitExceeded
 from ..utils.log import get_logger
 from ..utils.nodenames import gethostname
 from ..utils.time import maybe_iso8601, maybe_make_aware
@@ -22,6 +22,10 @@ from . import state
 
 __all__ = ("Request", "create_request_cls")
 logger = get_logger("celery.worker.request")
+
+
+# What a subclass overrides to hear of its runs; one that overrides none of them costs nothing.
+HOOKS = ("acknowledge", "on_accepted", "on_failure", "on_retry", "on_success", "reject")
 
 
 def noop(*args: Any, **kwargs: Any) -> None:
@@ -32,8 +36,9 @@ class Request:
     """A message with the task that it is for.
 
     `message` has `headers`, `body`, `properties`, `delivery_info` and `payload`, the last being
-    (args, kwargs, further headers). What a subclass overrides of `on_timeout` and `on_failure` is
-    called when a message ends from outside its run.
+    (args, kwargs, further headers). What a subclass overrides of HOOKS is called where the code
+    runs, after the end is stored; `on_timeout` and `on_failure` also in the worker itself, when a
+    limit passes, or a message ends from outside its run.
     """
 
     acknowledged = False
@@ -160,6 +165,8 @@ class Request:
         """Note that it has started."""
         self.worker_pid, self.time_start = pid, time_accepted
         state.task_accepted(self)
+        if not self.task.acks_late:
+            self.acknowledge()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Log that its run has passed a limit; of a hard one call the hooks and receivers."""
@@ -178,16 +185,40 @@ class Request:
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        """Tell receivers of an end that its run could not tell of."""
+        """Note that it has failed, or go on with how else it ended.
+
+        Of an end that its run could not tell of receivers are told.
+        """
+        state.task_ready(self)
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, Retry):
+            self.on_retry(exc_info)
+        elif isinstance(error, Reject):
+            self.reject(requeue=error.requeue)
+        elif isinstance(error, Ignore) or not self.task.acks_late or self._acks(error):
+            self._acknowledge_late()
+        else:
+            self.reject(requeue=False)
+        if not return_ok:
+            self._tell_end(error, exc_info)
+
+    def _acks(self, error: BaseException) -> bool:
+        late = isinstance(error, TimeLimitExceeded)
+        task = self.task
+        return bool(task.acks_on_timeout if late else task.acks_on_failure)
+
+    def _acknowledge_late(self) -> None:
+        if self.task.acks_late:
+            self.acknowledge()
+
+    def _tell_end(self, error: Any, exc_info: Any) -> None:
         task = self.task
         task.request_stack.push(self._context)
         try:
             self._tell_failure(error, exc_info)
         finally:
             task.request_stack.pop()
-        if not return_ok:
-            logger.error("Task handler raised error: %r", error, exc_info=exc_info.exc_info)
+        logger.error("Task handler raised error: %r", error, exc_info=exc_info.exc_info)
 
     def _tell_failure(self, error: BaseException, einfo: Any) -> None:
         signals.task_failure.send(
@@ -197,13 +228,17 @@ class Request:
         error.__traceback__ = None  # its frames hold this request
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> None:
-        """Note that it has succeeded."""
-        state.task_ready(self, successful=True)
-        self.acknowledge()
+        """Note how its run has ended: (failed, an ExceptionInfo or the value's text, seconds)."""
+        failed, told, _ = failed__retval__runtime
+        if failed:
+            self.on_failure(told, return_ok=True)
+        else:
+            state.task_ready(self, successful=True)
+            self._acknowledge_late()
 
     def on_retry(self, exc_info: Any) -> None:
         """Note that another attempt follows."""
-        self.acknowledge()
+        self._acknowledge_late()
 
     def acknowledge(self) -> None:
         """Let its message be over, unless it is."""

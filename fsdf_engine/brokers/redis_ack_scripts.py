@@ -196,7 +196,8 @@ local waited = redis.call('SREM', KEYS[5], ARGV[1]) == 1 -- a write comes first,
     + """
 if not waited or now >= tonumber(ARGV[2])
   or redis.call('EXISTS', KEYS[2], unpack(KEYS, 8, 19)) > 0
-  or redis.call('ZCOUNT', KEYS[3], '-inf', now) > 0 then
+  or redis.call('ZCOUNT', KEYS[3], '-inf', now) > 0
+  or redis.call('ZCOUNT', KEYS[20], '-inf', now) > 0 then
   return {0, 0, {}, tostring(now)}
 end
 local items = redis.call('RPOP', KEYS[1], ARGV[4])

@@ -122,7 +122,7 @@ class Subscriber:
         except Silence:
             pass
         except BaseException as error:
-            lost = isinstance(error, (ConnectionError, hiredis.HiredisError))
+            lost = isinstance(error, (ConnectionError, hiredis.HiredisError, Unavailable))
             lost = (
                 lost or getattr(error, "errno", None) is not None
             )  # else a signal's handler did it

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from ..contracts import Job, Pool, finish
 from ..limits import limits_of
+from ..listeners import Listeners
 from ..outcomes import Deadline, TimedOut
 
 __all__ = ["Deadlines"]
@@ -38,8 +39,8 @@ class Deadlines:
     they are half of all.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, listeners: Listeners | None = None) -> None:
+        self._pool, self._listeners = pool, listeners or Listeners()
         self._heap: list[Due] = []
         self._serial = count()
         self._changed = threading.Condition()
@@ -108,6 +109,7 @@ class Deadlines:
         try:
             if not hard:
                 self._pool.interrupt(job, job.plan.soft_error())
+                self._listeners.emit("soft_limit_passed", job=job, seconds=limits_of(job)[0])
             elif finish(job, TimedOut(limits_of(job)[1])):
                 self._pool.interrupt(job, Deadline(), kill=True)
         except Exception:  # a loop's edge: the other limits must be kept

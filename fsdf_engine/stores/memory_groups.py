@@ -25,6 +25,10 @@ class _Kept:
         self.place = self.holder = ""
         self.closed = False
 
+    def begins_anew(self, run: str) -> bool:
+        """Say whether it is complete or over, and is opened for another time."""
+        return bool(run) and run != self.group.run and (self.closed or bool(self.at))
+
     def is_complete(self) -> bool:
         """Say whether every member has ended."""
         known = self.size is not None and len(self.members) >= self.size + sum(self.grown.values())
@@ -44,8 +48,10 @@ class MemoryGroups(GroupStore):
             self._expire()
             for group in groups:
                 check_size(group.size or 0)
-                if group.id not in self._kept:
-                    self._renew(self._kept.setdefault(group.id, _Kept(group)))
+                kept = self._kept.get(group.id)
+                if kept is None or kept.begins_anew(group.run):
+                    self._kept[group.id] = kept = _Kept(group)
+                    self._renew(kept)
             return self._claimed([group.id for group in groups], claim)
 
     def add(self, members: Sequence[Member], claim: Claim) -> Sequence[Completed]:
@@ -97,7 +103,7 @@ class MemoryGroups(GroupStore):
     def close(self, ids: Sequence[str], claim: Claim) -> None:
         with self._lock:
             for id in ids:
-                if kept := self._kept.get(id):
+                if (kept := self._kept.get(id)) and kept.holder == claim.holder:
                     kept.closed = True
                     kept.members = {}
                     self._renew(kept)

@@ -1,9 +1,9 @@
 """Groups in Redis: two hashes for each, and one sorted set of what is completed, for each place.
 
 Keys `fsdf:group:<id>` (on a cluster in one of the shards that results have) hold size, grown, life,
-messages; once completed at, by, until, claims; when over `closed`. `...:members` has the members by
-their ids: place, 0 or 1 (failed), line feed, body. `fsdf:groups:<place>` has the ids of completed
-groups by the ends of their claims. All times are the server's, in milliseconds.
+messages, run; once completed at, by, until, claims; when over `closed`. `...:members` has the
+members by their ids: place, 0 or 1 (failed), line feed, body. `fsdf:groups:<place>` has the ids of
+completed groups by the ends of their claims. All times are the server's, in milliseconds.
 """
 
 from __future__ import annotations
@@ -40,17 +40,23 @@ local function claimed(group, members, index, id, by, lease)
         redis.call('HGETALL', members)}
 end
 """
-# KEYS: three per group: itself, its members, the index. ARGV: holder, lease; four per group: id,
-# size or '', life, messages. Reply: what is complete. O(groups).
+# KEYS: three per group: itself, its members, the index. ARGV: holder, lease; five per group: id,
+# size or '', life, messages, run or ''. Reply: what is complete. O(groups).
 _OPEN = Script(
     _COMMON
     + """
 local done = {}
 for i = 1, #KEYS, 3 do
-    local n = (i - 1) / 3 * 4 + 2
-    local id, size, life, messages = unpack(ARGV, n + 1, n + 4)
+    local n = (i - 1) / 3 * 5 + 2
+    local id, size, life, messages, run = unpack(ARGV, n + 1, n + 5)
+    local kept, at, closed = unpack(redis.call('HMGET', KEYS[i], 'run', 'at', 'closed'))
+    if run ~= '' and run ~= kept and (at or closed) then
+        redis.call('UNLINK', KEYS[i], KEYS[i + 1])
+        redis.call('ZREM', KEYS[i + 2], id)
+    end
     if redis.call('EXISTS', KEYS[i]) == 0 then
         redis.call('HSET', KEYS[i], 'life', life, 'messages', messages)
+        if run ~= '' then redis.call('HSET', KEYS[i], 'run', run) end
         if size ~= '' then redis.call('HSET', KEYS[i], 'size', size) end
         redis.call('PEXPIRE', KEYS[i], life)
     end
@@ -134,17 +140,17 @@ end
 return done
 """
 )
-# KEYS: as above, per group. ARGV: an id per group. O(their members).
+# KEYS: as above, per group. ARGV: holder; an id per group. O(their members).
 _CLOSE = Script("""
 for i = 1, #KEYS, 3 do
-    redis.call('UNLINK', KEYS[i + 1])
-    local life = redis.call('HGET', KEYS[i], 'life')
-    if life then
+    local life, by = unpack(redis.call('HMGET', KEYS[i], 'life', 'by'))
+    if life and by == ARGV[1] then
+        redis.call('UNLINK', KEYS[i + 1])
         redis.call('HDEL', KEYS[i], 'messages')
         redis.call('HSET', KEYS[i], 'closed', 1)
         redis.call('PEXPIRE', KEYS[i], life)
+        redis.call('ZREM', KEYS[i + 2], ARGV[(i + 2) / 3 + 1])
     end
-    redis.call('ZREM', KEYS[i + 2], ARGV[(i + 2) / 3])
 end
 """)
 
@@ -176,7 +182,7 @@ class RedisGroups(GroupStore):
             for g in (groups[n] for n in places):
                 check_size(g.size or 0)
                 size = "" if g.size is None else g.size
-                told += (g.id, size, _milliseconds(g.expires), packed(g.body, g.on_failure))
+                told += (g.id, size, _milliseconds(g.expires), packed(g.body, g.on_failure), g.run)
             done += connection.call(_OPEN(keys, *_mine(claim), *told))[0]
         return _handed(done)
 
@@ -215,7 +221,7 @@ class RedisGroups(GroupStore):
 
     def close(self, ids: Sequence[str], claim: Claim) -> None:
         for connection, places, keys in self._each(ids, claim.place):
-            connection.call(_CLOSE(keys, *[ids[n] for n in places]))
+            connection.call(_CLOSE(keys, claim.holder, *[ids[n] for n in places]))
 
     def shut(self) -> None:
         """Free every connection. Idempotent."""

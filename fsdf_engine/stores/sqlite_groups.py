@@ -31,8 +31,14 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS barrier_expires ON barrier (expires)",
     """CREATE TABLE IF NOT EXISTS barrier_member (
     barrier TEXT, id TEXT, place INTEGER, failed INTEGER, body BLOB, PRIMARY KEY (barrier, id))""",
+    "CREATE TABLE IF NOT EXISTS barrier_run (barrier TEXT PRIMARY KEY, run TEXT NOT NULL)",
 )
 _OPEN = "INSERT OR IGNORE INTO barrier (id, size, life, expires, messages) VALUES (?, ?, ?, ?, ?)"
+_RUN = "INSERT OR IGNORE INTO barrier_run VALUES (?, ?)"
+_OVER = """
+SELECT 1 FROM barrier LEFT JOIN barrier_run ON barrier = id
+WHERE id = ? AND (at NOT NULL OR closed) AND coalesce(run, '') <> ?
+"""
 _RENEW = "UPDATE barrier SET expires = ? + life WHERE id = ? RETURNING at, bytes, closed"
 _ADD = "INSERT OR IGNORE INTO barrier_member VALUES (?, ?, ?, ?, ?)"
 _COUNT = "UPDATE barrier SET count = count + 1, bytes = bytes + ? WHERE id = ?"
@@ -63,7 +69,11 @@ class SqliteGroups(GroupStore):
             for g in groups:
                 check_size(g.size or 0)
                 messages = packed(g.body, g.on_failure)
+                if g.run and db.execute(_OVER, (g.id, g.run)).fetchone():
+                    _forget(db, g.id)
                 db.execute(_OPEN, (g.id, g.size, g.expires, now + g.expires, messages))
+                if g.run:
+                    db.execute(_RUN, (g.id, g.run))
             return _claimed(db, [g.id for g in groups], claim, now)
 
     def add(self, members: Sequence[Member], claim: Claim) -> Sequence[Completed]:
@@ -114,12 +124,12 @@ class SqliteGroups(GroupStore):
 
     def close(self, ids: Sequence[str], claim: Claim) -> None:
         over = """UPDATE barrier SET closed = 1, messages = NULL, expires = ? + life
-            WHERE id = ?"""
+            WHERE id = ? AND holder = ?"""
         with self._file.write() as db:
             now = _prepare(db)
             for id in ids:
-                db.execute(over, (now, id))
-                db.execute("DELETE FROM barrier_member WHERE barrier = ?", (id,))
+                if db.execute(over, (now, id, claim.holder)).rowcount > 0:
+                    db.execute("DELETE FROM barrier_member WHERE barrier = ?", (id,))
 
 
 def _prepare(db: sqlite3.Connection) -> float:
@@ -128,9 +138,14 @@ def _prepare(db: sqlite3.Connection) -> float:
     for statement in _TABLES:
         db.execute(statement)
     for (id,) in db.execute(_EXPIRED, (now,)).fetchall():
-        db.execute("DELETE FROM barrier WHERE id = ?", (id,))
-        db.execute("DELETE FROM barrier_member WHERE barrier = ?", (id,))
+        _forget(db, id)
     return now
+
+
+def _forget(db: sqlite3.Connection, id: str) -> None:
+    db.execute("DELETE FROM barrier WHERE id = ?", (id,))
+    for table in ("barrier_member", "barrier_run"):
+        db.execute(f"DELETE FROM {table} WHERE barrier = ?", (id,))
 
 
 def _claimed(

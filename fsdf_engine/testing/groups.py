@@ -161,6 +161,31 @@ class GroupConformance:
         [done] = groups.add(ended(1), MINE)
         assert done.body.id == "body of g"
 
+    def test_a_group_that_is_over_begins_anew_where_it_is_opened_for_another_time(
+        self, groups: GroupStore
+    ) -> None:
+        first, second = (Group("g", Outgoing("q", b, b"{}"), 1, run=b) for b in ("one", "two"))
+        groups.open([first], MINE)
+        groups.open([second], MINE)  # the first time lasts yet: this one is a part of it
+        [done] = groups.add(ended(0), MINE)
+        assert done.body.id == "one"
+        groups.close(["g"], MINE)
+        assert groups.open([first], MINE) == [] == groups.add(ended(1), MINE)
+        assert groups.open([second], MINE) == []
+        [again] = groups.add(ended(0), MINE)
+        assert (again.body.id, again.claims) == ("two", 1)
+        assert [member.id for member in again.members] == ["m0"]
+
+    def test_a_group_that_begins_anew_is_not_closed_by_who_had_it_before(
+        self, groups: GroupStore
+    ) -> None:
+        groups.open([group(size=1)], MINE)
+        groups.add(ended(0), MINE)
+        groups.open([Group("g", Outgoing("q", "another", b"{}"), 1, run="again")], HIS)
+        groups.close(["g"], MINE)
+        [done] = groups.add(ended(0), HIS)
+        assert done.body.id == "another"
+
     def test_an_empty_group_is_complete_when_it_opens(self, groups: GroupStore) -> None:
         [done] = groups.open([group(size=0), group("h", 1)], MINE)
         assert (done.id, list(done.members)) == ("g", [])

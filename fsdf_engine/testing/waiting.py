@@ -80,8 +80,9 @@ class WaitingConformance:
         self, broker: Broker, open: Open
     ) -> None:
         sub = open()
-        if Capability.DELAY in broker.capabilities:
-            broker.publish([outgoing(1, delay=0.15)])
+        lines = (0, -3) if Capability.PRIORITY in broker.capabilities else (0,)
+        for priority in lines if Capability.DELAY in broker.capabilities else ():
+            broker.publish([outgoing(1, delay=0.15, priority=priority)])
             assert bodies(next_some(sub)) == [b'{"n":1}']
         if Capability.PRIORITY in broker.capabilities:
             for priority in (7, -9):

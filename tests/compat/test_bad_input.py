@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from contextlib import suppress
 
 import pytest
 import redis as client
@@ -10,9 +13,12 @@ from click import ClickException
 from helpers import BOUND, until
 from kombu.exceptions import DecodeError, OperationalError
 
-from fsdf_compat import Celery, _state, uuid
+from fsdf_compat import Celery, _state, chord, uuid
+from fsdf_compat._backends import redis_places
 from fsdf_compat.contrib.testing.worker import start_worker
-from fsdf_compat.exceptions import InvalidTaskError, WorkerLostError
+from fsdf_compat.exceptions import InvalidTaskError, TimeoutError, WorkerLostError
+from fsdf_engine import replies
+from fsdf_engine.brokers import redis_connection, redis_route
 from fsdf_engine.contracts import Outgoing
 
 
@@ -138,6 +144,71 @@ def test_a_broker_that_is_down_is_an_operational_error(call):
         app.conf.broker_connection_timeout = 0.2
         with pytest.raises(OperationalError, match="cannot be reached"):
             call(app)
+
+
+@pytest.fixture
+def hanging_app(monkeypatch):
+    """An app whose server takes connections and never answers."""
+    server, taken = socket.create_server(("127.0.0.1", 0)), []
+
+    def take():
+        with suppress(OSError):
+            while True:
+                taken.append(server.accept()[0])
+
+    threading.Thread(target=take, daemon=True).start()
+    url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+    with Celery("hangs", broker=url, backend=url, set_as_current=False) as app:
+        app.conf.broker_connection_timeout = 0.2
+        yield app
+        server.shutdown(socket.SHUT_RDWR)
+        for each in (server, *taken):
+            each.close()
+
+
+def group_of(app):
+    return app.GroupResult("g", [app.AsyncResult(id) for id in "ab"])
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda app: app.AsyncResult("id").get(timeout=0.1),
+        lambda app: app.AsyncResult("id").get(timeout=0.1, on_interval=int),
+        lambda app: group_of(app).get(timeout=0.1),
+        lambda app: group_of(app).join(timeout=0.1),
+    ],
+)
+def test_who_waits_at_a_server_that_hangs_waits_no_longer_than_he_says(
+    hanging_app, monkeypatch, wait
+):
+    monkeypatch.setattr(replies, "LAST", 0.1)
+    for module in (redis_route, redis_connection):
+        monkeypatch.setattr(module, "TIMEOUT", 10 * BOUND)
+    with pytest.raises(TimeoutError, match="timed out"):
+        wait(hanging_app)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda app: app.send_task("add"),
+        lambda app: app.control.inspect(timeout=0.1).ping(),
+        lambda app: app.control.revoke("id"),
+        lambda app: chord([app.signature("add")], app.signature("add")).delay(),
+    ],
+)
+def test_a_broker_that_hangs_is_an_operational_error(hanging_app, monkeypatch, ask):
+    monkeypatch.setattr(redis_route, "TIMEOUT", 0.2)
+    with pytest.raises(OperationalError):
+        ask(hanging_app)
+
+
+def test_a_result_backend_that_hangs_is_told_by_its_client(hanging_app, monkeypatch):
+    monkeypatch.setattr(redis_places, "PATIENCE", 0.2)
+    for ask in (hanging_app.AsyncResult("id").ready, hanging_app.AsyncResult("id").forget):
+        with pytest.raises(client.exceptions.TimeoutError):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,25 @@ def test_the_body_of_a_chord_has_a_task_of_its_header_for_its_parent(work):
     assert last[1] == result.parent.id
 
 
+def test_a_task_that_sends_a_frozen_chord_again_sends_a_new_one_and_a_repeat_of_it_does_not(work):
+    if not work.app.backend.native:
+        pytest.skip("counts its chords in Celery's way")
+    frozen = chord([work.add.s(1, 1)], work.put.s())
+    frozen.freeze()
+
+    @work.app.task(bind=True, shared=False)
+    def send(self, retries, id):
+        self.request.id, self.request.retries = id, retries
+        frozen.apply_async()
+
+    send.delay(0, "a").get(BOUND)
+    assert work.has_noted(1) == [([2],)]
+    send.delay(0, "a").get(BOUND)  # as when its worker was lost
+    for count, (retries, id) in enumerate([(1, "a"), (0, "b")], 2):
+        send.delay(retries, id).get(BOUND)
+        assert work.has_noted(count) == [([2],)] * count
+
+
 def test_a_chord_of_which_one_failed_says_which_and_runs_the_errbacks_of_its_body(work):
     failing = work.fail.s("bad").set(task_id="the-one")
     body = work.put.s().on_error(work.note_failure.s()).set(task_id="the-body")

@@ -295,6 +295,24 @@ def test_what_expires_or_is_revoked_does_not_run(app, heard):
     assert sorted(flags for _, flags in told) == [(False, False), (True, False)]
 
 
+def test_what_has_a_revoked_stamp_does_not_run(app):
+    @app.task
+    def add(x, y):
+        return x + y
+
+    def stamped(value):
+        signature = add.si(1, 2)
+        signature.stamp(tenant=value)
+        return signature.apply_async()
+
+    with works(app):
+        state.revoked_stamps["tenant"] = ["a", "b"]
+        with pytest.raises(TaskRevokedError):
+            stamped(["x", "b"]).get(timeout=BOUND)
+        assert stamped("c").get(timeout=BOUND) == 3
+        assert add.delay(1, 2).get(timeout=BOUND) == 3
+
+
 def test_unknown_names_and_bad_bodies_are_told_and_the_next_message_runs(app, heard, caplog):
     told = heard("task_unknown", "task_rejected")
     app.conf.import_unknown_tasks = False

@@ -473,3 +473,56 @@ def test_greenlets_end_warmly_as_other_pools(redis_project, pool):
     worker.signal(signal.SIGTERM)
     worker.says("worker: Warm shutdown (MainProcess)")
     assert worker.ends() == 0
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_coroutine_functions_run_at_once_beside_greenlets(redis_project, pool):
+    pytest.importorskip(pool)
+    proj = redis_project.write("""
+    import asyncio
+    here = []
+
+    @app.task
+    async def meet(n):
+        here.append(n)
+        while len(here) < 5:
+            await asyncio.sleep(0.01)
+        return [n, app.current_task.request.args]
+
+    @app.task
+    def plain(x):
+        return x
+    """)
+    redis_project.worker("-P", pool, "-c", "10")
+    sent = [proj.meet.delay(n) for n in range(5)]
+    assert proj.plain.delay(1).get(timeout=BOUND) == 1
+    assert [each.get(timeout=BOUND) for each in sent] == [[n, [n]] for n in range(5)]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_sighup_starts_the_worker_anew_when_what_runs_has_ended(redis_project, pool, tmp_path):
+    proj = redis_project.write(GATED)
+    pidfile = tmp_path / "worker.pid"
+    sent = proj.gated.delay()
+    worker = redis_project.worker("-P", pool, "-c", "1", "--pidfile", str(pidfile))
+    redis_project.noted("started")
+    worker.signal(signal.SIGHUP)
+    worker.says("Restarting celery worker (")
+    redis_project.release()
+    assert sent.get(timeout=BOUND) == "done"
+    until(lambda: "".join(worker.said).count("ready.") == 2)
+    again = proj.gated.delay()
+    redis_project.noted("started", "ended", "started")
+    redis_project.release()
+    assert again.get(timeout=BOUND) == "done"
+    assert pidfile.read_text().strip() == str(worker.process.pid)
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0
+    assert not pidfile.exists()
+
+
+def test_autoscaling_says_what_it_does(redis_project):
+    redis_project.write("")
+    worker = redis_project.worker("-P", "threads", "--autoscale=3,1")
+    worker.says("--autoscale=3,1: up to 3 slots start as work needs them")
+    worker.says("{min=1, max=3}")

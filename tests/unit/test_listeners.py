@@ -9,7 +9,7 @@ import threading
 import pytest
 from helpers import BOUND, until
 
-from fsdf_engine import Retry, current, default_engine, task_deco
+from fsdf_engine import Retry, SoftTimeLimit, current, default_engine, task_deco
 
 EVENTS = ["message_received", "run_started", "run_retried", "run_ended"]
 
@@ -47,6 +47,24 @@ def test_events_of_a_message_come_in_order(fn):
     assert short == [received, started, ended]
     again = [received, started, ended]
     assert long == [received, started, retried, retried, ended, *again]
+
+
+def test_a_soft_limit_that_passes_is_told():
+    told, passed = [], threading.Event()
+
+    @task_deco("soft", broker_kind="memory", soft_time_limit=0.05, function_timeout=BOUND)
+    def wait():
+        try:
+            passed.wait(BOUND)
+        except SoftTimeLimit:
+            passed.set()
+
+    default_engine().listeners.add("soft_limit_passed", lambda **facts: told.append(facts))
+    id = wait.push().task_id
+    wait.consume()
+    until(lambda: told)
+    assert (told[0]["job"].id, told[0]["seconds"]) == (id, 0.05)
+    passed.set()
 
 
 def test_events_of_a_message_in_a_child_come_in_order():

@@ -200,6 +200,36 @@ def test_all_who_look_at_the_same_time_share_a_read():
     assert [len(ids) for ids in store.reads] == [1, 19]
 
 
+@pytest.mark.parametrize("hanging", ["read", "watch"])
+def test_a_store_that_hangs_keeps_nobody_longer_than_he_waits(hanging, monkeypatch):
+    monkeypatch.setattr(replies_module, "LAST", 0.01)
+    monkeypatch.setattr(replies_module, "CHECK", (0.01, 0.01))
+    store, go = MemoryStore(), threading.Event()
+    place = store if hanging == "read" else MemoryStore().inbox(lambda *_: None, list)
+    monkeypatch.setattr(place, hanging, lambda *_, **__: (go.wait(BOUND), {})[1])
+    if hanging == "watch":
+        monkeypatch.setattr(store, "inbox", lambda *_, **__: place)
+    replies = Replies(store)
+    assert replies.wait("a", 0.03, "") is None
+    assert list(replies.each(["a", "b"], 0.03)) == []
+    assert asyncio.run(bounded(replies.await_("a", 0.03, ""), go)) is None
+    assert not go.is_set()
+
+
+async def bounded(waiting, go):
+    try:
+        return await waiting
+    finally:
+        asyncio.get_running_loop().call_later(0.05, go.set)  # the loop's end waits for its threads
+
+
+def test_what_asking_a_store_raises_is_raised_to_who_waits(monkeypatch):
+    store = MemoryStore()
+    monkeypatch.setattr(store, "read", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Replies(store).wait("a", 0.0, "")
+
+
 def test_a_store_that_fails_once_is_asked_once_more():
     store, failures = MemoryStore(), [Unavailable("gone"), Unavailable("gone")]
     read = store.read
@@ -309,6 +339,32 @@ def test_a_connection_that_ends_under_the_one_who_receives_is_replaced(heard):
     waiting.start()
     until(lambda: subscriber._reader is not None)
     subscriber._shut()
+    task.consume()
+    waiting.join(BOUND)
+    assert got == [7]
+
+
+def test_an_outage_under_the_one_who_receives_is_no_error_of_his(heard, monkeypatch):
+    task, threads = heard
+    task.consume()
+    until(lambda: one_after_the_other(task) or threads[-1] is threading.main_thread())
+    default_engine().stop()
+    result = task.push(7)
+    subscriber = default_engine().replies(task.options)._inbox._subscriber
+    subscribed, failures = subscriber._subscribed, [Unavailable("gone")]
+
+    def failing(channels):
+        if failures:
+            raise failures.pop()
+        return subscribed(channels)
+
+    monkeypatch.setattr(subscriber, "_subscribed", failing)
+    waiting = threading.Thread(target=lambda: got.append(result.get(BOUND / 2)))
+    got = []
+    waiting.start()
+    until(lambda: subscriber._reader is not None)
+    subscriber.hear(["fsdf:result:another"])
+    until(lambda: not failures)
     task.consume()
     waiting.join(BOUND)
     assert got == [7]

@@ -10,6 +10,8 @@ from contextvars import copy_context
 from threading import Thread
 from typing import Any
 
+from fsdf_engine import run_coroutine
+
 __all__ = ["complete", "drive"]
 
 
@@ -30,11 +32,11 @@ async def drive(steps: Generator[Any, Any, None]) -> None:
 
 
 def complete(run: Coroutine[Any, Any, Any]) -> Any:
-    """Await a coroutine from code that cannot, in a loop of its own. Blocks."""
+    """Await a coroutine from code that cannot. Blocks."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run)
+        return run_coroutine(run)
     context, answer = copy_context(), Future[Any]()
 
     def work() -> None:

@@ -154,6 +154,18 @@ def test_links_are_called_with_the_result_and_errbacks_with_the_error(ask):
     assert said == [["3"], ["3"], ["['Context', 'ValueError', 'str']"], False]
 
 
+def test_a_frozen_chord_that_is_sent_again_calls_its_body_again(ask):
+    said = ask("""
+        r = chord([add.s(1, 1), add.s(2, 2)], kept.s("frozen"))
+        r.freeze()
+        ids = [r.apply_async().id]
+        read("frozen")
+        ids.append(r.apply_async().id)
+        said = [len(set(ids)), read("frozen", 2)]
+    """)
+    assert said == [1, ["[2, 4]"] * 2]
+
+
 def test_an_errback_of_a_chord_is_called_once(ask):
     said = ask("""
         body = total.s().on_error(kept.s("chord"))
