@@ -75,9 +75,10 @@ class Failing(Part):
             request.update(request.options)
             options = request.options
             request.id, request.group = options.get("task_id"), options.get("group_id")
-            # its part of a chord is told already
+            # its part of a chord is told already; where a repeat counts once, it may be repeated
             told = (
                 "chord" in options
+                and not getattr(self, "native", False)
                 and request.id is not None
                 and self.get_state(request.id) in states.PROPAGATE_STATES
             )
@@ -149,6 +150,8 @@ class Failing(Part):
         if isinstance(callback, _public.group):
             info = self._handle_group_chord_error(group_callback=callback, backend=backend, exc=exc)
         else:
+            if isinstance(callback, upward("canvas")._chain):  # its id is that of its last task
+                backend._fail_chain(callback.tasks[:-1], exc)
             info, exc = self._fail_body(callback, backend, exc)
         backend._fail_chain(callback.options.get("chain"), exc)
         return info
