@@ -51,6 +51,23 @@ def result_errbacks(sig: Any, app: Any) -> tuple[Any, list[Any]]:
     return sig.options.get("task_id"), errbacks
 
 
+def _parts(request: Any) -> tuple[list[Any], list[Any]]:
+    """Return the calls in a call that is not sent: those that are parts of its end, and a header.
+
+    Somebody may wait for the result of each.
+    """
+    kwargs = request.kwargs or {}
+    match getattr(request, "subtask_type", None):
+        case "chord":
+            header = kwargs.get("header") or []
+            if isinstance(header, dict):
+                header = header["kwargs"]["tasks"]
+            return [body] if (body := kwargs.get("body")) is not None else [], list(header)
+        case "group" | "chain":
+            return list(kwargs.get("tasks") or ()), []
+    return [], []
+
+
 class Failing(Part):
     """The part of a backend that tells of failures. Its methods are those of the backend."""
 
@@ -66,30 +83,30 @@ class Failing(Part):
     ) -> None:
         """Let what follows in a chain have failed, too, so that nobody waits for it."""
         try:
-            ahead = deque(chain)
+            ahead = deque((call, True) for call in chain)
         except TypeError:  # None, or what stands for it in a test
             return
         context = upward("app.task").Context
         while ahead:
-            request = context(ahead.popleft())
+            call, joined = ahead.popleft()
+            request = context(call)
             request.update(request.options)
             options = request.options
             request.id, request.group = options.get("task_id"), options.get("group_id")
-            # its part of a chord is told already; where a repeat counts once, it may be repeated
-            told = (
-                "chord" in options
-                and not getattr(self, "native", False)
-                and request.id is not None
-                and self.get_state(request.id) in states.PROPAGATE_STATES
-            )
+            tells = joined and "chord" in options and not self._has_told(request)
             if store_result and state in states.PROPAGATE_STATES and request.id is not None:
                 self.store_result(request.id, exc, state, traceback=traceback, request=request)
-            if "chord" in options and not told:
+            if tells:
                 self.on_chord_part_return(request, state, exc)
-            if getattr(request, "subtask_type", None) == "chord":
-                # the result that others wait for is that of its body
-                body = (request.kwargs or {}).get("body")
-                ahead.extend(() if body is None else (body,))
+            parts, header = _parts(request)
+            ahead.extend((part, joined) for part in parts)
+            ahead.extend((part, False) for part in header)  # there is no chord yet to be told
+
+    def _has_told(self, request: Any) -> bool:
+        """Say whether its part of a chord is told. Where a repeat counts once it may be repeated."""
+        if request.id is None or getattr(self, "native", False):
+            return False
+        return self.get_state(request.id) in states.PROPAGATE_STATES
 
     # ---------------------------------------------------------------- errbacks
 
@@ -150,8 +167,8 @@ class Failing(Part):
         if isinstance(callback, _public.group):
             info = self._handle_group_chord_error(group_callback=callback, backend=backend, exc=exc)
         else:
-            if isinstance(callback, upward("canvas")._chain):  # its id is that of its last task
-                backend._fail_chain(callback.tasks[:-1], exc)
+            # its id is that of its last task; and it may itself be a part of a chord
+            backend._fail_chain(getattr(callback, "tasks", None) or [callback], exc)
             info, exc = self._fail_body(callback, backend, exc)
         backend._fail_chain(callback.options.get("chain"), exc)
         return info

@@ -20,7 +20,7 @@ class Expected(NamedTuple):
     fails: str = ""  # the name of the exception's class
     sent_by: Sequence[str] = ()
     header: Sequence[str] = ()  # of the chord whose body it is
-    is_link: bool = False  # which is not sent, nor told, if what it hangs on is lost
+    is_optional: bool = False  # not known to anybody if the run that sends it is lost
 
 
 class Call(NamedTuple):
@@ -53,7 +53,7 @@ class Calls:
             made = kind()
             signature, options = made if isinstance(made, tuple) else (made, {})
             new = islice(self.expected.items(), known, None)
-            yield Call(signature, options, [id for id, each in new if not each.is_link])
+            yield Call(signature, options, [id for id, each in new if not each.is_optional])
 
     def _task(self, task: Any, *args: Any, **expected: Any) -> Any:
         """Return a signature with an id of its own."""
@@ -93,7 +93,7 @@ class Calls:
     def _linked(self) -> Any:
         first = self._add()
         value = self._value(first) + 1
-        return first, {"link": self._then(first, proj.add, 1, value=value, is_link=True)}
+        return first, {"link": self._then(first, proj.add, 1, value=value, is_optional=True)}
 
     def _chain(self) -> Any:
         first = self._add()
@@ -151,8 +151,11 @@ class Calls:
     def _swapped(self) -> Any:
         """A task that goes on as a chord, whose body ends under the task's id."""
         swap = self._task(proj.swap, 1, 2, 3)
-        header = {f"{id_of(swap)}.{n}": Expected(n + 1, sent_by=[id_of(swap)]) for n in (1, 2, 3)}
-        self.expected |= {id_of(swap): Expected(9, header=[*header]), **header}
+        id = id_of(swap)
+        header = {
+            f"{id}.{n}": Expected(n + 1, sent_by=[id], is_optional=True) for n in (1, 2, 3)
+        }
+        self.expected |= {id: Expected(9, header=[*header]), **header}
         return swap
 
 

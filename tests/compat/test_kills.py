@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
+import redis
+from helpers import until
 
 from fsdf_compat.exceptions import ChordError
 
@@ -12,21 +14,20 @@ PROJECT = """
 import os, signal
 from fsdf_compat import chain, chord, group
 from fsdf_compat.signals import task_failure
-from fsdf_engine.stores.redis import RedisStore
 from fsdf_engine.stores.redis_groups import RedisGroups
+from fsdf_engine.stores.redis_marks import RedisMarks
 
 app.conf.task_acks_late = os.environ.get("ACK") == "late"
 
-def deadly(store, step):
-    call = getattr(store, step)
-    def die(self, batch, *given):
-        if "DIE_AFTER" in os.environ:
-            call(self, batch, *given)
-        os.kill(os.getpid(), signal.SIGKILL)
-    setattr(store, step, die)
+def die(*given):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-if step := os.environ.get("DIE"):
-    deadly(RedisGroups if step in ("add", "close") else RedisStore, step)
+# a step that is not taken: results are stored before chords learn of them, the messages of chords
+# are sent before these are closed, marks of what was acknowledged are deleted when it has ended
+match os.environ.get("DIE"):
+    case "add": RedisGroups.add = die
+    case "close": RedisGroups.close = die
+    case "delete": RedisMarks.delete = die
 
 @task_failure.connect
 def failed(sender, task_id, **more):
@@ -42,9 +43,32 @@ def fail(x):
 
 @app.task
 def total(values):
+    note("total")
     return sum(values)
+
+@app.task(ignore_result=True)
+def quiet():
+    pass
+
+@app.task(bind=True, max_retries=1)
+def flaky(self):
+    note(f"attempt {self.request.retries}")
+    if self.request.retries == 0:
+        raise self.retry(countdown=4)
+    return 5
+
+@app.task(bind=True)
+def swap(self):
+    note("swap")
+    raise self.replace(chord([add.s(2, 3).set(countdown=4)], total.s()))
 """
 LEASE = "1.0"
+
+
+def adopted(url):
+    """Say whether no mark is left of what was acknowledged and may have no end."""
+    with redis.Redis.from_url(url) as client:
+        return not client.exists("fsdf:marks:watched")
 
 
 @pytest.fixture
@@ -69,7 +93,7 @@ def test_a_chord_learns_of_what_ended_with_a_stored_result(proj, die, redis_proj
     sent = proj.chord([proj.add.s(2, 1)], proj.total.s()).delay()
     die(ack, "add")
     assert sent.get(timeout=20) == 3
-    assert redis_project.notes() == []
+    assert redis_project.notes() == ["total"]
 
 
 @pytest.mark.parametrize("ack", ["early", "late"])
@@ -78,3 +102,32 @@ def test_a_chord_learns_of_a_chain_in_it_that_has_failed(proj, die, ack):
     die(ack, "add")
     with pytest.raises(ChordError, match="ValueError"):
         proj.app.AsyncResult(sent.id).get(timeout=20)
+
+
+def test_the_body_of_a_chord_runs_twice_where_its_worker_died_before_closing_it(
+    proj, die, redis_project
+):
+    sent = proj.chord([proj.add.s(2, 1)], proj.total.s()).delay()
+    die("late", "close")
+    redis_project.noted("total", "total")
+    assert sent.get(timeout=20) == 3
+
+
+@pytest.mark.parametrize("name", ["add", "quiet"])
+def test_what_ended_before_its_worker_died_has_not_failed(proj, die, redis_project, name):
+    task = getattr(proj, name)
+    task.apply_async((1, 2) if name == "add" else ())
+    die("early", "delete")
+    until(lambda: adopted(redis_project.url))
+    assert redis_project.notes() == []
+
+
+@pytest.mark.parametrize(("name", "notes"), [
+    ("flaky", ["attempt 0", "attempt 1"]), ("swap", ["swap", "total"]),
+])  # fmt: skip
+def test_what_goes_on_after_its_worker_died_is_not_lost(proj, die, redis_project, name, notes):
+    sent = getattr(proj, name).delay()
+    die("early", "delete")
+    until(lambda: adopted(redis_project.url))
+    assert sent.get(timeout=20) == 5
+    assert redis_project.notes() == notes
