@@ -52,7 +52,7 @@ def replace(self: Any, sig: Any) -> Any:
 
 
 def _sends() -> int:
-    """Return how often the message of this run was sent: what it goes on as counts on from there."""
+    """Return how often the message of this run was sent; what takes over counts on from there."""
     run = current_run.get()
     sends = 0 if run is None else run.job.extra.get("sends")
     return sends if type(sends) is int else 0

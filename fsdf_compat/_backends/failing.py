@@ -100,10 +100,11 @@ class Failing(Part):
                 self.on_chord_part_return(request, state, exc)
             parts, header = _parts(request)
             ahead.extend((part, joined) for part in parts)
-            ahead.extend((part, False) for part in header)  # there is no chord yet to be told
+            if getattr(self, "native", False):  # Celery's own leave who waits for these waiting
+                ahead.extend((part, False) for part in header)  # there is no chord yet to be told
 
     def _has_told(self, request: Any) -> bool:
-        """Say whether its part of a chord is told. Where a repeat counts once it may be repeated."""
+        """Say whether a chord is told of it; where a repeat counts once it may be repeated."""
         if request.id is None or getattr(self, "native", False):
             return False
         return self.get_state(request.id) in states.PROPAGATE_STATES
@@ -167,8 +168,10 @@ class Failing(Part):
         if isinstance(callback, _public.group):
             info = self._handle_group_chord_error(group_callback=callback, backend=backend, exc=exc)
         else:
-            # its id is that of its last task; and it may itself be a part of a chord
-            backend._fail_chain(getattr(callback, "tasks", None) or [callback], exc)
+            if isinstance(callback, upward("canvas")._chain):  # its id is that of its last task
+                backend._fail_chain(callback.tasks, exc)
+            elif "chord" in callback.options:  # a part of another one
+                backend._fail_chain([callback], exc)
             info, exc = self._fail_body(callback, backend, exc)
         backend._fail_chain(callback.options.get("chain"), exc)
         return info
@@ -198,6 +201,7 @@ class Failing(Part):
         try:
             frozen = group_callback.freeze()
             if isinstance(frozen, upward("result").GroupResult):
+                backend._fail_chain(group_callback.tasks, cause)
                 self._fail_members(group_callback, frozen, backend, cause)
                 if (id := getattr(frozen, "id", None)) is not None:
                     backend.mark_as_failure(id, cause)

@@ -105,7 +105,7 @@ class Ends:
         backend = task.backend if task else self._app.backend
         if not getattr(backend, "native", False) or self._ignores(task, self._request(job)):
             return None
-        return backend.layout_name  # type: ignore[no-any-return]
+        return str(backend.layout_name)
 
     def of_end(self, job: Job, end: bytes) -> list[Effect]:
         """Return what chords are told by a stored end: they, too, of the rest of a chain."""

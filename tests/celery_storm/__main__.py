@@ -1,4 +1,4 @@
-"""A Celery project whose workers are killed: PYTHONPATH=.:tests python -m celery_storm prefork late.
+"""A project whose workers are killed: PYTHONPATH=.:tests python -m celery_storm prefork late.
 
 It starts a Redis of its own, sends tasks of all kinds, kills workers and children with SIGKILL
 meanwhile, waits for all results and judges.
@@ -14,8 +14,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from fsdf_compat import activate
 from helpers import RedisServer
+
+from fsdf_compat import activate
 
 
 def main() -> int:

@@ -152,9 +152,7 @@ class Calls:
         """A task that goes on as a chord, whose body ends under the task's id."""
         swap = self._task(proj.swap, 1, 2, 3)
         id = id_of(swap)
-        header = {
-            f"{id}.{n}": Expected(n + 1, sent_by=[id], is_optional=True) for n in (1, 2, 3)
-        }
+        header = {f"{id}.{n}": Expected(n + 1, sent_by=[id], is_optional=True) for n in (1, 2, 3)}
         self.expected |= {id: Expected(9, header=[*header]), **header}
         return swap
 

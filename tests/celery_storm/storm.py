@@ -78,15 +78,16 @@ class Storm:
         until(self.at_rest, LONGEST)
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
-        self.faults += [
-            f"a worker ended with {code}" for w in self._workers if (code := w.wait(LONGEST))
-        ]
+        ends = {worker.wait(LONGEST) for worker in self._workers}
+        if ends - {0, -signal.SIGTERM}:  # it may have been about to start
+            self.faults.append(f"workers have ended with {ends}")
         self._workers = []
 
     def close(self) -> None:
         """End every process of it."""
         for worker in self._workers:
             self._end(worker)
+        proj.app.engine.close()
         proj.app.close()
         self._log.close()
 
@@ -111,7 +112,7 @@ class Storm:
         with redis.Redis.from_url(proj.URL) as client:
             keys = [key for key in client.scan_iter(count=1000) if not _KEPT.match(key)]
             self.faults += [f"{key!r} is left in the server" for key in keys]
-            names = [key for key in client.scan_iter("fsdf:group:*", count=1000)]
+            names = client.scan_iter("fsdf:group:*", count=1000)
             chords = [client.hgetall(key) for key in names if not key.endswith(b":members")]
         claims = sum(int(chord.get(b"claims", 1)) - 1 for chord in chords)
         bodies = [_BODY.findall(chord.get(b"messages", b"")) for chord in chords]
@@ -185,4 +186,3 @@ class Storm:
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
-

@@ -8,7 +8,7 @@ import pytest
 import redis
 from helpers import until
 
-from fsdf_compat.exceptions import ChordError
+from fsdf_compat.exceptions import ChordError, WorkerLostError
 
 PROJECT = """
 import os, signal
@@ -44,6 +44,8 @@ def fail(x):
 @app.task
 def total(values):
     note("total")
+    if os.environ.get("DIE") == "run":
+        os.kill(os.getpid(), signal.SIGKILL)
     return sum(values)
 
 @app.task(ignore_result=True)
@@ -58,9 +60,9 @@ def flaky(self):
     return 5
 
 @app.task(bind=True)
-def swap(self):
+def swap(self, countdown):
     note("swap")
-    raise self.replace(chord([add.s(2, 3).set(countdown=4)], total.s()))
+    raise self.replace(chord([add.s(2, 3).set(countdown=countdown)], total.s()))
 """
 LEASE = "1.0"
 
@@ -122,12 +124,20 @@ def test_what_ended_before_its_worker_died_has_not_failed(proj, die, redis_proje
     assert redis_project.notes() == []
 
 
-@pytest.mark.parametrize(("name", "notes"), [
-    ("flaky", ["attempt 0", "attempt 1"]), ("swap", ["swap", "total"]),
+@pytest.mark.parametrize(("name", "args", "notes"), [
+    ("flaky", (), ["attempt 0", "attempt 1"]), ("swap", (4,), ["swap", "total"]),
 ])  # fmt: skip
-def test_what_goes_on_after_its_worker_died_is_not_lost(proj, die, redis_project, name, notes):
-    sent = getattr(proj, name).delay()
+def test_what_goes_on_after_its_worker_died_is_not_lost(
+    proj, die, redis_project, name, args, notes
+):
+    sent = getattr(proj, name).delay(*args)
     die("early", "delete")
     until(lambda: adopted(redis_project.url))
     assert sent.get(timeout=20) == 5
     assert redis_project.notes() == notes
+
+
+def test_what_a_run_has_gone_on_as_is_lost_with_its_own_worker(proj, die):
+    sent = proj.swap.delay(0)
+    die("early", "run")
+    assert isinstance(sent.get(timeout=20, propagate=False), WorkerLostError)
