@@ -10,17 +10,9 @@ from typing import Any, NamedTuple
 import proj
 from celery import chain, chord, group
 
-__all__ = ["Call", "Calls", "Expected"]
+from celery_storm.verdict import Expected
 
-
-class Expected(NamedTuple):
-    """How a task is to end, and by whose run it is sent: if that is repeated, so may this be."""
-
-    value: Any = None
-    fails: str = ""  # the name of the exception's class
-    sent_by: Sequence[str] = ()
-    header: Sequence[str] = ()  # of the chord whose body it is
-    is_optional: bool = False  # not known to anybody if the run that sends it is lost
+__all__ = ["Call", "Calls"]
 
 
 class Call(NamedTuple):

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from celery_storm.calls import Expected
-
-__all__ = ["Seen", "Verdict", "judge"]
+__all__ = ["Expected", "Seen", "Verdict", "judge"]
 # What a worker that is killed may have acknowledged and not ended: its slots, and for each child
 # the next two hand-offs.
 AHEAD = 3
+
+
+class Expected(NamedTuple):
+    """How a task is to end, and by whose run it is sent: if that is repeated, so may this be."""
+
+    value: Any = None
+    fails: str = ""  # the name of the exception's class
+    sent_by: Sequence[str] = ()
+    header: Sequence[str] = ()  # of the chord whose body it is
+    is_optional: bool = False  # not known to anybody if the run that sends it is lost
 
 
 class Seen(NamedTuple):
