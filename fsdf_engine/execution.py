@@ -107,7 +107,9 @@ def finish(job: Job, outcome: Outcome) -> bool:
 # What it makes is checked. One whose attribute `of_json` is true is not, and where it is the only
 # one it gets of a success the JSON of the value, an `orjson.Fragment`, and is called in the outbox.
 # One that tells of members has an attribute `of_end`: called with a job and the body of its stored
-# end, it gives what the groups are told by who finds that a worker died between the two.
+# end, it gives what the groups are told by who finds that a worker died between the two. Who does
+# so asks a sink for what it would store of a loss, to learn in which layout an end is; of one whose
+# attribute `layout_of` says that, called with a job (None: nothing is stored), only this.
 Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]
 # Drives an attempt in place of the engine. Called where the code runs, with the job, the arguments
 # of which are decoded, and the function, which it may call; awaited where that is a coroutine's.

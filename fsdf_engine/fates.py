@@ -9,9 +9,9 @@ message was lost which runs afterwards, and whoever asks again decides the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from . import codec
 from .contracts import Delivery, Effect, Job, Mark, Member, Owner, Plan, Record, ResultStore, Sink
@@ -21,6 +21,7 @@ from .outcomes import Outcome, text_of
 __all__ = ["LIVES", "LOST", "after", "before", "decide", "ends_of", "fate", "members_of", "read",
            "write"]  # fmt: skip
 log = logging.getLogger("fsdf.consumer")
+_T = TypeVar("_T")
 LIVES, LOST = b"", b"lost"
 # A mark is adopted within a lease or two, where there are consumers; what is told to be lost may
 # wait in its queue for long.
@@ -127,13 +128,13 @@ def ends_of(
 ) -> Mapping[str, bytes | None]:
     """Return the stored ends by id, None where there is none yet; others store no records.
 
-    `outcome` is what a sink is asked with to learn in which layout it stores. Blocks.
+    `outcome` is what a sink is asked with to learn in which layout it stores, if it does not say
+    that. Blocks.
     """
     ids: dict[str, list[str]] = {}  # by layout
     for job in jobs:
-        for effect in _effects(job, partial(_asked, job, outcome)):
-            if type(effect) is Record:
-                ids.setdefault(effect.layout, []).append(job.id)
+        for layout in _each(job, partial(_layouts, job, outcome)):
+            ids.setdefault(layout, []).append(job.id)
     ends: dict[str, bytes | None] = {id: None for some in ids.values() for id in some}
     for layout, some in ids.items():
         if not layout or layout in store.layouts:  # in another one nothing can be stored
@@ -141,8 +142,10 @@ def ends_of(
     return ends
 
 
-def _asked(job: Job, outcome: Outcome, sink: Sink) -> Iterable[Effect]:
-    return sink(job, outcome)
+def _layouts(job: Job, outcome: Outcome, sink: Sink) -> Sequence[str]:
+    if layout_of := getattr(sink, "layout_of", None):
+        return () if (layout := layout_of(job)) is None else (layout,)
+    return [effect.layout for effect in sink(job, outcome) if type(effect) is Record]
 
 
 def members_of(job: Job, end: bytes | None) -> list[Effect]:
@@ -152,10 +155,10 @@ def members_of(job: Job, end: bytes | None) -> list[Effect]:
         of_end = getattr(sink, "of_end", None)
         return of_end(job, end) if of_end and end else ()
 
-    return [effect for effect in _effects(job, told) if type(effect) is Member]
+    return [effect for effect in _each(job, told) if type(effect) is Member]
 
 
-def _effects(job: Job, ask: Callable[[Sink], Iterable[Effect]]) -> Iterable[Effect]:
+def _each(job: Job, ask: Callable[[Sink], Iterable[_T]]) -> Iterator[_T]:
     for sink in job.plan.sinks:
         try:
             yield from ask(sink)

@@ -70,6 +70,13 @@ class Retry(NamedTuple):
     reason: str = ""
 
 
+class Continued(NamedTuple):
+    """The run has no end to tell: its effects go on under the message's id, or nobody is to know.
+
+    It is acknowledged.
+    """
+
+
 class Requeue(NamedTuple):
     """Not started, or not to be counted: back to the queue."""
 
@@ -138,8 +145,8 @@ class Crashed(NamedTuple):
 
 
 Outcome: TypeAlias = (
-    Succeeded | Failed | Retry | Requeue | Rejected | TimedOut | Expired | Filtered | Revoked
-    | Invalid | Unknown | Deferred | Lost | Crashed
+    Succeeded | Failed | Retry | Continued | Requeue | Rejected | TimedOut | Expired | Filtered
+    | Revoked | Invalid | Unknown | Deferred | Lost | Crashed
 )  # fmt: skip
 _KINDS = frozenset(get_args(Outcome))
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {  # what can be in a field, by its annotation
@@ -191,10 +198,10 @@ def unfit_outcome(outcome: Any, attempt: int) -> str | None:
 
 
 def ended(outcome: Outcome) -> bool:
-    """Say whether this outcome is the message's end; otherwise it comes back."""
+    """Say whether this outcome is the message's end; otherwise it comes back, or goes on."""
     if type(outcome) is Failed:
         return not issubclass(type(outcome.error), Interrupted)  # its `__class__` may be anything
-    return type(outcome) not in (Requeue, Deferred, Retry, Crashed)
+    return type(outcome) not in (Requeue, Deferred, Retry, Crashed, Continued)
 
 
 def trace_of(outcome: Failed | Retry) -> str:
@@ -349,7 +356,7 @@ def describe(outcome: Outcome) -> str:
 def verdict_for(outcome: Outcome, now: float, state: State | None = None) -> Verdict:
     """What the broker is told about an outcome; `state` is what comes back uncounted. Pure."""
     match outcome:
-        case Succeeded() | Expired() | Filtered() | Revoked():
+        case Succeeded() | Continued() | Expired() | Filtered() | Revoked():
             return ACK
         case Retry(_, delay, attempt):
             return Release(delay, {**(state or {}), "attempt": attempt})

@@ -72,6 +72,8 @@ def written(task: Any, message: Any, reply: str, serializer: str) -> bytes:
         extra["reply"] = reply
     if retries := headers.get("retries"):
         extra["attempt"] = retries
+    if nesting := headers.get("replaced_task_nesting"):  # what it replaces was sent as often
+        extra["sends"] = nesting
     if expires := headers.get("expires"):
         extra["expires"] = instant(expires)
     hard, soft = headers.get("timelimit") or (None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._engine.run import current_run
 from ..canvas import _chain, group, signature
 from ..exceptions import Ignore, ImproperlyConfigured
 from ..utils.functional import maybe_list
@@ -32,7 +33,7 @@ def replace(self: Any, sig: Any) -> Any:
         links = sig.tasks[-1].options.setdefault("link", [])
         links.extend(maybe_list(sig.options.pop("link")))
     sig.freeze(request.id)
-    nesting = request.get("replaced_task_nesting", 0) + 1
+    nesting = max(request.get("replaced_task_nesting", 0), _sends()) + 1
     sig.set(
         chord=request.chord,
         group_id=request.group,
@@ -48,6 +49,13 @@ def replace(self: Any, sig: Any) -> Any:
         task.set(replaced_task_nesting=nesting)
         sig |= task
     return self.on_replace(sig)
+
+
+def _sends() -> int:
+    """Return how often the message of this run was sent; what takes over counts on from there."""
+    run = current_run.get()
+    sends = 0 if run is None else run.job.extra.get("sends")
+    return sends if type(sends) is int else 0
 
 
 def _ended(app: Any, sig: Any) -> Any:

@@ -51,6 +51,23 @@ def result_errbacks(sig: Any, app: Any) -> tuple[Any, list[Any]]:
     return sig.options.get("task_id"), errbacks
 
 
+def _parts(request: Any) -> tuple[list[Any], list[Any]]:
+    """Return the calls in a call that is not sent: those that are parts of its end, and a header.
+
+    Somebody may wait for the result of each.
+    """
+    kwargs = request.kwargs or {}
+    match getattr(request, "subtask_type", None):
+        case "chord":
+            header = kwargs.get("header") or []
+            if isinstance(header, dict):
+                header = header["kwargs"]["tasks"]
+            return [body] if (body := kwargs.get("body")) is not None else [], list(header)
+        case "group" | "chain":
+            return list(kwargs.get("tasks") or ()), []
+    return [], []
+
+
 class Failing(Part):
     """The part of a backend that tells of failures. Its methods are those of the backend."""
 
@@ -66,29 +83,31 @@ class Failing(Part):
     ) -> None:
         """Let what follows in a chain have failed, too, so that nobody waits for it."""
         try:
-            ahead = deque(chain)
+            ahead = deque((call, True) for call in chain)
         except TypeError:  # None, or what stands for it in a test
             return
         context = upward("app.task").Context
         while ahead:
-            request = context(ahead.popleft())
+            call, joined = ahead.popleft()
+            request = context(call)
             request.update(request.options)
             options = request.options
             request.id, request.group = options.get("task_id"), options.get("group_id")
-            # its part of a chord is told already
-            told = (
-                "chord" in options
-                and request.id is not None
-                and self.get_state(request.id) in states.PROPAGATE_STATES
-            )
+            tells = joined and "chord" in options and not self._has_told(request)
             if store_result and state in states.PROPAGATE_STATES and request.id is not None:
                 self.store_result(request.id, exc, state, traceback=traceback, request=request)
-            if "chord" in options and not told:
+            if tells:
                 self.on_chord_part_return(request, state, exc)
-            if getattr(request, "subtask_type", None) == "chord":
-                # the result that others wait for is that of its body
-                body = (request.kwargs or {}).get("body")
-                ahead.extend(() if body is None else (body,))
+            parts, header = _parts(request)
+            ahead.extend((part, joined) for part in parts)
+            if getattr(self, "native", False):  # Celery's own leave who waits for these waiting
+                ahead.extend((part, False) for part in header)  # there is no chord yet to be told
+
+    def _has_told(self, request: Any) -> bool:
+        """Say whether a chord is told of it; where a repeat counts once it may be repeated."""
+        if request.id is None or getattr(self, "native", False):
+            return False
+        return self.get_state(request.id) in states.PROPAGATE_STATES
 
     # ---------------------------------------------------------------- errbacks
 
@@ -149,6 +168,10 @@ class Failing(Part):
         if isinstance(callback, _public.group):
             info = self._handle_group_chord_error(group_callback=callback, backend=backend, exc=exc)
         else:
+            if isinstance(callback, upward("canvas")._chain):  # its id is that of its last task
+                backend._fail_chain(callback.tasks, exc)
+            elif "chord" in callback.options:  # a part of another one
+                backend._fail_chain([callback], exc)
             info, exc = self._fail_body(callback, backend, exc)
         backend._fail_chain(callback.options.get("chain"), exc)
         return info
@@ -178,6 +201,7 @@ class Failing(Part):
         try:
             frozen = group_callback.freeze()
             if isinstance(frozen, upward("result").GroupResult):
+                backend._fail_chain(group_callback.tasks, cause)
                 self._fail_members(group_callback, frozen, backend, cause)
                 if (id := getattr(frozen, "id", None)) is not None:
                     backend.mark_as_failure(id, cause)

@@ -18,9 +18,9 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 
-from fsdf_engine.contracts import Effect, Job, outcomes
+from fsdf_engine.contracts import Effect, Job, Member, outcomes
 
-from .. import signals
+from .. import signals, states
 from ..exceptions import (
     InvalidTaskError,
     NotRegistered,
@@ -82,7 +82,7 @@ class Ends:
         self._told: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._thread: Thread | None = None
 
-    def sink(self, job: Job, outcome: outcomes.Outcome) -> list[Effect]:
+    def __call__(self, job: Job, outcome: outcomes.Outcome) -> list[Effect]:
         """Return the effects of an end; see `Sink`."""
         if (effects := effects_of_run(job, outcome)) is not None:
             return effects
@@ -90,6 +90,9 @@ class Ends:
             return []
         request, task = self._request(job), self._app._tasks.get(job.plan.name)
         error = error_of(job, outcome)
+        if job.delivery.lease is None and self.layout_of(job) is None:
+            # left by a worker that is gone: nobody can know whether it had ended
+            return self._members(job, request, states.FAILURE, error)
         run = Run(job)
         with run.collecting(self._app):
             self._store(task, request, outcome, error)
@@ -103,6 +106,34 @@ class Ends:
             self._later(
                 lambda: request(job, task, self._requests, self._app).on_timeout(True, seconds)
             )
+
+    def layout_of(self, job: Job) -> str | None:
+        """Return the layout in which the end of a message is stored, if it is."""
+        task = self._app._tasks.get(job.plan.name)
+        backend = task.backend if task else self._app.backend
+        if not getattr(backend, "native", False) or self._ignores(task, self._request(job)):
+            return None
+        return str(backend.layout_name)
+
+    def of_end(self, job: Job, end: bytes) -> list[Effect]:
+        """Return what chords are told by a stored end: they, too, of the rest of a chain."""
+        if not job.extra.get("headers"):  # it is alone
+            return []
+        task = self._app._tasks.get(job.plan.name)
+        backend = task.backend if task else self._app.backend
+        meta = backend.meta_from_decoded(backend.decode(end))
+        return self._members(job, self._request(job), meta["status"], meta["result"])
+
+    def _members(self, job: Job, request: Any, state: str, result: Any) -> list[Effect]:
+        task, run = self._app._tasks.get(job.plan.name), Run(job)
+        backend = task.backend if task else self._app.backend
+        with run.collecting(self._app):
+            if state in states.PROPAGATE_STATES:
+                told = {"request": request, "store_result": False, "call_errbacks": False}
+                backend.mark_as_failure(request.id, result, state=state, **told)
+            elif request.chord:
+                backend.on_chord_part_return(request, state, result)
+        return [effect for effect in run.effects if type(effect) is Member]
 
     def _request(self, job: Job) -> Any:
         """Return a message's request, with what can be read of its arguments."""
@@ -120,9 +151,7 @@ class Ends:
 
     def _store(self, task: Any, request: Any, outcome: Any, error: Exception) -> None:
         backend = task.backend if task else self._app.backend
-        ignored = task.ignore_result if task else False
-        if "ignore_result" in vars(request):
-            ignored = request.ignore_result
+        ignored = self._ignores(task, request)
         stores = not ignored or bool(task and task.store_errors_even_if_ignored)
         if type(outcome) in (outcomes.Expired, outcomes.Revoked):
             reason = str(error)
@@ -135,6 +164,11 @@ class Ends:
                 request_log.exception("Cannot tell what is linked to %s", request.id)
                 request.update(chain=None, chord=None, group=None, errbacks=None)
                 backend.mark_as_failure(request.id, error, request=request, store_result=stores)
+
+    def _ignores(self, task: Any, request: Any) -> bool:
+        if "ignore_result" in vars(request):
+            return bool(request.ignore_result)
+        return bool(task and task.ignore_result)
 
     # ---------------------------------------------------------------- hooks, receivers, the log
 

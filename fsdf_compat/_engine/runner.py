@@ -11,7 +11,7 @@ from typing import Any
 from fsdf_engine.contracts import Effect, Job, Outgoing, Runner, Told, outcomes
 
 from .._state import _enter_run
-from ..states import REJECTED, RETRY
+from ..states import IGNORED, REJECTED, RETRY
 from .codec import counted
 from .observed import observed
 from .requests import Requests
@@ -21,6 +21,7 @@ __all__ = ["effects_of_run", "runner_of"]
 RELEASED = 1.0  # seconds; an unchanged retry that waits longer goes back as it is
 Tracer = Callable[..., Any]
 _NOTHING = Told(outcomes.SUCCEEDED)
+_CONTINUED = outcomes.Continued()
 
 
 def runner_of(app: Any, name: str, requests: Requests, awaits: bool) -> Runner:
@@ -74,6 +75,8 @@ def _ended(run: Run, info: Any) -> outcomes.Outcome | Told:
             outcome = _retried(run, info.retval)
         elif info.state == REJECTED:
             outcome = _rejected(run, info.retval)
+        elif info.state == IGNORED:  # perhaps for what replaces it
+            outcome = _CONTINUED
     if outcome is not outcomes.SUCCEEDED:
         return outcome
     return Told(outcome, run.effects) if run.effects else _NOTHING
@@ -103,13 +106,13 @@ def _rejected(run: Run, error: Any) -> outcomes.Outcome:
     """
     job = run.job
     if job.plan.early:
-        return outcomes.SUCCEEDED
+        return _CONTINUED
     if not error.requeue:
         return outcomes.Rejected(outcomes.text_of(error.reason or "rejected by the task"))
     message = Outgoing(job.plan.queue, job.id, job.delivery.body, job.delivery.headers)
     message.priority = job.delivery.priority
     run.effects.append(_anew(message, job, redelivered=True, attempt=job.attempt))
-    return outcomes.SUCCEEDED
+    return _CONTINUED
 
 
 def _retried(run: Run, error: Any) -> outcomes.Outcome:
@@ -124,7 +127,7 @@ def _retried(run: Run, error: Any) -> outcomes.Outcome:
             cause = error.exc if isinstance(error.exc, BaseException) else error
             return outcomes.Retry(cause, message.delay, job.attempt + 1)
         run.effects.append(_anew(message, job))
-    return outcomes.SUCCEEDED
+    return _CONTINUED
 
 
 def _anew(message: Outgoing, job: Job, **control: Any) -> Outgoing:
@@ -147,7 +150,9 @@ def effects_of_run(job: Job, outcome: outcomes.Outcome) -> list[Effect] | None:
     return [] if type(outcome) in _UNTOLD else None
 
 
-_BY_RUNS = frozenset({outcomes.Succeeded, outcomes.Retry, outcomes.Rejected})
+_BY_RUNS = frozenset({
+    outcomes.Succeeded, outcomes.Retry, outcomes.Rejected, outcomes.Continued,
+})  # fmt: skip
 _UNTOLD = frozenset({
     outcomes.Succeeded, outcomes.Retry, outcomes.Requeue, outcomes.Deferred, outcomes.Crashed,
 })  # fmt: skip

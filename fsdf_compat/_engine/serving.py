@@ -50,7 +50,7 @@ class Serving:
         self.app, self.requests = app, Requests(app)
         self.codec = CelerysFlat(app.conf.accept_content)
         self.ends = Ends(app, self.requests)
-        self._sinks = (self.ends.sink,)
+        self._sinks = (self.ends,)
         self.runs_coroutines = True
         self._receiver: Callable[[Job], None] | None = None
         self._declared: set[tuple[str, str]] = set()

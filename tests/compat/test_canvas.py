@@ -116,6 +116,29 @@ def test_what_follows_a_failed_step_has_failed_and_does_not_run(work):
     assert work.noted == []
 
 
+def test_all_that_follows_a_failed_step_has_failed_however_it_is_nested(work):
+    """Whoever waits for a part of it would wait for ever."""
+    add, fail, total = work.add, work.fail, work.total
+    steps = [fail.si("stop"), group(add.s(1), chain(add.s(2), add.s(3))), total.s(), add.s(4)]
+    last = chain(*steps)()
+    header = last.parent.parent
+    assert header.parent.id
+    ended = [last, last.parent, *chain(*steps[:2])().results]
+    if work.app.backend.native:
+        ended += [*header.results, *(each.parent for each in header.results if each.parent)]
+    for result in ended:
+        assert isinstance(result.get(BOUND, propagate=False), ValueError)
+
+
+def test_a_chord_learns_that_one_in_it_has_failed(work):
+    add, total = work.add, work.total
+    inner = chord([add.s(1, 1), work.fail.si("stop")], total.s())
+    broken = chain(group(add.s(1, 1), work.fail.si("stop")), total.s(), add.s(1))
+    for part in (inner, broken, chord([add.s(1, 1), work.fail.si("stop")], group(total.s()))):
+        result = chord([add.s(2, 2), part], work.same.s())()
+        assert isinstance(result.get(BOUND, propagate=False), ChordError)
+
+
 def test_values_of_a_group_are_in_the_order_of_its_tasks(work):
     result = group(work.add.s(i, 1) for i in range(20))()
     assert result.get(timeout=BOUND) == list(range(1, 21))

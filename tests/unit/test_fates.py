@@ -17,7 +17,7 @@ from fsdf_engine.core import worker as worker_module
 from fsdf_engine.core.ending import result_sink
 from fsdf_engine.errors import Unavailable
 from fsdf_engine.grouping import Grouping
-from fsdf_engine.outcomes import Failed, Retry, Succeeded, TimedOut
+from fsdf_engine.outcomes import Continued, Failed, Retry, Succeeded, TimedOut
 from fsdf_engine.stores.memory import MemoryStore
 
 EARLY = {"early": True, "sinks": (result_sink(60.0),)}
@@ -119,6 +119,20 @@ def test_what_was_sent_anew_is_not_told_to_be_lost(start):
     assert watched(results)
     results.records.clear()
     start(Loud(), fail, spec=EARLY, results=results, lease=LEASE)
+    until(lambda: not watched(results))
+    assert not results.records
+
+
+def test_a_run_that_has_no_end_to_tell_is_not_told_to_be_lost(start):
+    broker, results = Loud(), Results()
+    spec = {**EARLY, "runner": lambda job, fn: Continued()}
+    broker.publish(bodies(2))
+    handle = start(broker, lambda n: None, spec=spec, results=results, lease=LEASE)
+    handle.consumer.keeper.tend = lambda: None
+    until(lambda: handle.consumer.outbox.settled == 2 and not handle.consumer.held())
+    assert watched(results)
+    assert broker.size("q") == (0, 0, 0, 0)
+    start(Loud(), lambda n: None, spec=EARLY, results=results, lease=LEASE)
     until(lambda: not watched(results))
     assert not results.records
 

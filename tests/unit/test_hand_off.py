@@ -150,7 +150,8 @@ def test_no_value_is_the_one_success():
 @pytest.mark.parametrize(
     "outcome",
     [
-        outcomes.Requeue(2.5), outcomes.Rejected("why"), outcomes.TimedOut(3.0),
+        outcomes.Requeue(2.5), outcomes.Continued(), outcomes.Rejected("why"),
+        outcomes.TimedOut(3.0),
         outcomes.Expired(1e9), outcomes.Filtered("key"), outcomes.Revoked(),
         outcomes.Invalid("no"), outcomes.Unknown("task"), outcomes.Deferred(5.0, "permit"),
         outcomes.Lost(6), outcomes.Crashed(-9),

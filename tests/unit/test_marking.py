@@ -229,6 +229,24 @@ def test_an_end_that_is_stored_stays_in_whatever_layout(start, lost):
     assert statuses == ["succeeded", "succeeded", "lost"]
 
 
+def test_a_sink_that_says_where_an_end_is_stored_tells_of_losses_only(start, lost):
+    results, asked = Results(), []
+    store = result_sink(60.0)
+
+    def sink(job, outcome):
+        asked.append((job.id, type(outcome).__name__))
+        return store(job, outcome)
+
+    setattr(sink, "layout_of", lambda job: None if job.id == "2" else "")  # noqa: B010
+    spec = {**EARLY, "sinks": (sink,)}
+    gone = lost(results, spec=spec)
+    results.write([record_of(gone, "0")])
+    asked.clear()
+    start(Loud(), lambda n: None, spec=spec, results=results, lease=0.3)
+    until(lambda: not watched(results))
+    assert sorted(asked) == [("1", "Lost"), ("2", "Lost")]
+
+
 def test_a_consumer_of_another_queue_leaves_them_alone(start, lost):
     results = Results()
     lost(results)

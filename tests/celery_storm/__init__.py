@@ -1,0 +1,1 @@
+"""A Celery project whose workers are killed: what it sends, who kills, and who judges."""
