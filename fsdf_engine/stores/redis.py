@@ -4,9 +4,9 @@ Key `fsdf:result:<id>` holds a head, then the body. The head is `<sends>.<delive
 or `P`, the origin and a line feed; of a record that has neither sends nor an origin, as the first
 version wrote them all, `<deliveries>` and `F` or `P`. The attempt is told by as many zeros before
 the deliveries, up to 64: former versions read those as the same number, so both write and read side
-by side. A final record is published on the key's own name, to which `watch` subscribes, and by
-notices, many in one message, on the inbox's channel that its own message carried: the server
-forgets a waiter together with its connection.
+by side. A final record is published on the key's own name, to which `watch` subscribes (of many at
+a time those to which somebody listens), and by notices, many in one message, on the inbox's channel
+that its own message carried: the server forgets a waiter together with its connection.
 
 Of a record with a layout the body alone lies under the layout's key, and its head, of the same
 life, under `fsdf:fence:<that key>`.
