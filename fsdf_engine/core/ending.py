@@ -140,19 +140,17 @@ def result_sink(expires: float) -> Sink:
             origin = _digest.__wrapped__(name, published, reply)
         reply = reply if type(reply) is str else ""
         lives = job.delivery.deliveries, final, expires, reply, sends_of(extra)
-        return (Record(job.id, _told(job, outcome, published), *lives, origin, job.attempt),)
+        told = _told(job.id, outcome, published, name, job.plan.name, job.attempt, time.time())
+        return (Record(job.id, told, *lives, origin, job.attempt),)
 
     def of_json(job: Job, value: bytes, now: float) -> Sequence[Effect]:
-        extra, plan = job.extra, job.plan
-        published, reply = extra.get("publish_time"), extra.get("reply")
+        published, reply = job.extra.get("publish_time"), job.extra.get("reply")
         if type(published) is not float or not (reply is None or type(reply) is str):
             return sink(job, Succeeded(Fragment(value)))
-        origin, facts = _alike(published, reply, plan.queue, plan.name, job.attempt, now)
-        body = b'{"task_id":%b,%b,"result":%b}' % (codec.dumps(job.id), facts, value)
-        sends, lives = sends_of(extra) if "sends" in extra else 0, job.delivery.deliveries
-        return (
-            Record(job.id, body, lives, True, expires, reply or "", sends, origin, job.attempt),
-        )
+        origin, facts = _alike(published, reply, job.plan.queue, job.plan.name, job.attempt, now)
+        body = b'{"task_id":%b%b%b}' % (codec.dumps(job.id), facts, value)
+        lives = job.delivery.deliveries, True, expires, reply or "", sends_of(job.extra)
+        return (Record(job.id, body, *lives, origin, job.attempt),)
 
     setattr(sink, "of_json", of_json)  # noqa: B010  a function has no attributes for mypy
     return sink
@@ -167,29 +165,25 @@ def _digest(queue: str, *sent: object) -> str:
 
 
 @lru_cache(256)  # those that were pushed together end together, too
-def _alike(published: float, reply: str | None, *named: Any) -> tuple[str, bytes]:
+def _alike(published: float, reply: str | None, *of: Any) -> tuple[str, bytes]:
     """Return the origin of a success, and what is told of it between its id and its value."""
-    return _digest(named[0], published, reply), codec.dumps(_facts(published, *named))[1:-1]
+    told = _told("", Succeeded(Fragment(b"")), published, *of)
+    return _digest(of[0], published, reply), told[len(b'{"task_id":""') : -1]
 
 
-def _facts(
-    published: object, queue: str, task: str, attempt: int, now: float, kind: type = Succeeded
-) -> dict[str, Any]:
-    """Return what is told of every end, behind the id."""
-    return {
-        "publish_time": published if type(published) in (float, int) else None,  # the first one:
-        "status": kind.__name__.lower(),  # waiters look for it there
+def _told(
+    id: str, outcome: Outcome, published: object, queue: str, task: str, attempt: int, now: float
+) -> bytes:
+    """Return what a waiter learns."""
+    told = {
+        "task_id": id,  # these two first: waiters look for them there
+        "publish_time": published if type(published) in (float, int) else None,
+        "status": type(outcome).__name__.lower(),
         "queue": queue,
         "task": task,
         "attempt": attempt,
         "ended_at": int(now * 1e4) / 1e4,
     }
-
-
-def _told(job: Job, outcome: Outcome, published: object) -> bytes:
-    """Return what a waiter learns."""
-    of = published, job.plan.queue, job.plan.name, job.attempt, time.time(), type(outcome)
-    told = {"task_id": job.id, **_facts(*of)}
     if type(outcome) is Succeeded:
         value = outcome.value
         told["result"] = value if type(value) is Fragment else codec.plain(value)
