@@ -219,6 +219,8 @@ class Replies:
                     del self._waiting[id]
 
     def _deliver(self, id: str, body: bytes) -> None:
+        if id not in self._expected and id not in self._waiting:
+            return  # who asks for it from now on finds it in the store
         with self._lock:
             if pushed_here := (since := self._expected.get(id)) is not None:
                 if _is_older(body, since):  # of an earlier message that had this id

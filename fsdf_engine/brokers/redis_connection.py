@@ -39,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 Command: TypeAlias = tuple[Any, ...]  # str, bytes, int or float each
+Sent: TypeAlias = Command | bytes  # as the client packs it
 OLDEST = (6, 2)
 STALE = 1.0  # seconds idle after which a connection is looked at before it is used
 _MORE = object()
@@ -156,7 +157,7 @@ class Connection:
 
     def call(
         self,
-        *commands: Command,
+        *commands: Sent,
         patience: float = 0.0,
         late: Callable[[], object] = int,
         first: Callable[[Any], float] | None = None,
@@ -171,13 +172,13 @@ class Connection:
         """
         replies = self.exchange(commands, patience, late, first)
         for reply in replies:
-            if error := failure(reply):
+            if type(reply) is hiredis.ReplyError and (error := failure(reply)):
                 raise error
         return replies
 
     def exchange(
         self,
-        commands: Sequence[Command],
+        commands: Sequence[Sent],
         patience: float = 0.0,
         late: Callable[[], object] = int,
         first: Callable[[Any], float] | None = None,
@@ -233,7 +234,7 @@ class Connection:
             self._connection.connect()
             self._wire = wire_over(self._connection._sock, TIMEOUT)
             self._reader = hiredis.Reader(notEnoughData=_MORE)
-            greeting: list[Command] = [("CLIENT", "ID"), ("INFO", "server"), ("TIME",)]
+            greeting: list[Sent] = [("CLIENT", "ID"), ("INFO", "server"), ("TIME",)]
             greeting += [("SCRIPT", "LOAD", script.text) for script in self._scripts]
             replies = self._exchange(greeting, 0.0, int, None)
             uptime = uptime_of(replies[1])
@@ -255,7 +256,7 @@ class Connection:
 
     def _exchange(
         self,
-        commands: Sequence[Command],
+        commands: Sequence[Sent],
         patience: float,
         late: Callable[[], object],
         first: Callable[[Any], float] | None,
@@ -263,7 +264,8 @@ class Connection:
         wire, reader = self._wire, self._reader
         replies: list[Any] = []
         try:
-            wire.send(b"".join(map(hiredis.pack_command, commands)))
+            pack = hiredis.pack_command
+            wire.send(b"".join([c if isinstance(c, bytes) else pack(c) for c in commands]))
             end = time.monotonic() + patience if patience else 0.0
             while len(replies) < len(commands):
                 reply = reader.gets()
@@ -292,7 +294,7 @@ class Connection:
         self._reader.feed(data)
         return end
 
-    def _repeat(self, commands: Sequence[Command], replies: list[Any], errors: list[int]) -> None:
+    def _repeat(self, commands: Sequence[Sent], replies: list[Any], errors: list[int]) -> None:
         """Send once more what the server surely did not execute: unknown scripts, moved keys."""
         texts = [_reason(replies[n]) for n in errors]
         if broken := [text for text in texts if text.startswith("ERR Protocol error")]:

@@ -84,7 +84,7 @@ def give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> No
     made: Told | bytes | None = getattr(job, "told", None)
     job.told = None  # an error holds its frames, and they hold the job
     if type(made) is bytes and type(job.outcome) is Succeeded:
-        return _give_effects_of_json(job, made)
+        return _give_effects_of_json(job, made, now)
     if type(made) is not Told or made.outcome is not job.outcome:  # who was ended may still tell
         made = _told_here(job)
     if made.outcome is not job.outcome:
@@ -102,9 +102,9 @@ def give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> No
         give_up(job, "an effect cannot be published", error)
 
 
-def _give_effects_of_json(job: Job, value: bytes) -> None:
+def _give_effects_of_json(job: Job, value: bytes, now: float) -> None:
     try:
-        job.effects = job.plan.sinks[0](job, Succeeded(Fragment(value)))
+        job.effects = job.plan.sinks[0].of_json(job, value, now)  # type: ignore[attr-defined]
     except BaseException as error:
         job.verdict = DeadLetter(f"a sink failed: {text_of(error, repr)}")
 
@@ -125,12 +125,6 @@ def give_up(job: Job, why: str, error: Exception) -> None:
 
 def result_sink(expires: float) -> Sink:
     """Return a sink that stores one record for every outcome that ends a message."""
-    from hashlib import blake2b  # slow to import, and only results need it
-
-    @lru_cache(256, typed=True)  # messages that were pushed together have the same
-    def digest(queue: str, *sent: object) -> str:
-        text = ":".join([queue, *map(repr, sent)]).encode(errors="backslashreplace")
-        return blake2b(text, digest_size=8).hexdigest()
 
     def sink(job: Job, outcome: Outcome) -> Sequence[Effect]:
         final = type(outcome) is Succeeded or outcomes.ended(outcome)
@@ -141,27 +135,54 @@ def result_sink(expires: float) -> Sink:
         # what tells the message from any other of its id: redelivered, retried or replayed it has
         # the same, and nobody can guess it who has not seen the message; a bare one claims no id
         try:
-            origin = digest(name, published, reply) if extra else digest(name)
+            origin = _digest(name, published, reply) if extra else _digest(name)
         except TypeError:  # one of them is a list or an object
-            origin = digest.__wrapped__(name, published, reply)
+            origin = _digest.__wrapped__(name, published, reply)
         reply = reply if type(reply) is str else ""
         lives = job.delivery.deliveries, final, expires, reply, sends_of(extra)
-        return (Record(job.id, _told(job, outcome, published), *lives, origin, job.attempt),)
+        told = _told(job.id, outcome, published, name, job.plan.name, job.attempt, time.time())
+        return (Record(job.id, told, *lives, origin, job.attempt),)
 
-    setattr(sink, "of_json", True)  # noqa: B010  a function has no attributes for mypy
+    def of_json(job: Job, value: bytes, now: float) -> Sequence[Effect]:
+        published, reply = job.extra.get("publish_time"), job.extra.get("reply")
+        if type(published) is not float or not (reply is None or type(reply) is str):
+            return sink(job, Succeeded(Fragment(value)))
+        origin, facts = _alike(published, reply, job.plan.queue, job.plan.name, job.attempt, now)
+        body = b'{"task_id":%b%b%b}' % (codec.dumps(job.id), facts, value)
+        lives = job.delivery.deliveries, True, expires, reply or "", sends_of(job.extra)
+        return (Record(job.id, body, *lives, origin, job.attempt),)
+
+    setattr(sink, "of_json", of_json)  # noqa: B010  a function has no attributes for mypy
     return sink
 
 
-def _told(job: Job, outcome: Outcome, published: object) -> bytes:
+@lru_cache(256, typed=True)  # messages that were pushed together have the same
+def _digest(queue: str, *sent: object) -> str:
+    from hashlib import blake2b  # slow to import, and only results need it
+
+    text = ":".join([queue, *map(repr, sent)]).encode(errors="backslashreplace")
+    return blake2b(text, digest_size=8).hexdigest()
+
+
+@lru_cache(256)  # those that were pushed together end together, too
+def _alike(published: float, reply: str | None, *of: Any) -> tuple[str, bytes]:
+    """Return the origin of a success, and what is told of it between its id and its value."""
+    told = _told("", Succeeded(Fragment(b"")), published, *of)
+    return _digest(of[0], published, reply), told[len(b'{"task_id":""') : -1]
+
+
+def _told(
+    id: str, outcome: Outcome, published: object, queue: str, task: str, attempt: int, now: float
+) -> bytes:
     """Return what a waiter learns."""
     told = {
-        "task_id": job.id,  # these two first: waiters look for them there
+        "task_id": id,  # these two first: waiters look for them there
         "publish_time": published if type(published) in (float, int) else None,
         "status": type(outcome).__name__.lower(),
-        "queue": job.plan.queue,
-        "task": job.plan.name,
-        "attempt": job.attempt,
-        "ended_at": int(time.time() * 1e4) / 1e4,
+        "queue": queue,
+        "task": task,
+        "attempt": attempt,
+        "ended_at": int(now * 1e4) / 1e4,
     }
     if type(outcome) is Succeeded:
         value = outcome.value

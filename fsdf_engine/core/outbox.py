@@ -219,7 +219,8 @@ class Outbox:
             self._flushed()  # their slots are free, however long it takes to store this
             ready = [item for item in items if not item.effects]
             stored = self._step(waiting, picks.publishes, self.broker.publish)
-            for item in stored:  # not published again if the next step fails
+            # what was published is not published again if the next step fails
+            for item in stored if picks.publishes(stored) else ():
                 item.effects = [e for e in item.effects if type(e) in LATER]
             write = self.results.write if self.results else nowhere
             stored = self._step(stored, picks.records, write)

@@ -4,9 +4,9 @@ Key `fsdf:result:<id>` holds a head, then the body. The head is `<sends>.<delive
 or `P`, the origin and a line feed; of a record that has neither sends nor an origin, as the first
 version wrote them all, `<deliveries>` and `F` or `P`. The attempt is told by as many zeros before
 the deliveries, up to 64: former versions read those as the same number, so both write and read side
-by side. A final record is published on the key's own name, to which `watch` subscribes, and by
-notices, many in one message, on the inbox's channel that its own message carried: the server
-forgets a waiter together with its connection.
+by side. A final record is published on the key's own name, to which `watch` subscribes (of many at
+a time those to which somebody listens), and by notices, many in one message, on the inbox's channel
+that its own message carried: the server forgets a waiter together with its connection.
 
 Of a record with a layout the body alone lies under the layout's key, and its head, of the same
 life, under `fsdf:fence:<that key>`.
@@ -46,6 +46,7 @@ _SIZES = Struct(">II")  # of a notice: of the id and of the body, which follow
 _KIND = attrgetter("layout", "expires")
 _MOST = 1000  # records that one script writes
 _LARGE = 1 << 20  # bytes of notices, about, that leave as one message
+_FEW = 32  # records for which one round trip is worth more than what it spares the server
 
 # KEYS: one per record; with a layout besides that of its head. ARGV: milliseconds to live ('' for
 # ever); '' if all are final, else a letter for each: F, P, or U of an end whose attempt is not
@@ -124,12 +125,18 @@ class RedisStore(ResultStore):
 
     def write(self, records: Sequence[Record]) -> None:
         for shard, places in self._shards.split([record.id for record in records]).items():
-            for kind, some in groupby([records[n] for n in places], _KIND):
+            here = records if len(places) == len(records) else [records[n] for n in places]
+            for kind, some in groupby(here, _KIND):
                 alike = list(some)
                 for at in range(0, len(alike), _MOST):
                     self._write(shard, *kind, alike[at : at + _MOST])
 
     def _write(self, shard: Shard, layout: str, expires: float, records: Sequence[Record]) -> None:
+        life = "" if expires == math.inf else str(max(1, int(expires * 1000)))
+        if len(records) > _FEW and not (layout or self._shards.connections.many):
+            records = self._write_new(shard, life, records)
+            if not records:
+                return
         keys: list[str] = []
         said: list[Any] = []
         ours = shard.key(_RESULT)
@@ -142,13 +149,34 @@ class RedisStore(ResultStore):
                 keys.append(ours + r.id)
                 said.append(head + r.body)
         letters = "".join([("F" if r.attempt >= 0 else "U") if r.final else "P" for r in records])
-        life = "" if expires == math.inf else max(1, int(expires * 1000))
         how = life, letters.strip("F") and letters, "1" if layout else ""
         [older] = shard.connection.call(_WRITE(keys, *how, *said, *_notices(records)))
         if older:
             told = _notices([r for n, r in enumerate(records) if n not in older])
             publish = [("PUBLISH", *told[n : n + 2]) for n in range(0, len(told), 2)]
             shard.connection.call(*publish)
+
+    def _write_new(self, shard: Shard, life: str, records: Sequence[Record]) -> Sequence[Record]:
+        """Write those of which nothing is kept, then tell of them; return the others.
+
+        That is two round trips, and half the server's work: in a script a command costs it twice as
+        much. A key's channel is used if somebody listens; who subscribes later finds the record.
+        """
+        keys, sets = _sets(shard.key(_RESULT).encode(), life, records)
+        count = ("PUBSUB", "NUMSUB", *keys), ("PUBSUB", "NUMPAT")
+        *stored, heard, patterns = shard.connection.call(*sets, *count)
+        new, old = records, list[Record]()
+        if not all(stored):
+            new = [r for r, done in zip(records, stored) if done]
+            old = [r for r, done in zip(records, stored) if not done]
+        told = _notices(new)
+        publish = [("PUBLISH", *told[n : n + 2]) for n in range(0, len(told), 2)]
+        if patterns or any(heard[1::2]):
+            channels = zip(keys, records, stored)
+            publish += [("PUBLISH", k, _head(r) + r.body) for k, r, s in channels if s and r.final]
+        if publish:
+            shard.connection.call(*publish)
+        return old
 
     def read(
         self, ids: Sequence[str], *, final: bool = False, layout: str = ""
@@ -197,12 +225,32 @@ class RedisStore(ResultStore):
 
 
 def _head(record: Record) -> bytes:
-    head = f"{record.deliveries}{'F' if record.final else 'P'}"
-    if record.attempt > 0:
-        head = "0" * min(record.attempt, 64) + head
-    if record.sends or record.origin:
-        head = f"{record.sends}.{head}{record.origin}\n"
+    r = record
+    return _head_of(r.sends, r.deliveries, r.attempt, r.final, r.origin)
+
+
+@lru_cache(64)  # what was pushed together has the same
+def _head_of(sends: int, deliveries: int, attempt: int, final: bool, origin: str) -> bytes:
+    head = f"{deliveries}{'F' if final else 'P'}"
+    if attempt > 0:
+        head = "0" * min(attempt, 64) + head
+    if sends or origin:
+        head = f"{sends}.{head}{origin}\n"
     return head.encode()
+
+
+def _sets(prefix: bytes, life: str, records: Iterable[Record]) -> tuple[list[bytes], list[bytes]]:
+    """Return the keys, and commands that set those not there; the client packs them for longer."""
+    words = ["NX", *(("PX", life) if life else ())]
+    begin = b"*%d\r\n$3\r\nSET\r\n" % (3 + len(words))
+    end = "".join(f"\r\n${len(word)}\r\n{word}" for word in words).encode() + b"\r\n"
+    keys, sets = list[bytes](), list[bytes]()
+    for r in records:
+        keys.append(key := prefix + r.id.encode())
+        head, body = _head(r), r.body
+        sizes = len(key), key, len(head) + len(body)
+        sets.append(b"%b$%d\r\n%b\r\n$%d\r\n%b%b%b" % (begin, *sizes, head, body, end))
+    return keys, sets
 
 
 def _notices(records: Iterable[Record]) -> list[Any]:
@@ -234,7 +282,7 @@ def _taken(reply: str) -> str:
 
 def _notice(record: Record) -> bytes:
     id, body = record.id.encode(), record.body
-    return b"%b%b%b" % (_SIZES.pack(len(id), len(body)), id, body)
+    return _SIZES.pack(len(id), len(body)) + id + body
 
 
 def _noticed(said: bytes) -> Iterator[tuple[str, bytes]]:

@@ -13,9 +13,11 @@ import pytest
 from helpers import RedisServer, until
 
 from fsdf_engine.brokers import redis_subscriber, sqlite_file, wakeup
+from fsdf_engine.brokers.redis_connection import Connection
 from fsdf_engine.brokers.sqlite import SqliteBroker
 from fsdf_engine.contracts import Record
 from fsdf_engine.errors import ArgumentError, ServerRefused, Unavailable
+from fsdf_engine.stores import redis as redis_module
 from fsdf_engine.stores import sqlite as sqlite_module
 from fsdf_engine.stores.memory import MemoryStore
 from fsdf_engine.stores.redis import RedisStore
@@ -46,6 +48,15 @@ class TestSqlite(StoreConformance):
 class TestRedis(StoreConformance):
     @pytest.fixture
     def store(self, redis_url: str) -> RedisStore:
+        return RedisStore(redis_url)
+
+
+class TestRedisWithoutScript(StoreConformance):
+    """As many records are written: however few they are."""
+
+    @pytest.fixture
+    def store(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> RedisStore:
+        monkeypatch.setattr(redis_module, "_FEW", 0)
         return RedisStore(redis_url)
 
 
@@ -281,6 +292,61 @@ class TestRedisOnly:
             assert [pubsub.get_message(timeout=BOUND)["type"] for _ in "12"] == ["subscribe"] * 2
             store.write([Record("a", b"1", reply=reply), Record("b", b"2", reply=inbox)])
             assert pubsub.get_message(timeout=BOUND)["data"] == b"1\nb2"
+        store.close()
+
+    def test_many_records_live_under_their_keys_and_expire_by_the_server(
+        self, redis_url: str
+    ) -> None:
+        import redis
+
+        store, ids = RedisStore(redis_url), [f"漢{n}" for n in range(100)]
+        lives = (50.0, 40_000, 50_000), (float("inf"), -2, -1)
+        with redis.Redis.from_url(redis_url) as client:
+            for life, least, most in lives:
+                store.write([Record(id, b'{"x":1}', 3, expires=life, attempt=1) for id in ids])
+                assert client.mget([f"fsdf:result:{id}" for id in ids]) == [b'03F{"x":1}'] * 100
+                assert all(least < client.pttl(f"fsdf:result:{id}") <= most for id in ids)
+                store.forget(ids)
+        store.close()
+
+    @pytest.mark.parametrize("pattern", [False, True])
+    def test_who_listens_to_keys_is_told_of_many_ends(self, redis_url: str, pattern: bool) -> None:
+        import redis
+
+        store, ids = RedisStore(redis_url), [f"{n}" for n in range(100)]
+        with redis.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
+            hear = pubsub.psubscribe if pattern else pubsub.subscribe
+            hear("fsdf:result:?9" if pattern else "fsdf:result:99")
+            assert pubsub.get_message(timeout=BOUND)
+            store.write(
+                [Record(id, id.encode(), final=id not in ("09", "9")) for id in ["09", *ids]]
+            )
+            heard = [pubsub.get_message(timeout=BOUND)["data"] for _ in range(9 if pattern else 1)]
+            assert heard == [b"0F%d9" % n for n in (range(1, 10) if pattern else (9,))]
+        store.close()
+
+    def test_what_was_stored_but_not_told_is_told_when_it_is_repeated(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, received, calls = RedisStore(redis_url), Received(), []
+        inbox, line = store.inbox(received, nothing), store._shards.connections.to()
+        connected(store, inbox, received)
+        records = [Record(f"{n}", b"1", reply=inbox.address, origin="o") for n in range(100)]
+
+        def call(*commands: object, **options: object) -> list[object]:
+            calls.append(commands)
+            if len(calls) == 2:
+                raise Unavailable("the connection is lost")
+            return Connection.call(line, *commands, **options)
+
+        monkeypatch.setattr(line, "call", call)
+        with pytest.raises(Unavailable):
+            store.write(records)
+        assert len(store.read([r.id for r in records])) == 100
+        assert not received.bodies
+        store.write(records)
+        assert len(received.wait_for(*[r.id for r in records])) == 100
+        inbox.close()
         store.close()
 
     def test_many_ends_reach_an_inbox_in_one_message(self, redis_url: str) -> None:

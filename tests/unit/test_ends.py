@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import asdict
 
 import pytest
 from doubles import ListForm, Results
@@ -225,3 +226,21 @@ def test_what_was_published_otherwise_is_of_another_origin():
     assert [origin(extra) for extra in reversed(sent)] == origins[::-1]
     assert len({*origins}) == len(sent)
     assert origins[2] == hashlib.blake2b(b"q:1:None", digest_size=8).hexdigest()
+
+
+@pytest.mark.parametrize("extra", [{}, {"publish_time": 1}, {"publish_time": 1.5}, {"sends": 2}])
+@pytest.mark.parametrize("reply", [None, "inbox", ["inbox"]])
+@pytest.mark.parametrize("id", ["id", 'quo"te', "漢"])
+def test_a_success_is_told_of_its_json_as_of_its_value(extra, reply, id):
+    sink = result_sink(60.0)
+    job = Job()
+    job.plan = Plan("task", "q", None, None, Binding(lambda: None).bind)
+    job.id, job.attempt, job.delivery = id, 3, Delivery((0, 0), b"", "x", 2)
+    job.extra = {**extra, "reply": reply} if reply else extra
+    [of_value], [of_json] = sink(job, Succeeded([1, "x"])), sink.of_json(job, b'[1,"x"]', 1.23456)
+    told, same = json.loads(of_value.body), json.loads(of_json.body)
+    assert list(told) == list(same)
+    assert same["ended_at"] == 1.2345 or same["ended_at"] > 1e9
+    assert {**told, "ended_at": 0} == {**same, "ended_at": 0}
+    of_value.body = of_json.body = b""
+    assert asdict(of_value) == asdict(of_json)
