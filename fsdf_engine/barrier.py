@@ -29,7 +29,6 @@ from .contracts import (
     Sink,
 )
 from .core.context import current_job
-from .core.ending import result_sink
 from .core.publisher import Publisher, place_of
 from .core.writer import Writer, moment, next_id, written
 from .errors import ConfigurationError
@@ -38,6 +37,7 @@ from .message import derived_id
 from .outcomes import Outcome, Succeeded
 from .registry import brokers
 from .replies import Replies
+from .result_sink import result_sink
 
 if TYPE_CHECKING:
     from .core.outbox import Outbox

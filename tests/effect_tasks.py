@@ -15,11 +15,11 @@ from fsdf_engine import ConcurrentModeEnum, task_deco
 from fsdf_engine import Retry as RetryTask
 from fsdf_engine.contracts import Outgoing, Plan
 from fsdf_engine.core.binding import Binding
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.run import compile_plan
 from fsdf_engine.outcomes import Retry, Succeeded
 from fsdf_engine.pools.channel import Channel
 from fsdf_engine.pools.ledger import Ledger
+from fsdf_engine.result_sink import result_sink
 
 OPTIONS = {
     "broker_kind": "memory",

@@ -16,9 +16,9 @@ from fsdf_engine.contracts import Outgoing
 from fsdf_engine.controls.expiry import Expiry
 from fsdf_engine.controls.rate import Rate
 from fsdf_engine.core.context import current
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.pools.threads import ThreadPool
+from fsdf_engine.result_sink import result_sink
 
 SINKS = (result_sink(60.0),)
 

@@ -16,11 +16,11 @@ from fsdf_engine.core import outage as outage_module
 from fsdf_engine.core import worker as worker_module
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.early import Early
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.prefetch import MOST, Prefetch
 from fsdf_engine.core.run import compile_plan
 from fsdf_engine.errors import Unanswered, Unavailable
 from fsdf_engine.pools.threads import ThreadPool
+from fsdf_engine.result_sink import result_sink
 
 EARLY = {"early": True}
 WITH_RESULTS = {**EARLY, "sinks": (result_sink(60.0),)}

@@ -16,7 +16,6 @@ from fsdf_engine.contracts import Delivery, Job, Outgoing, Plan
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.consumer import Consumer
 from fsdf_engine.core.due import Deadlines
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.worker import ConsumerHandle
 from fsdf_engine.listeners import Listeners
 from fsdf_engine.message import FLAT
@@ -38,6 +37,7 @@ from fsdf_engine.outcomes import (
     Unknown,
 )  # fmt: skip
 from fsdf_engine.pools.threads import ThreadPool
+from fsdf_engine.result_sink import result_sink
 
 # What becomes of the message, and the status that a waiter learns in the end; of what is in line
 # again that is the success of the run that follows.

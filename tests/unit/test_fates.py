@@ -14,10 +14,10 @@ from fsdf_engine.barrier import member_sink
 from fsdf_engine.contracts import Group, Mark, Outgoing
 from fsdf_engine.core import consumer as consumer_module
 from fsdf_engine.core import worker as worker_module
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.errors import Unavailable
 from fsdf_engine.grouping import Grouping
 from fsdf_engine.outcomes import Continued, Failed, Retry, Succeeded, TimedOut
+from fsdf_engine.result_sink import result_sink
 from fsdf_engine.stores.memory import MemoryStore
 
 EARLY = {"early": True, "sinks": (result_sink(60.0),)}

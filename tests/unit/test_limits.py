@@ -15,11 +15,11 @@ from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Job, Outgoing, Plan
 from fsdf_engine.core import due
 from fsdf_engine.core.due import Deadlines
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.errors import ArgumentError
 from fsdf_engine.limits import check_limits
 from fsdf_engine.outcomes import Deadline, TimedOut
+from fsdf_engine.result_sink import result_sink
 
 ONCE = RetryPolicy(0)
 

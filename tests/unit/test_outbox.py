@@ -12,9 +12,9 @@ from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Claim, Group, Member, Outgoing, Record
 from fsdf_engine.core import outbox as outbox_module
 from fsdf_engine.core.context import current_job
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.errors import LeaseLost, PublishError, Unanswered, Unavailable
 from fsdf_engine.grouping import Grouping
+from fsdf_engine.result_sink import result_sink
 from fsdf_engine.stores.memory import MemoryStore
 
 SINKS = {"sinks": (result_sink(60.0),)}

@@ -13,9 +13,9 @@ from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Job, Outgoing
 from fsdf_engine.controls.expiry import Expiry
 from fsdf_engine.core.context import current_job
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.errors import PublishError, Requeue, Unavailable
+from fsdf_engine.result_sink import result_sink
 
 SINKS = {"sinks": (result_sink(60.0),), "policy": RetryPolicy(0)}
 

@@ -11,9 +11,9 @@ from helpers import BOUND, until
 from fsdf_engine import Engine
 from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Outgoing, Record, Told
-from fsdf_engine.core.ending import result_sink
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.outcomes import SUCCEEDED, Failed, Rejected, Retry, Revoked, Succeeded
+from fsdf_engine.result_sink import result_sink
 
 SINKS = (result_sink(60.0),)
 

@@ -14,13 +14,14 @@ from helpers import BOUND, until
 from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Outgoing
 from fsdf_engine.core.context import current
-from fsdf_engine.core.ending import give_verdict, result_sink
+from fsdf_engine.core.ending import give_verdict
 from fsdf_engine.core.forms import replays
 from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.errors import Requeue, Retry
 from fsdf_engine.message import FLAT
 from fsdf_engine.outcomes import Crashed, DeadLetter, Failed, Revoked
 from fsdf_engine.pools.threads import ThreadPool
+from fsdf_engine.result_sink import result_sink
 from fsdf_engine.testing.codecs import opened
 
 SINKS = (result_sink(60.0),)
