@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 from helpers import RedisServer, until
+from hypothesis import HealthCheck, settings
 
 # What steers the test run itself; every other FSDF_ variable is the user's configuration.
 STEERING = {"FSDF_REQUIRE_SERVICES", "FSDF_FORCE_GENERATOR"}
+
+# How quick an example is depends on who else uses the machine.
+settings.register_profile("fsdf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fsdf")
 
 # A shell that starts us in the background has SIGINT ignored, which all that we start inherits.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

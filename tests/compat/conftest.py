@@ -94,7 +94,7 @@ class Worker:
     def says(self, text: str) -> None:
         """Wait until it has written `text`."""
         with self._grew:
-            self._grew.wait_for(lambda: self._ended or text in "".join(self.said), BOUND)
+            self._grew.wait_for(lambda: self._ended or text in "".join(self.said), 3 * BOUND)
             assert text in "".join(self.said), f"never said {text!r}:\n{''.join(self.said)}"
 
     def signal(self, number: int) -> None:

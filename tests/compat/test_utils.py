@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from helpers import BOUND, until
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdf_compat import bootsteps, platforms, states
@@ -57,7 +57,6 @@ def code_ends(code: str, **environ: str) -> int:
     return done.returncode
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers()), st.lists(st.integers(min_value=-3, max_value=12), max_size=6))
 def test_lazy_list_is_the_list_however_it_is_read(items, places):
     lazy = regen(iter(items))
@@ -73,13 +72,11 @@ def test_lazy_list_is_the_list_however_it_is_read(items, places):
     assert len(lazy) == len(items)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers()))
 def test_lookahead_pairs_each_with_the_next(items):
     assert list(lookahead(items)) == list(zip(items, [*items[1:], None]))
 
 
-@settings(deadline=None)
 @given(values, st.integers(min_value=1, max_value=60))
 def test_short_repr_has_its_brackets_in_pairs_and_never_raises(value, maxlen):
     full, short = saferepr(value, maxlevels=0), saferepr(value, maxlen=maxlen)
@@ -117,7 +114,6 @@ def test_head_checks_arguments_as_the_function_does():
         head_from_fun(lambda a, b: 0)(1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(min_value=0, max_value=30)), st.integers(min_value=1, max_value=8))
 def test_limited_set_keeps_the_newest(items, maxlen):
     limited = LimitedSet(maxlen=maxlen)

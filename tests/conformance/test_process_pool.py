@@ -558,7 +558,7 @@ def test_attempt_in_place_has_a_whole_timeout(make, outbox, tmp_path):
     assert job.outcome == TimedOut(1.0)
     first, second = map(float, lines(log))
     assert second - first >= 0.6
-    assert ended - second >= 0.99
+    assert ended - second >= 0.8  # not the 0.4 that are left of 1.0; it logs when it has begun
 
 
 def test_interrupted_run_goes_back_and_its_child_is_replaced(make, outbox, tmp_path):

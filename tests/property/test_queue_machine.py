@@ -175,7 +175,6 @@ def test_every_message_is_in_exactly_one_part(name, request, tmp_path):
         settings=settings(
             max_examples=25,
             stateful_step_count=30,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),

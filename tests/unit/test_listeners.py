@@ -95,6 +95,7 @@ def test_a_listener_that_raises_harms_nobody(event, kind):
         task.push(n)
     task.consume()
     assert task.join(BOUND)
+    until(lambda: len(told) >= 4)
     assert len(told) == 4
     assert task.size() == (0, 0, 0, 0)
 

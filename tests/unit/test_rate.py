@@ -51,7 +51,7 @@ def test_lost_starts_are_made_up_slowly(qps):
 
 @given(st.dictionaries(st.integers(0, 2900), st.floats(0, 0.05), max_size=20))
 @example({500: 0.3, 1500: 0.03})  # made up while it is late again: as many as there can be
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_no_second_has_more_than_the_schedule_allows(delays):
     starts = simulate(1000.0, 3.0, late=lambda n: delays.get(n, 0.0))
     gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
