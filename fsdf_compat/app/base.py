@@ -51,7 +51,7 @@ from ..utils.imports import gen_task_name, symbol_by_name
 from ..utils.log import get_logger
 from ..utils.objects import mro_lookup
 from ..utils.quorum_queues import detect_quorum_queues
-from ..utils.time import timezone
+from ..utils.time import timezone, to_utc
 from . import backends, builtins  # noqa: F401 - which every app has
 from .annotations import prepare as prepare_annotations
 from .autoretry import add_autoretry_behaviour
@@ -348,7 +348,8 @@ class Celery:
 
     def now(self) -> datetime:
         """Return the time, in the app's zone."""
-        return datetime.now(self.timezone)
+        now, zone = to_utc(datetime.now(timezone.utc)), self.timezone
+        return now if now.tzinfo is zone else now.astimezone(zone)
 
     @forgettable
     def timezone(self) -> Any:

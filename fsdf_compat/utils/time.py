@@ -153,7 +153,7 @@ def subtract_datetimes(end: datetime, start: datetime) -> timedelta:
 
 def to_utc(dt: datetime) -> datetime:
     """Return a naive date as one in UTC."""
-    return make_aware(dt, timezone.utc)
+    return dt if dt.tzinfo is timezone.utc else make_aware(dt, timezone.utc)
 
 
 def maybe_make_aware(dt: datetime, tz: Any = None, naive_as_utc: bool = True) -> datetime:
