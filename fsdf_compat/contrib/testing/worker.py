@@ -31,7 +31,6 @@ class TestWorkController(worker.WorkController):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._on_started = threading.Event()
         super().__init__(*args, **kwargs)
-        self.consumer.note_successes()
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Let those go on that wait."""
@@ -40,6 +39,7 @@ class TestWorkController(worker.WorkController):
 
     def start(self) -> None:
         """Work until told to end. Blocks."""
+        self.consumer.note_successes()
         try:
             super().start()
         finally:
