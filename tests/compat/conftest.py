@@ -140,10 +140,17 @@ class Project:
         self, *arguments: str, app: str = "proj", before: tuple[str, ...] = (), **environment: str
     ) -> Worker:
         """Start a worker (threads, unless arguments say otherwise); returns when it is ready."""
+        worker = self.start(*arguments, app=app, before=before, **environment)
+        worker.says("ready.")
+        return worker
+
+    def start(
+        self, *arguments: str, app: str = "proj", before: tuple[str, ...] = (), **environment: str
+    ) -> Worker:
+        """Start a worker that may end before it is ready."""
         pool = () if "-P" in arguments else ("-P", "threads", "-c", "4")
         worker = Worker(self.folder, app, ("-l", "INFO", *pool, *arguments), environment, before)
         self.workers.append(worker)
-        worker.says("ready.")
         return worker
 
     def elsewhere(self, code: str) -> Any:

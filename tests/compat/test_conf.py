@@ -179,7 +179,7 @@ def test_a_changed_setting_counts_for_the_next_message():
 @pytest.mark.parametrize(
     ("settings", "url"),
     [
-        ({}, "redis://h:1/2?socket_connect_timeout=4.0"),
+        ({}, "redis://h:1/2?socket_connect_timeout=4.0&socket_timeout=4.0"),
         ({"broker_connection_timeout": 0}, "redis://h:1/2"),
         (
             {"broker_transport_options": {"socket_timeout": 9, "socket_connect_timeout": 2}},
@@ -187,11 +187,11 @@ def test_a_changed_setting_counts_for_the_next_message():
         ),
         (
             {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_ca_certs": "/a b"}},
-            "rediss://h:1/2?socket_connect_timeout=4.0&ssl_ca_certs=/a%20b&ssl_cert_reqs=none",
+            "rediss://h:1/2?socket_connect_timeout=4.0&socket_timeout=4.0&ssl_ca_certs=/a%20b&ssl_cert_reqs=none",
         ),
         (
             {"broker_use_ssl": {"ssl_cert_reqs": "CERT_REQUIRED"}},
-            "rediss://h:1/2?socket_connect_timeout=4.0&ssl_cert_reqs=required",
+            "rediss://h:1/2?socket_connect_timeout=4.0&socket_timeout=4.0&ssl_cert_reqs=required",
         ),
     ],
 )
@@ -201,9 +201,9 @@ def test_settings_of_connections_reach_the_engine(settings, url):
 
 
 def test_what_a_url_says_itself_is_stronger():
-    conf = celery(broker="redis://h/0?socket_connect_timeout=1").conf
-    assert engine_place(conf)["broker_url"] == "redis://h/0?socket_connect_timeout=1"
-    assert engine_place(conf, "memory://") == {"broker_kind": "memory"}
+    url = "redis://h/0?socket_connect_timeout=1&socket_timeout=2"
+    assert engine_place(celery(broker=url).conf)["broker_url"] == url
+    assert engine_place(celery(broker=url).conf, "memory://") == {"broker_kind": "memory"}
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def die(redis_project):
     """`die(ack, step)`: a worker dies at a step, and the next one works."""
 
     def die(ack, step, **more):
-        dying = redis_project.worker(FSDF_LEASE=LEASE, ACK=ack, DIE=step, **more)
+        dying = redis_project.start(FSDF_LEASE=LEASE, ACK=ack, DIE=step, **more)
         assert dying.ends() == -signal.SIGKILL
         return redis_project.worker(FSDF_LEASE=LEASE, ACK=ack)
 
