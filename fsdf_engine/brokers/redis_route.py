@@ -52,7 +52,9 @@ class Route:
     """Where a URL leads: makes unconnected connections, asking for the address where needed."""
 
     def __init__(self, url: str, key: str) -> None:
-        self.masked, self._key = masked(url), key
+        # what has no scheme is no path here, as which it would be shown
+        self.masked = masked(url) if "://" in url else masked(f"redis://{url}")[len("redis://") :]
+        self._key = key
         scheme, _, rest = url.partition("://")
         self._scheme, plus, self.kind = scheme.partition("+")
         try:

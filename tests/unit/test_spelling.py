@@ -93,6 +93,7 @@ def test_text_without_a_password_is_unchanged(text):
 @example("{scheme}://{name}:{password}@{place}", "redis", "", "12/sesame", "h:1")
 @example("{scheme}://{name}:{password}@{place}", "unix", "", "12/sesame", "/tmp/s")
 @example("{scheme}://:{password}", "redis", "", "sesame", "h")
+@example("{password}@{place}", "redis", "", "/sesame", "h")
 def test_no_error_of_the_redis_client_shows_a_password(form, scheme, name, password, place):
     if ":{password}" not in form:
         password = password.replace(":", "")
