@@ -264,7 +264,7 @@ def test_unknown_task_and_wrong_arguments_go_to_dead_letters_and_the_worker_live
     """)
     assert "'z'" in said
     assert proj.add.delay(1).get(timeout=BOUND) == 11
-    assert project.size(proj.app).dead == 1
+    until(lambda: project.size(proj.app).dead == 1)
 
 
 def test_expired_message_is_revoked_and_not_run(project):

@@ -245,7 +245,7 @@ def test_worker_serves_the_queues_it_is_told(redis_project):
     assert proj.there.delay().get(timeout=BOUND) == "b"
     assert proj.here.apply_async(queue="a").get(timeout=BOUND) == "default"
     assert unserved.state == "PENDING"
-    assert redis_project.size(proj.app) == (1, 0, 0, 0)
+    until(lambda: redis_project.size(proj.app) == (1, 0, 0, 0))
 
 
 def test_worker_shows_what_it_serves_and_what_has_no_effect(redis_project):
