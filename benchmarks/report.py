@@ -172,8 +172,8 @@ LAYER_RATIOS: tuple[Pair, ...] = (
 )
 LAYER_ABOUT = (
     "A project that imports `celery`, run by Celery and, unchanged, by `fsdf celery`: same file "
-    "(`benchmarks/apps/layer_app.py`), settings, pool, slots and acknowledgement. Measured apart, in "
-    "windows of about 4 s; the head of docs/benchmarks.md says when."
+    "(`benchmarks/apps/layer_app.py`), settings, pool, slots and acknowledgement. Measured apart, "
+    "in windows of about 4 s; the head of docs/benchmarks.md says when."
 )
 LAYER_HEADS = ("per second; where something is waited for, ms", "`fsdf celery`", "`celery`")
 
