@@ -32,9 +32,34 @@ def unchanged(body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
 
 
 class Capability(enum.Flag):
-    """What a broker does natively; the engine emulates or refuses the rest."""
+    """What a broker does natively; the engine emulates or refuses the rest.
 
-    LEASE = enum.auto()  # unsettled deliveries return after a crash; extend() works
+    A class has the most that it can have, an instance what its server grants (`Broker.check`), a
+    queue what `Broker.capabilities_of` says. What is said of leases asks nothing of who has none.
+
+    - PULL: `wait` leases nothing, and an empty `fetch` means that nothing was there. Without it a
+      subscription is sent messages from its first fetch on: those in its buffer, or on their way
+      there, are leased to it, count as waiting in the `size` of its own process, and go to nobody
+      else until `rest`, `close` or the end of its connection. A fetch that finds the buffer empty
+      makes one round trip that lets come what is on its way, and may be empty all the same.
+    - TIMED: a lease that is not extended ends at a deadline on the server. Without it `lease`
+      promises nothing: a message returns when the connection of its holder ends, also by `close`,
+      and `extend` is one round trip for each channel that holds leases, to learn which live.
+    - COUNTED: `Delivery.deliveries` counts lost leases only. Without it it is an upper bound: what
+      was given back may count, too. So it alone never makes a message Lost, or a suspect.
+    - BROWSE: dead letters are listed newest first from any offset, which disturbs nobody, and
+      replayed by id. Without it only the oldest 1,000 are seen, by one reader at a time.
+    - ATOMIC: a release with a state or a delay, a dead letter and a replay are one step. Without
+      it a copy is stored, then the message ends: a crash between is a duplicate, never a loss, and
+      the copy may be last in line.
+    - SIZE_LEASED: the leased part is counted exactly, and can be purged. Without it `size` says -1
+      and `purge` leaves it.
+    - LISTED: `queues` lists. Without it there are none to list.
+    """
+
+    LEASE = (
+        enum.auto()
+    )  # unsettled deliveries return when their holder dies; a stale settle is void
     DELAY = enum.auto()
     PRIORITY = enum.auto()  # 9..0, then -3, -6, -9: the highest number first
     DEAD_LETTER = enum.auto()
@@ -43,6 +68,13 @@ class Capability(enum.Flag):
     SHARED = enum.auto()  # other processes see the queue
     ORDERED = enum.auto()  # first in, first out within a priority
     GREEN_SAFE = enum.auto()  # its calls yield to gevent's or eventlet's hub by themselves
+    PULL = enum.auto()
+    TIMED = enum.auto()
+    COUNTED = enum.auto()
+    BROWSE = enum.auto()
+    ATOMIC = enum.auto()
+    SIZE_LEASED = enum.auto()
+    LISTED = enum.auto()
 
 
 class Part(enum.Flag):
@@ -106,9 +138,9 @@ class Delivery:
     """One leased message; it stays ours until it is settled or the lease ends.
 
     `id` is the broker's own name of the message, the same over redeliveries: it becomes the task id
-    of a bare body. `deliveries` counts the leases lost before this one, nothing else: the poison
-    limit. `state` is what the last Release carried. `published_at` is 0.0 where unknown. `priority`
-    is the one it was published with, as far as the broker knows lines.
+    of a bare body. `deliveries` counts the leases lost before this one, where COUNTED nothing else:
+    the poison limit. `state` is what the last Release carried. `published_at` is 0.0 where unknown.
+    `priority` is the one it was published with, as far as the broker knows lines.
     """
 
     lease: LeaseId
@@ -188,6 +220,17 @@ class Subscription(ABC):
         self.wait(timeout)
         return None
 
+    def rest(self) -> None:
+        """Know that no fetch comes for a while: give back what fetch has not handed out.
+
+        Called by the thread of `fetch`, when its consumer pauses, quits or may not lease anything
+        for longer than a moment; the next fetch ends it. Blocks for a round trip at most. Nothing
+        to do where fetch hands out all that it leases.
+
+        Raises:
+            Unavailable: the connection is gone, and with it what was to be given back.
+        """
+
     @abstractmethod
     def wake(self) -> None:
         """End the current wait, or the next one if none is under way. Any thread."""
@@ -206,14 +249,15 @@ class Subscription(ABC):
     def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:
         """Move the end of each lease to a full lease from now; return those still ours.
 
-        Of a lease that we have settled ourselves the answer is either.
+        Of a lease that we have settled ourselves the answer is either. Without TIMED it moves
+        nothing and only asks.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Free the connections. Leases that fetch handed out end by settle or by time, not here.
 
-        Idempotent; called when no other method is running.
+        Without TIMED they end here. Idempotent; called when no other method is running.
         """
 
 
@@ -229,7 +273,7 @@ class Broker(ABC):
     another message from being fetched, counted, listed or replayed.
     """
 
-    capabilities: ClassVar[Capability]
+    capabilities: Capability  # of the class: the most; of the instance: may shrink in `check`
     setting: ClassVar[str] = ""  # the configuration key that gives the URL
 
     def __init__(self, url: str) -> None:
@@ -277,19 +321,19 @@ class Broker(ABC):
         """Return the names of the queues that hold anything in any part, sorted.
 
         For people: it may have to look through all that the server keeps. A queue whose messages
-        change their parts meanwhile may be missing.
+        change their parts meanwhile may be missing. Empty without LISTED.
         """
 
     @abstractmethod
     def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
         """Delete the messages of these parts, atomically; return how many.
 
-        Purging LEASED makes every owner lose its leases.
+        Purging LEASED makes every owner lose its leases, where SIZE_LEASED.
         """
 
     @abstractmethod
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
-        """Return dead letters, the newest first."""
+        """Return dead letters, the newest first; without BROWSE of the oldest 1,000 only."""
 
     @abstractmethod
     def bury(self, batch: Sequence[Letter]) -> None:
@@ -312,8 +356,19 @@ class Broker(ABC):
         headers, if the broker has carried some. What has no id of its own gets another one.
         """
 
+    def capabilities_of(self, queue: str) -> Capability:
+        """Return what can be done with one queue: part of what the broker can. May block.
+
+        As of now: another program may have declared it in its own way, or rights may lack.
+
+        Raises:
+            ServerRefused: as for publish.
+            Unavailable: the server does not answer.
+        """
+        return self.capabilities
+
     def check(self) -> None:
-        """Connect once, to learn early what is wrong.
+        """Connect once, to learn early what is wrong, and which capabilities the server grants.
 
         Raises:
             ServerRefused: as for publish.

@@ -34,13 +34,18 @@ class GreenBroker(Broker):
     leaves it running; leases that such a `fetch` brings end by time.
     """
 
-    capabilities: Capability  # type: ignore[misc]  # those of the broker within, and one more
-
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker.url)
         self.broker = broker
-        self.capabilities = broker.capabilities | Capability.GREEN_SAFE
         self._call = Offload()
+
+    @property
+    def capabilities(self) -> Capability:  # type: ignore[override]
+        """Those of the broker within, and one more."""
+        return self.broker.capabilities | Capability.GREEN_SAFE
+
+    def capabilities_of(self, queue: str) -> Capability:
+        return self._call(self.broker.capabilities_of, queue) | Capability.GREEN_SAFE
 
     @property
     def address(self) -> str:
@@ -98,6 +103,9 @@ class _GreenSubscription(Subscription):
     def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:
         told = (limit, max_bytes, timeout)
         return self._call(self._subscription.fetch_next, *told)  # type: ignore[no-any-return]
+
+    def rest(self) -> None:
+        self._call(self._subscription.rest)
 
     def wake(self) -> None:
         self._call(self._subscription.wake)

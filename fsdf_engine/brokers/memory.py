@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import ClassVar
 
 from ..contracts import (
     Again,
@@ -113,9 +112,11 @@ class _Queue:
 class MemoryBroker(Broker):
     """Queues of this process; they end with it."""
 
-    capabilities: ClassVar[Capability] = (
+    capabilities: Capability = (
         Capability.LEASE | Capability.DELAY | Capability.PRIORITY | Capability.DEAD_LETTER
         | Capability.SIZE | Capability.ORDERED | Capability.GREEN_SAFE
+        | Capability.PULL | Capability.TIMED | Capability.COUNTED | Capability.BROWSE
+        | Capability.ATOMIC | Capability.SIZE_LEASED | Capability.LISTED
     )  # fmt: skip
 
     def __init__(self, url: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from itertools import repeat
-from typing import Any, ClassVar
+from typing import Any
 
 from ..contracts import Capability, Delivery, LeaseId, Settlement, Subscription
 from ..errors import Unavailable
@@ -29,7 +29,7 @@ class RedisAckBroker(RedisQueueBroker):
     that a late owner can change nothing.
     """
 
-    capabilities: ClassVar[Capability] = RedisQueueBroker.capabilities | Capability.LEASE
+    capabilities: Capability = RedisQueueBroker.capabilities | Capability.LEASE
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
         return _AckSubscription(self.url, queue, lease)

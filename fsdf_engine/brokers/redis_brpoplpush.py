@@ -37,7 +37,7 @@ class RedisBrpopLpushBroker(RedisQueueBroker):
     change nothing. Everything but the leases is stored as REDIS_ACK_ABLE stores it.
     """
 
-    capabilities: ClassVar[Capability] = RedisQueueBroker.capabilities | Capability.LEASE
+    capabilities: Capability = RedisQueueBroker.capabilities | Capability.LEASE
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -74,9 +74,11 @@ class RedisQueueBroker(Broker):
 
     setting: ClassVar[str] = "REDIS_URL"
     kind: ClassVar[str] = "list"  # the type of a queue's own key
-    capabilities: ClassVar[Capability] = (
+    capabilities: Capability = (
         Capability.DELAY | Capability.PRIORITY | Capability.DEAD_LETTER | Capability.SIZE
         | Capability.SHARED | Capability.ORDERED | Capability.GREEN_SAFE
+        | Capability.PULL | Capability.TIMED | Capability.COUNTED | Capability.BROWSE
+        | Capability.ATOMIC | Capability.SIZE_LEASED | Capability.LISTED
     )  # fmt: skip
 
     def __init__(self, url: str) -> None:

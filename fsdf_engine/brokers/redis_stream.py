@@ -48,7 +48,7 @@ class RedisStreamBroker(RedisQueueBroker):
     """A stream per priority; dead letters and delayed messages are kept as for the list brokers."""
 
     kind: ClassVar[str] = "stream"
-    capabilities: ClassVar[Capability] = RedisQueueBroker.capabilities | Capability.LEASE
+    capabilities: Capability = RedisQueueBroker.capabilities | Capability.LEASE
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -52,9 +52,11 @@ _PROMOTED = 2000  # delayed messages that one fetch makes ready
 class SqliteBroker(Broker):
     """Messages in one SQLite file. `url` is its path; the folder is made if it is missing."""
 
-    capabilities: ClassVar[Capability] = (
+    capabilities: Capability = (
         Capability.LEASE | Capability.DELAY | Capability.PRIORITY | Capability.DEAD_LETTER
         | Capability.SIZE | Capability.SHARED | Capability.ORDERED
+        | Capability.PULL | Capability.TIMED | Capability.COUNTED | Capability.BROWSE
+        | Capability.ATOMIC | Capability.SIZE_LEASED | Capability.LISTED
     )  # fmt: skip
     setting: ClassVar[str] = "SQLITE_PATH"
 

@@ -160,6 +160,9 @@ def test_adapter_adds_one_capability(tmp_path):
     broker = GreenBroker(inner)
     assert broker.capabilities == inner.capabilities | Capability.GREEN_SAFE
     assert Capability.GREEN_SAFE not in inner.capabilities
+    inner.capabilities &= ~Capability.PRIORITY  # as where a server lacks it
+    assert broker.capabilities == inner.capabilities | Capability.GREEN_SAFE
+    assert broker.capabilities_of("q") == broker.capabilities
 
 
 def test_waiting_for_a_message_lets_other_greenlets_publish(tmp_path):
