@@ -131,7 +131,10 @@ class AsyncResult(Calling):
     wait = get
 
     def _maybe_reraise_parent_error(self) -> None:
-        for node in reversed(list(self._parents())):
+        nodes = list(self._parents())[::-1]
+        if ended_of := getattr(self.backend, "ended_of", None):  # else one is read after the other
+            nodes = ended_of(nodes)
+        for node in nodes:
             node.maybe_throw()
 
     def _parents(self) -> Iterator[Any]:

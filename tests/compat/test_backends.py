@@ -86,6 +86,38 @@ def test_results_of_other_programs_are_found_and_waited_for(make_app, redis_url)
         assert waiting.get(BOUND) == [1]
 
 
+def test_who_waits_for_a_chain_reads_the_steps_before_at_once(make_app, redis_url):
+    app = make_app(redis_url)
+    same, ids = app.tasks["same"], [f"step-{n}" for n in range(50)]
+
+    def chained():
+        last = None
+        for id in ids:
+            last = app.AsyncResult(id, parent=last)
+        return last
+
+    with client.Redis.from_url(redis_url) as server:
+        for n, id in enumerate(ids[:20]):
+            app.backend.mark_as_done(id, n)
+        server.config_resetstat()
+        with pytest.raises(TimeoutError):
+            (last := chained()).get(timeout=0.01)
+        calls = server.info("commandstats")
+        assert calls["cmdstat_mget"]["calls"] < 5
+        assert "cmdstat_get" not in calls
+        assert [node._cache["result"] for node in [*last._parents()][:-21:-1]] == list(range(20))
+        app.backend.mark_as_failure(ids[25], LookupError("step"))
+        with pytest.raises(LookupError, match="step"):
+            chained().get(timeout=BOUND)
+        with worker(app):  # a parent that is no result of this backend is asked by itself
+            app.backend.mark_as_done("one", 1)
+            parent = app.AsyncResult("one", parent=same.apply((1,)))
+            assert same.apply_async((2,)).get(timeout=BOUND) == 2
+            found = app.AsyncResult("two", parent=parent)
+            app.backend.mark_as_done("two", 2)
+            assert found.get(timeout=BOUND) == 2
+
+
 def test_a_success_is_never_overwritten_and_a_failure_is(make_app, redis_url):
     backend = make_app(redis_url).backend
     store = backend.replies().store
