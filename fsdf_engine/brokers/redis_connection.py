@@ -161,6 +161,7 @@ class Connection:
         patience: float = 0.0,
         late: Callable[[], object] = int,
         first: Callable[[Any], float] | None = None,
+        more: int = 0,
     ) -> list[Any]:
         """Send the commands, return their replies. Blocks; see `exchange`.
 
@@ -170,7 +171,7 @@ class Connection:
             ServerRefused: a wrong password, a forbidden command, a server too old.
             BrokerError: the first error reply of another kind, after all were read.
         """
-        replies = self.exchange(commands, patience, late, first)
+        replies = self.exchange(commands, patience, late, first, more)
         for reply in replies:
             if type(reply) is hiredis.ReplyError and (error := failure(reply)):
                 raise error
@@ -182,12 +183,14 @@ class Connection:
         patience: float = 0.0,
         late: Callable[[], object] = int,
         first: Callable[[Any], float] | None = None,
+        more: int = 0,
     ) -> list[Any]:
         """Send the commands, return their replies, errors among them. Blocks.
 
         With `patience` the replies may take that many seconds before `late` is called, which must
         make the server answer. `first` is called with the first reply as soon as it is here, and
-        returns the patience for the rest.
+        returns the patience for the rest. The first of the commands may be bytes that hold `more`
+        of them, which are no scripts.
 
         Raises:
             Unavailable, Unanswered, ServerRefused: as for `call`.
@@ -197,10 +200,10 @@ class Connection:
         with self._lock:
             try:
                 self._connect()
-                replies = self._exchange(commands, patience, late, first)
+                replies = self._exchange(commands, patience, late, first, more)
                 again = [n for n, r in enumerate(replies) if type(r) is hiredis.ReplyError]
                 if again:
-                    self._repeat(commands, replies, again)
+                    self._repeat(commands, replies, again, more)
             except BaseException:
                 self._drop()  # a reply that was not read would be taken for the next one's
                 raise
@@ -260,14 +263,15 @@ class Connection:
         patience: float,
         late: Callable[[], object],
         first: Callable[[Any], float] | None,
+        more: int = 0,
     ) -> list[Any]:
         wire, reader = self._wire, self._reader
-        replies: list[Any] = []
         try:
             pack = hiredis.pack_command
             wire.send(b"".join([c if isinstance(c, bytes) else pack(c) for c in commands]))
+            replies: list[Any] = self._oks(1 + more) if more else []
             end = time.monotonic() + patience if patience else 0.0
-            while len(replies) < len(commands):
+            while len(replies) < len(commands) + more:
                 reply = reader.gets()
                 if reply is _MORE:
                     end = self._receive(end, late)
@@ -279,6 +283,21 @@ class Connection:
             raise Unanswered(f"Redis at {self._route.masked} was lost: {error!r}") from error
         self._used = time.monotonic()
         return replies
+
+    def _oks(self, count: int) -> list[Any]:
+        """Return so many replies, none where not all of them say OK: then they are still to come.
+
+        As they usually do, a comparison tells it, in place of a reply after the other.
+        """
+        said, expected = b"", b"+OK\r\n" * count
+        while len(said) < len(expected) and expected.startswith(said):
+            data = self._wire.receive()
+            if not data:
+                raise ConnectionResetError("closed by the server")
+            said = said + data if said else data
+        all_said = said.startswith(expected)
+        self._reader.feed(said[len(expected) :] if all_said else said)
+        return [b"OK"] * count if all_said else []
 
     def _receive(self, end: float, late: Callable[[], object]) -> float:
         """Read some bytes; return when to call `late`, 0.0 when that is not (or no longer) due."""
@@ -294,7 +313,9 @@ class Connection:
         self._reader.feed(data)
         return end
 
-    def _repeat(self, commands: Sequence[Sent], replies: list[Any], errors: list[int]) -> None:
+    def _repeat(
+        self, commands: Sequence[Sent], replies: list[Any], errors: list[int], more: int
+    ) -> None:
         """Send once more what the server surely did not execute: unknown scripts, moved keys."""
         texts = [_reason(replies[n]) for n in errors]
         if broken := [text for text in texts if text.startswith("ERR Protocol error")]:
@@ -302,14 +323,16 @@ class Connection:
         moved = [text.startswith("MOVED") for text in texts]
         if self._route.kind == "cluster" and any(moved):
             self._drop()  # the next call finds the new node
-            if len(errors) == len(commands) and all(moved):
+            if len(errors) == len(commands) + more and all(moved):
                 self._connect()
-                replies[:] = self._exchange(commands, 0.0, int, None)
+                replies[:] = self._exchange(commands, 0.0, int, None, more)
             return
         unknown = [n for n, text in zip(errors, texts) if text.startswith("NOSCRIPT")]
         if unknown:
             loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
-            answers = self._exchange([*loads, *[commands[n] for n in unknown]], 0.0, int, None)
+            answers = self._exchange(
+                [*loads, *[commands[n - more] for n in unknown]], 0.0, int, None
+            )
             for n, answer in zip(unknown, answers[len(loads) :]):
                 replies[n] = answer
         if any(text.startswith("READONLY") for text in texts):

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import groupby
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain, groupby
 from operator import attrgetter
-from struct import Struct
 from threading import Lock
 from typing import Any, ClassVar
 
@@ -30,7 +28,9 @@ from ..contracts import GroupStore, Inbox, Layout, Marks, Record, ResultStore
 from ..errors import ConfigurationError
 from . import redis_marks
 from .base import Deliver, guarded, has_ended
+from .redis_bulk import Bulk, head_of
 from .redis_groups import RedisGroups
+from .redis_notices import noticed, notices
 from .redis_shards import Shard, Shards
 
 __all__ = ["RedisStore"]
@@ -38,15 +38,9 @@ __all__ = ["RedisStore"]
 _RESULT = "result:"  # in every key, before the id
 _FENCE = "fsdf:fence:"
 _KEPT = re.compile(rb"\d+\.\d+([FP])[^\n]*\n|\d+([FP])")
-# No other channel is published on. In the middle stands what it takes: of former versions a 4, one
-# notice in a message; else many.
-_MANY = "8"
-_INBOX = re.compile(r"fsdf:inbox:[0-9a-f]{12}([0-9a-f])[0-9a-f]{19}")
-_SIZES = Struct(">II")  # of a notice: of the id and of the body, which follow
 _KIND = attrgetter("layout", "expires")
 _MOST = 1000  # records that one script writes
-_LARGE = 1 << 20  # bytes of notices, about, that leave as one message
-_FEW = 32  # records for which one round trip is worth more than what it spares the server
+_FEW = 32  # records for which a script is worth more than what plain commands spare the server
 
 # KEYS: one per record; with a layout besides that of its head. ARGV: milliseconds to live ('' for
 # ever); '' if all are final, else a letter for each: F, P, or U of an end whose attempt is not
@@ -110,6 +104,7 @@ class RedisStore(ResultStore):
         self._shards = Shards(url, [_WRITE, *redis_marks.SCRIPTS])
         self._marks = redis_marks.RedisMarks(self._shards)
         self._groups = RedisGroups(url)
+        self._bulk = Bulk("fsdf:" + _RESULT)  # not of a cluster: its nodes count listeners apart
 
     def add_layout(self, layout: Layout) -> None:
         if self._shards.connections.many:
@@ -134,14 +129,14 @@ class RedisStore(ResultStore):
     def _write(self, shard: Shard, layout: str, expires: float, records: Sequence[Record]) -> None:
         life = "" if expires == math.inf else str(max(1, int(expires * 1000)))
         if len(records) > _FEW and not (layout or self._shards.connections.many):
-            records = self._write_new(shard, life, records)
+            records = self._bulk.write(shard.connection, life, records)
             if not records:
                 return
         keys: list[str] = []
         said: list[Any] = []
         ours = shard.key(_RESULT)
         for r in records:
-            head = _head(r)
+            head = head_of(r)
             if layout:
                 keys += (key := self.key_of(r.id, layout), _FENCE + key)
                 said += (head, r.body)
@@ -150,33 +145,11 @@ class RedisStore(ResultStore):
                 said.append(head + r.body)
         letters = "".join([("F" if r.attempt >= 0 else "U") if r.final else "P" for r in records])
         how = life, letters.strip("F") and letters, "1" if layout else ""
-        [older] = shard.connection.call(_WRITE(keys, *how, *said, *_notices(records)))
+        told = chain.from_iterable(notices(records))
+        [older] = shard.connection.call(_WRITE(keys, *how, *said, *told))
         if older:
-            told = _notices([r for n, r in enumerate(records) if n not in older])
-            publish = [("PUBLISH", *told[n : n + 2]) for n in range(0, len(told), 2)]
-            shard.connection.call(*publish)
-
-    def _write_new(self, shard: Shard, life: str, records: Sequence[Record]) -> Sequence[Record]:
-        """Write those of which nothing is kept, then tell of them; return the others.
-
-        That is two round trips, and half the server's work: in a script a command costs it twice as
-        much. A key's channel is used if somebody listens; who subscribes later finds the record.
-        """
-        keys, sets = _sets(shard.key(_RESULT).encode(), life, records)
-        count = ("PUBSUB", "NUMSUB", *keys), ("PUBSUB", "NUMPAT")
-        *stored, heard, patterns = shard.connection.call(*sets, *count)
-        new, old = records, list[Record]()
-        if not all(stored):
-            new = [r for r, done in zip(records, stored) if done]
-            old = [r for r, done in zip(records, stored) if not done]
-        told = _notices(new)
-        publish = [("PUBLISH", *told[n : n + 2]) for n in range(0, len(told), 2)]
-        if patterns or any(heard[1::2]):
-            channels = zip(keys, records, stored)
-            publish += [("PUBLISH", k, _head(r) + r.body) for k, r, s in channels if s and r.final]
-        if publish:
-            shard.connection.call(*publish)
-        return old
+            others = notices([r for n, r in enumerate(records) if n not in older])
+            shard.connection.call(*[("PUBLISH", *notice) for notice in others])
 
     def read(
         self, ids: Sequence[str], *, final: bool = False, layout: str = ""
@@ -224,80 +197,6 @@ class RedisStore(ResultStore):
         return self._groups
 
 
-def _head(record: Record) -> bytes:
-    r = record
-    return _head_of(r.sends, r.deliveries, r.attempt, r.final, r.origin)
-
-
-@lru_cache(64)  # what was pushed together has the same
-def _head_of(sends: int, deliveries: int, attempt: int, final: bool, origin: str) -> bytes:
-    head = f"{deliveries}{'F' if final else 'P'}"
-    if attempt > 0:
-        head = "0" * min(attempt, 64) + head
-    if sends or origin:
-        head = f"{sends}.{head}{origin}\n"
-    return head.encode()
-
-
-def _sets(prefix: bytes, life: str, records: Iterable[Record]) -> tuple[list[bytes], list[bytes]]:
-    """Return the keys, and commands that set those not there; the client packs them for longer."""
-    words = ["NX", *(("PX", life) if life else ())]
-    begin = b"*%d\r\n$3\r\nSET\r\n" % (3 + len(words))
-    end = "".join(f"\r\n${len(word)}\r\n{word}" for word in words).encode() + b"\r\n"
-    keys, sets = list[bytes](), list[bytes]()
-    for r in records:
-        keys.append(key := prefix + r.id.encode())
-        head, body = _head(r), r.body
-        sizes = len(key), key, len(head) + len(body)
-        sets.append(b"%b$%d\r\n%b\r\n$%d\r\n%b%b%b" % (begin, *sizes, head, body, end))
-    return keys, sets
-
-
-def _notices(records: Iterable[Record]) -> list[Any]:
-    """Return channels of inboxes, and after each what is to be published there."""
-    told: dict[str, list[Record]] = {}
-    for r in records:
-        if r.reply and r.final:
-            told.setdefault(r.reply, []).append(r)
-    found: list[Any] = []
-    for reply, ended in told.items():
-        if (takes := _taken(reply)) == _MANY:
-            notices = [*map(_notice, ended)]
-            together = 1 + len(notices) * _LARGE // sum(map(len, notices))
-            for at in range(0, len(notices), together):
-                found += (reply, b"".join(notices[at : at + together]))
-        elif takes:
-            for r in ended:
-                id = r.id.encode()
-                found += (reply, b"%d\n%b%b" % (len(id), id, r.body))
-    return found
-
-
-@lru_cache(1024)  # those who wait at present
-def _taken(reply: str) -> str:
-    """Return a digit that says what an address takes; "" for what is no inbox."""
-    address = _INBOX.fullmatch(reply)
-    return address[1] if address else ""
-
-
-def _notice(record: Record) -> bytes:
-    id, body = record.id.encode(), record.body
-    return _SIZES.pack(len(id), len(body)) + id + body
-
-
-def _noticed(said: bytes) -> Iterator[tuple[str, bytes]]:
-    """Split what came to an inbox; of a former worker that is one notice, with the id's length."""
-    if said[0]:  # a digit: what is written now begins with a length below 1 << 24
-        size, _, rest = said.partition(b"\n")
-        yield rest[: int(size)].decode(), rest[int(size) :]
-        return
-    at, end = 0, len(said)
-    while at < end:
-        id, body = _SIZES.unpack_from(said, at)
-        at += _SIZES.size + id + body
-        yield said[at - body - id : at - body].decode(), said[at - body : at]
-
-
 class _RedisInbox(Inbox):
     def __init__(
         self,
@@ -325,7 +224,7 @@ class _RedisInbox(Inbox):
 
     def _heard(self, channel: str, said: bytes) -> Sequence[str]:
         if channel == self.address:
-            for id, body in _noticed(said):
+            for id, body in noticed(said):
                 self._deliver(id, body)
             return ()  # it is never given up
         if self._layout:
@@ -335,7 +234,7 @@ class _RedisInbox(Inbox):
         elif kept := _KEPT.match(said):
             self._deliver(self._id(channel), said[kept.end() :])
         else:
-            for id, body in _noticed(said):  # a former worker
+            for id, body in noticed(said):  # a former worker
                 self._deliver(id, body)
         return [channel]  # a result comes once
 

@@ -309,20 +309,58 @@ class TestRedisOnly:
                 store.forget(ids)
         store.close()
 
-    @pytest.mark.parametrize("pattern", [False, True])
-    def test_who_listens_to_keys_is_told_of_many_ends(self, redis_url: str, pattern: bool) -> None:
+    @pytest.mark.parametrize("channels", ["99", "99 many", "99 hidden", "?9"])
+    def test_who_listens_to_keys_is_told_of_many_ends(
+        self, own_redis: Callable[..., RedisServer], channels: str
+    ) -> None:
+        """Also beside many other channels, and where their number is not to be known."""
         import redis
 
-        store, ids = RedisStore(redis_url), [f"{n}" for n in range(100)]
-        with redis.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
-            hear = pubsub.psubscribe if pattern else pubsub.subscribe
-            hear("fsdf:result:?9" if pattern else "fsdf:result:99")
+        server = own_redis()
+        store, ids = RedisStore(server.url), [f"{n}" for n in range(100)]
+        with redis.Redis.from_url(server.url) as client, client.pubsub() as pubsub:
+            if "hidden" in channels:
+                client.acl_setuser("default", enabled=True, commands=["-info"])
+            if "many" in channels:
+                pubsub.subscribe(*(f"other{n}" for n in range(200)))
+                assert all(pubsub.get_message(timeout=BOUND) for _ in range(200))
+            hear = pubsub.psubscribe if "?" in channels else pubsub.subscribe
+            hear(f"fsdf:result:{channels[:2]}")
             assert pubsub.get_message(timeout=BOUND)
             store.write(
                 [Record(id, id.encode(), final=id not in ("09", "9")) for id in ["09", *ids]]
             )
-            heard = [pubsub.get_message(timeout=BOUND)["data"] for _ in range(9 if pattern else 1)]
-            assert heard == [b"0F%d9" % n for n in (range(1, 10) if pattern else (9,))]
+            ends = range(1, 10) if "?" in channels else (9,)
+            heard = [pubsub.get_message(timeout=BOUND)["data"] for _ in ends]
+            assert heard == [b"0F%d9" % n for n in ends]
+        store.close()
+
+    def test_of_many_ends_is_told_who_listens_and_nobody_else(
+        self, own_redis: Callable[..., RedisServer]
+    ) -> None:
+        import redis
+
+        server = own_redis()
+        store, received = RedisStore(server.url), Received()
+        inbox, gone = store.inbox(received, nothing), store.inbox(Received(), nothing)
+        connected(store, inbox, received)
+        gone.close()
+        with redis.Redis.from_url(server.url) as client:
+
+            def published() -> int:
+                commands = client.info("commandstats")
+                return commands["cmdstat_publish"]["calls"] if "cmdstat_publish" in commands else 0
+
+            until(lambda: client.pubsub_numsub(gone.address)[0][1] == 0)
+            before = published()
+            for reply in (gone.address, "", "no inbox"):
+                store.write([Record(f"{n} {reply}", b"1", reply=reply) for n in range(100)])
+            assert published() == before
+            both = inbox.address, gone.address
+            store.write([Record(f"{n}", b"1", reply=both[n % 2]) for n in range(100)])
+            received.wait_for(*[f"{n}" for n in range(0, 100, 2)])
+            assert published() == before + 1
+        inbox.close()
         store.close()
 
     def test_what_was_stored_but_not_told_is_told_when_it_is_repeated(

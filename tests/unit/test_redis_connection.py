@@ -61,6 +61,27 @@ def test_error_replies_raise_after_all_were_read(redis_url):
     line.close()
 
 
+@pytest.mark.parametrize("odd", ["", "none", "error", "both"])
+def test_commands_in_bytes_are_answered_one_by_one(redis_url, odd):
+    line = Connection(redis_url, [ECHO])
+    sets = [("SET", f"k{n}", "x" * 100, "NX") for n in range(5000)]
+    expected: list[object] = [b"OK"] * 5000
+    if odd in ("none", "both"):
+        line.call(("SET", "k70", 1), ("SET", "k4999", 1))
+        expected[70] = expected[4999] = None
+    if odd in ("error", "both"):
+        sets[3000] = ("SET", "k3000")
+    many = b"".join(map(hiredis.pack_command, sets))
+    replies = line.exchange([many, ECHO([], "+OK\r\n"), ("GET", "k1")], more=4999)
+    if odd in ("error", "both"):
+        assert isinstance(failure(replies[3000]), BrokerError)
+        expected[3000] = replies[3000]
+    assert replies == [*expected, b"+OK\r\n", b"x" * 100]
+    line.call(("SCRIPT", "FLUSH"))
+    assert line.exchange([many, ECHO([], "x")], more=4999)[4999:] == [None, b"x"]
+    line.close()
+
+
 def test_every_thread_gets_its_own_answers(redis_url):
     lines, wrong = Connections(redis_url, [ECHO]), []
 
