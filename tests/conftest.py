@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import RedisServer, until
 from hypothesis import HealthCheck, settings
+from own_servers import OwnServer, RabbitApi, empty_mariadb, empty_postgresql
 
 # What steers the test run itself; every other FSDF_ variable is the user's configuration.
 STEERING = {"FSDF_REQUIRE_SERVICES", "FSDF_FORCE_GENERATOR"}
@@ -101,3 +102,93 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield start
     for server in started:
         server.kill()
+
+
+def shared_server(name: str, variable: str) -> Iterator[dict[str, str]]:
+    """Yield a server's variables for the whole session: those that are set, or a private one's.
+
+    Where several processes test side by side they share it, and each has its own part of it.
+    """
+    if variable in os.environ:
+        yield dict(os.environ)
+        return
+    server = OwnServer(name)
+    try:
+        server.start()
+        yield server.server.variables()
+    finally:
+        server.close()
+
+
+def own_part() -> str:
+    """The name of this process's virtual host or database: unlike that of any other test run."""
+    return f"fsdf_test_{os.getpid()}_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[tuple[str, RabbitApi]]:
+    """The URL of a virtual host of this process, and the management interface of its server."""
+    for variables in shared_server("rabbitmq", "FSDF_TEST_RABBITMQ_URL"):
+        api = RabbitApi(variables["FSDF_TEST_RABBITMQ_API"])
+        api("PUT", f"vhosts/{own_part()}")
+        try:
+            yield variables["FSDF_TEST_RABBITMQ_URL"].rstrip("/") + "/" + own_part(), api
+        finally:
+            api("DELETE", f"vhosts/{own_part()}")
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_server: tuple[str, RabbitApi]) -> str:
+    """The URL of a virtual host without queues; consumer_timeout is 60 s there."""
+    url, api = rabbitmq_server
+    api.empty(own_part())
+    return url
+
+
+@pytest.fixture
+def rabbitmq_api(rabbitmq_server: tuple[str, RabbitApi]) -> RabbitApi:
+    """The management interface: `rabbitmq_api("PUT", "policies/...", {...})`."""
+    return rabbitmq_server[1]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL; its user may do everything."""
+    for variables in shared_server("postgresql", "FSDF_TEST_POSTGRESQL_URL"):
+        yield variables["FSDF_TEST_POSTGRESQL_URL"]
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """The URL of an empty database of this process: postgresql://user@host:port/name."""
+    empty_postgresql(postgresql_server, own_part())
+    return postgresql_server.rpartition("/")[0] + "/" + own_part()
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[str]:
+    """The URL of a MariaDB; its user may do everything."""
+    for variables in shared_server("mariadb", "FSDF_TEST_MYSQL_URL"):
+        yield variables["FSDF_TEST_MYSQL_URL"]
+
+
+@pytest.fixture
+def mysql_url(mysql_server: str) -> str:
+    """The URL of an empty database of this process: mysql://user@host:port/name."""
+    empty_mariadb(mysql_server, own_part())
+    return mysql_server.rpartition("/")[0] + "/" + own_part()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[[str], OwnServer]]:
+    """Start a server ("rabbitmq", "postgresql", "mariadb") that the test may stop and kill."""
+    started: list[OwnServer] = []
+
+    def start(name: str) -> OwnServer:
+        started.append(OwnServer(name))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
