@@ -9,7 +9,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
-from .._app import owning, replacing, retrying, running
+from .._app import owning, quick, replacing, retrying, running
 from .._app.context import Context
 from .._app.retrying import actual_ignore_result as get_actual_ignore_result
 from .._state import ContextStack, _task_stack, current_app
@@ -111,6 +111,7 @@ class Task:
     _exec_options: Any = None
     _dump_pydantic_arguments: Any = None
     _places: tuple[tuple[str, ...], int] | None = None
+    _way: Any = None  # how calls leave, as of the last one
 
     # ---------------------------------------------------------------- the app
 
@@ -231,6 +232,9 @@ class Task:
         if self.typing and (check := getattr(self, "__header__", None)):
             check(*(args or ()), **(kwargs or {}))
         shadow = shadow or self.shadow_name(args, kwargs, options)
+        says_more = options or task_id or producer or link or link_error or shadow
+        if not says_more and (result := quick.sent(self, args or (), kwargs or {})) is not None:
+            return result
         options = {**self._get_exec_options(), **options}
         if self._dump_pydantic_arguments is not None and options.get("serializer") != "pickle":
             args, kwargs = self._dump_pydantic_arguments(args, kwargs)
