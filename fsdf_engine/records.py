@@ -6,16 +6,17 @@ What exists once per message (Record) is a plain slots class. Import from `fsdf_
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from .errors import ArgumentError, ConfigurationError
 from .groups import GroupStore
 from .marks import Marks
+from .messaging import LeaseId, Outgoing, Subscription
 
-__all__ = ["Inbox", "Layout", "Record", "ResultStore"]
+__all__ = ["Inbox", "Layout", "Record", "ResultStore", "Together"]
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -57,6 +58,11 @@ class Layout:
     name: str
     prefix: str
     ended: Callable[[bytes], bool]
+
+
+Together: TypeAlias = Callable[
+    [Sequence[Outgoing], Sequence[Record], Sequence[LeaseId]], tuple[int, Collection[LeaseId]]
+]
 
 
 class Inbox(ABC):
@@ -157,6 +163,20 @@ class ResultStore(ABC):
         `deliver(id, body)` is called from its thread for every final record, perhaps twice.
         After a gap in the connection the inbox reads what `pending()` names and delivers it.
         """
+
+    def together(self, subscription: Subscription) -> Together | None:
+        """Return what takes the steps of a small flush in one round trip; None: nothing can.
+
+        It is called with messages to publish to the broker of this subscription, records to write
+        and leases to acknowledge, and does one after the other. It returns how many of these three
+        steps are done, and the leases that were no longer ours; what is not done is left to who
+        asked, for whatever reason: 0 where it takes no such messages or records. Opens nothing yet.
+
+        Raises:
+            PublishError: of all of them it is unknown whether they are published, and what follows.
+            Unavailable: nothing was sent; or, where there was nothing to publish, unknown.
+        """
+        return None
 
     def close(self) -> None:
         """Free every connection. Idempotent."""

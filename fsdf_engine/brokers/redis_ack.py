@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..contracts import Capability, Delivery, LeaseId, Settlement, Subscription
 from ..errors import Unavailable
@@ -15,7 +15,9 @@ from .redis_connection import Command
 from .redis_entries import arguments, opened
 from .redis_queue import RedisQueueBroker, RedisQueueSubscription, Taken
 
-__all__ = ["RedisAckBroker"]
+__all__ = ["AckSubscription", "RedisAckBroker"]
+
+Owners: TypeAlias = dict[str, list[bytes]]  # the places of leases, by the keys of their batches
 
 _PLACES = [bytes([place]) for place in range(1, BATCH + 1)]
 _SUFFIXES = [f"-{place}" for place in range(1, BATCH + 1)]
@@ -32,11 +34,18 @@ class RedisAckBroker(RedisQueueBroker):
     capabilities: Capability = RedisQueueBroker.capabilities | Capability.LEASE
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
-        return _AckSubscription(self.url, queue, lease)
+        return AckSubscription(self.url, queue, lease)
 
 
-class _AckSubscription(RedisQueueSubscription):
+class AckSubscription(RedisQueueSubscription):
+    """The receiving half; a store in the same Redis may end its leases."""
+
     keeps = True
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keys of its queue, as scripts expect them."""
+        return self._keys
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         return self._deliveries(self._take(limit, max_bytes))
@@ -86,42 +95,51 @@ class _AckSubscription(RedisQueueSubscription):
         return found
 
     def settle(self, batch: Sequence[Settlement]) -> Collection[LeaseId]:
-        acks: dict[str, list[bytes]] = {}
+        acks: list[LeaseId] = []
         others: list[tuple[LeaseId, tuple[Any, ...]]] = []
         for lease, verdict in batch:
             if isinstance(verdict, Ack):
-                owner, place = lease
-                try:
-                    acks[owner].append(place)
-                except KeyError:
-                    acks[owner] = [place]
+                acks.append(lease)
             else:
                 others.append((lease, arguments(verdict)))
         # who is put back last is the first in line
         others.sort(key=lambda other: (other[0][0], other[0][1][0] % 128), reverse=True)
         commands: list[Command] = []
-        if acks:
-            told: list[Any] = []
-            for owner, places in acks.items():
-                told += (owner, len(places), *places)
+        told, owners = self.acknowledging(acks)
+        if told:
             commands.append(ACK(self._keys, *told))
         if others:
             groups = [value for lease, rest in others for value in (*lease, *rest)]
             commands.append(RETURN(self._keys, *groups))
-        return self._settled(commands, acks, others)
+        return self._settled(commands, owners, others)
+
+    def acknowledging(self, leases: Sequence[LeaseId]) -> tuple[list[Any], Owners]:
+        """Return what `acknowledge` is told of them, and them by their owners, for `named`."""
+        owners: Owners = {}
+        for owner, place in leases:
+            try:
+                owners[owner].append(place)
+            except KeyError:
+                owners[owner] = [place]
+        told: list[Any] = []
+        for owner, places in owners.items():
+            told += (owner, len(places), *places)
+        return told, owners
+
+    def named(self, owners: Owners, ordinals: Sequence[int]) -> list[LeaseId]:
+        """Return the leases that `acknowledge` has told of by the ordinals of their owners."""
+        names = list(owners) if ordinals else []
+        return [(names[n], place) for n in ordinals for place in owners[names[n]]]
 
     def _settled(
         self,
         commands: list[Command],
-        acks: dict[str, list[bytes]],
+        owners: Owners,
         others: list[tuple[LeaseId, tuple[Any, ...]]],
     ) -> Collection[LeaseId]:
         """Send; return the leases that were not ours."""
         replies = self._connections.to(self._queue).call(*commands)
-        lost: list[LeaseId] = []
-        if acks and (gone := replies[0]):
-            owners = list(acks)
-            lost += [(owners[n], place) for n in gone for place in acks[owners[n]]]
+        lost = self.named(owners, replies[0]) if owners else []
         if others:
             waiter, gone = replies[-1]
             lost += [others[n][0] for n in gone]

@@ -27,8 +27,8 @@ from .redis_connection import ALWAYS, Script
 from .redis_entries import BURIAL, ENTRY
 
 __all__ = [
-    "ACK", "BATCH", "CLAIM", "DELAY", "EXTEND", "FORGET", "GIVE_BACK", "LISTS", "LOOK", "NOW",
-    "RETURN", "SCRIPTS", "TAKE", "keys_of",
+    "ACK", "ACKING", "BATCH", "CLAIM", "DELAY", "EXTEND", "FORGET", "GIVE_BACK", "LISTS", "LOOK",
+    "NOW", "RETURN", "SCRIPTS", "TAKE", "keys_of",
 ]  # fmt: skip
 
 BATCH = 120  # messages under one lease: what one HSET and one Lua unpack take well
@@ -251,20 +251,23 @@ GIVE_BACK = Script(ALWAYS + _ENTRY + "for i = #ARGV, 1, -1 do bring_back(ARGV[i]
 # ARGV per batch: key, n, n places. Ends leases for good. Reply: the ordinals of the batches of
 # which nothing was ours any more (or all was settled before). A batch is lost as a whole, so what
 # is not named was either ours or settled by its owner before. O(places).
-ACK = Script(
+ACKING = (
     _LEASES
     + """
-local lost, i, ordinal = {}, 1, 0
-while i <= #ARGV do
-  local batch, n = ARGV[i], ARGV[i + 1]
-  if redis.call('HDEL', batch, unpack(ARGV, i + 2, i + 1 + n)) == 0 then
-    lost[#lost + 1] = ordinal
-  elseif redis.call('EXISTS', batch) == 0 then end_lease(batch) end
-  i, ordinal = i + 2 + n, ordinal + 1
+local function acknowledge(told)
+  local lost, i, ordinal = {}, 1, 0
+  while i <= #told do
+    local batch, n = told[i], told[i + 1]
+    if redis.call('HDEL', batch, unpack(told, i + 2, i + 1 + n)) == 0 then
+      lost[#lost + 1] = ordinal
+    elseif redis.call('EXISTS', batch) == 0 then end_lease(batch) end
+    i, ordinal = i + 2 + n, ordinal + 1
+  end
+  return lost
 end
-return lost
 """
 )
+ACK = Script(ACKING + "return acknowledge(ARGV)")
 
 # ARGV per message: batch, place, "back" or "dead", delay, state or JSON of reason and trace.
 # Without a place the first is the entry itself, which nobody leases. Ends leases otherwise.

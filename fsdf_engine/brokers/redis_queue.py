@@ -233,6 +233,7 @@ class RedisQueueSubscription(Subscription):
     keeps: ClassVar[bool]
 
     def __init__(self, url: str, queue: str, lease: float) -> None:
+        self.url = url
         self._queue, self._lease, self._keys = queue, lease, keys_of(queue)
         self._batch = f"{{{queue}}}:b:"
         self._fetching = Connection(url, SCRIPTS, queue)  # blocks in wait()

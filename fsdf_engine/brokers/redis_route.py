@@ -86,6 +86,19 @@ class Route:
         except (redis.RedisError, TypeError) as error:
             raise ConfigurationError(f"wrong Redis URL {self.masked!r} ({error})") from None
 
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._options.get("db") or 0)
+
+    def is_beside(self, other: Route) -> bool:
+        """Say whether another one leads to the same server, alone, by the same user."""
+        return self.kind == other.kind == "" and self._place() == other._place()
+
+    def _place(self) -> tuple[Any, ...]:
+        names = ("host", "port", "path", "username", "password")
+        return self._class, *map(self._options.get, names)
+
     def _finds(self) -> bool:
         return self.kind in ("sentinel", "cluster") and self._scheme != "unix"
 

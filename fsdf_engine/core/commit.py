@@ -12,7 +12,7 @@ from ..fates import LIVES, after, fate
 from ..outcomes import DeadLetter, Succeeded, ended
 
 __all__ = [
-    "LATER", "STORED", "Commit", "Item", "letters", "members", "names_all", "nowhere", "publishes",
+    "LATER", "STORED", "Commit", "Item", "letters", "members", "names_all", "publishes",
     "records", "sent_anew", "settlements",
 ]  # fmt: skip
 
@@ -78,10 +78,6 @@ def letters(jobs: Sequence[Job]) -> list[Letter]:
         for job in jobs
         if type(verdict := job.verdict) is DeadLetter
     ]  # fmt: skip
-
-
-def nowhere(_: object) -> None:
-    """No result store is configured."""
 
 
 STORED = records, members, sent_anew  # what the result store has to do with

@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..at_once import Settle, Ways
 from ..contracts import Broker, Effect, Job, Report, ResultStore, Settlement, Subscription
 from ..errors import LeaseLost, PublishError, Unanswered, Unavailable
 from ..listeners import Listeners
 from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Retry, Succeeded, text_of
 from . import commit as picks
-from .commit import LATER, Commit, Item, names_all, nowhere
+from .commit import LATER, Commit, Item, names_all
 from .ending import give_effects, give_up, give_verdict
 from .lease import Keeper
 
@@ -54,7 +55,7 @@ class Outbox:
         slots: int = 0,
     ) -> None:
         self.place, self.slots = place, slots  # what `push` and `get` inside a run ask
-        self.broker, self._subscription, self.results = broker, subscription, results
+        self.broker, self.results, self._ways = broker, results, Ways(broker, subscription)
         self._keeper, self._flushed = keeper, flushed
         heard = listeners and listeners.wants("run_retried", "run_ended")
         self._listeners = listeners if heard else None
@@ -214,24 +215,23 @@ class Outbox:
         if self._keeper.lost:
             items = self._drop_lost(items)
         waiting = [item for item in items if item.effects]
-        ready = items
+        ready, steps = items, self._ways.of(items, self.results, repeated=bool(self._failures))
         if waiting:
             self._flushed()  # their slots are free, however long it takes to store this
             ready = [item for item in items if not item.effects]
-            stored = self._step(waiting, picks.publishes, self.broker.publish)
+            stored = self._step(waiting, picks.publishes, steps.publish)
             # what was published is not published again if the next step fails
             for item in stored if picks.publishes(stored) else ():
                 item.effects = [e for e in item.effects if type(e) in LATER]
-            write = self.results.write if self.results else nowhere
-            stored = self._step(stored, picks.records, write)
+            stored = self._step(stored, picks.records, steps.write)
             if self._groups:
                 stored = self._step(stored, picks.members, self._groups.add)
             for item in stored:
                 item.effects = ()
             ready += stored
-        self._settle_ready(ready)
+        self._settle_ready(ready, steps.settle)
 
-    def _settle_ready(self, ready: Sequence[Item]) -> None:
+    def _settle_ready(self, ready: Sequence[Item], settle: Settle) -> None:
         unsettled: list[Job] = []
         acked: list[Job] = []
         for item in ready:
@@ -240,7 +240,7 @@ class Outbox:
             else:
                 (acked if item.acked else unsettled).append(item)
         self._lost.clear()
-        done = self._step(unsettled, picks.settlements, self._settle)
+        done = self._step(unsettled, picks.settlements, lambda batch: self._settle(settle, batch))
         self._keeper.drop(done)
         if acked:
             if self.results:
@@ -371,8 +371,8 @@ class Outbox:
         self._kept.append(item)
         return None
 
-    def _settle(self, batch: Sequence[Settlement]) -> None:
-        if lost := self._subscription.settle(batch):
+    def _settle(self, settle: Settle, batch: Sequence[Settlement]) -> None:
+        if lost := settle(batch):
             self._lost.update(lost)
             log.warning("%d leases were lost before they were settled", len(lost))
 

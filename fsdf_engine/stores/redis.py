@@ -17,81 +17,41 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import chain, groupby
+from functools import partial
+from itertools import groupby
 from operator import attrgetter
 from threading import Lock
 from typing import Any, ClassVar
 
-from ..brokers.redis_connection import Script
+from ..brokers.redis_connection import Connection
 from ..brokers.redis_subscriber import Subscriber
-from ..contracts import GroupStore, Inbox, Layout, Marks, Record, ResultStore
+from ..contracts import (
+    GroupStore,
+    Inbox,
+    Layout,
+    Marks,
+    Record,
+    ResultStore,
+    Subscription,
+    Together,
+)
 from ..errors import ConfigurationError
 from . import redis_marks
 from .base import Deliver, guarded, has_ended
-from .redis_bulk import Bulk, head_of
+from .redis_bulk import Bulk
 from .redis_groups import RedisGroups
 from .redis_notices import noticed, notices
 from .redis_shards import Shard, Shards
+from .redis_together import TOGETHER, together
+from .redis_write import FENCE, WRITE, told_of
 
 __all__ = ["RedisStore"]
 
 _RESULT = "result:"  # in every key, before the id
-_FENCE = "fsdf:fence:"
 _KEPT = re.compile(rb"\d+\.\d+([FP])[^\n]*\n|\d+([FP])")
 _KIND = attrgetter("layout", "expires")
 _MOST = 1000  # records that one script writes
 _FEW = 32  # records for which a script is worth more than what plain commands spare the server
-
-# KEYS: one per record; with a layout besides that of its head. ARGV: milliseconds to live ('' for
-# ever); '' if all are final, else a letter for each: F, P, or U of an end whose attempt is not
-# known; '1' with a layout; per record the head and the body, with a layout apart; then channels
-# and what is published there if every end is to be told. Reply: the numbers of those that are not,
-# because they are older than what is kept. O(records). What is of another origin than the end that
-# is kept is refused, too, and told.
-_WRITE = Script("""
-local call, life, laid = redis.call, ARGV[1], ARGV[3] == '1'
-local function keep(key, value, ...)
-    if life == '' then return call('SET', key, value, ...) end
-    return call('SET', key, value, 'PX', life, ...)
-end
-local function parts(head)
-    local s, d, k, o = string.match(head, '^(%d+)%.(%d+)([FP])([^\\n]*)\\n')
-    if not s then s, o, d, k = 0, '', string.match(head, '^(%d+)([FP])') end
-    return tonumber(s), tonumber(d), k, o, k and #d - #tostring(tonumber(d))
-end
-local function judged(kept, head, letter) -- is it new, and of the same message?
-    local s, d, k, o, attempt = parts(kept)
-    if not k then return true, true end
-    local sends, deliveries, kind, origin, mine = parts(head)
-    if o ~= '' and o ~= origin then return k == 'P', false end
-    if k == 'F' and kind == 'P' then return false, true end
-    if s ~= sends then return s < sends, true end
-    if d ~= deliveries then return d < deliveries, true end
-    return k ~= kind or attempt <= (letter == 'U' and -1 or mine), true
-end
-local step, n, at, older = laid and 2 or 1, 0, 3, {}
-for i = 1, #KEYS, step do
-    n, at = n + 1, at + step
-    local key, head, value = KEYS[i], ARGV[at - step + 1], ARGV[at]
-    local letter = ARGV[2] == '' and 'F' or string.sub(ARGV[2], n, n)
-    local new, ours = keep(key, value, 'NX'), true
-    if not new then
-        local kept = laid and (call('GET', KEYS[i + 1]) or '') or call('GETRANGE', key, 0, 127)
-        new, ours = judged(kept, head, letter)
-        if new then keep(key, value) end
-    end
-    if new then
-        if laid then keep(KEYS[i + 1], head) end
-        if laid or letter ~= 'P' then call('PUBLISH', key, value) end
-    elseif ours and letter ~= 'P' then
-        older[#older + 1] = n - 1
-    end
-end
-if #older == 0 then
-    for i = at + 1, #ARGV, 2 do call('PUBLISH', ARGV[i], ARGV[i + 1]) end
-end
-return older
-""")
 
 
 class RedisStore(ResultStore):
@@ -101,7 +61,7 @@ class RedisStore(ResultStore):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._shards = Shards(url, [_WRITE, *redis_marks.SCRIPTS])
+        self._shards = Shards(url, [WRITE, TOGETHER, *redis_marks.SCRIPTS])
         self._marks = redis_marks.RedisMarks(self._shards)
         self._groups = RedisGroups(url)
         self._bulk = Bulk("fsdf:" + _RESULT)  # not of a cluster: its nodes count listeners apart
@@ -127,29 +87,26 @@ class RedisStore(ResultStore):
                     self._write(shard, *kind, alike[at : at + _MOST])
 
     def _write(self, shard: Shard, layout: str, expires: float, records: Sequence[Record]) -> None:
-        life = "" if expires == math.inf else str(max(1, int(expires * 1000)))
         if len(records) > _FEW and not (layout or self._shards.connections.many):
-            records = self._bulk.write(shard.connection, life, records)
+            records = self._bulk.write(shard.connection, _life(expires), records)
             if not records:
                 return
-        keys: list[str] = []
-        said: list[Any] = []
-        ours = shard.key(_RESULT)
-        for r in records:
-            head = head_of(r)
-            if layout:
-                keys += (key := self.key_of(r.id, layout), _FENCE + key)
-                said += (head, r.body)
-            else:
-                keys.append(ours + r.id)
-                said.append(head + r.body)
-        letters = "".join([("F" if r.attempt >= 0 else "U") if r.final else "P" for r in records])
-        how = life, letters.strip("F") and letters, "1" if layout else ""
-        told = chain.from_iterable(notices(records))
-        [older] = shard.connection.call(_WRITE(keys, *how, *said, *told))
+        keys, said = self.told(records)
+        [older] = shard.connection.call(WRITE(keys, *said))
         if older:
-            others = notices([r for n, r in enumerate(records) if n not in older])
-            shard.connection.call(*[("PUBLISH", *notice) for notice in others])
+            self.tell([r for n, r in enumerate(records) if n not in older])
+
+    def told(self, records: Sequence[Record]) -> tuple[list[str], list[Any]]:
+        """Return what `write` is told of records of one shard, with one layout and life."""
+        first = records[0]
+        key_of = partial(self.key_of, layout=first.layout) if first.layout else None
+        prefix = self._shards.of(first.id).key(_RESULT)
+        return told_of(records, prefix, _life(first.expires), key_of)
+
+    def tell(self, records: Sequence[Record]) -> None:
+        """Tell the inboxes of ends, where others beside them were refused. Blocks."""
+        if publish := [("PUBLISH", *notice) for notice in notices(records)]:
+            self._shards.of(records[0].id).connection.call(*publish)
 
     def read(
         self, ids: Sequence[str], *, final: bool = False, layout: str = ""
@@ -173,7 +130,7 @@ class RedisStore(ResultStore):
         count = 0
         for shard, places in self._shards.split(ids).items():
             keys = [self.key(ids[n], layout) for n in places]
-            also = [("UNLINK", *(_FENCE + key for key in keys))] if layout else []
+            also = [("UNLINK", *(FENCE + key for key in keys))] if layout else []
             count += shard.connection.call(("UNLINK", *keys), *also)[0]
         return count
 
@@ -190,11 +147,22 @@ class RedisStore(ResultStore):
         self._shards.connections.close()
         self._groups.shut()
 
+    def together(self, subscription: Subscription) -> Together | None:
+        return together(self, subscription)
+
+    def connection(self) -> Connection:
+        """Return the calling thread's, of a server alone."""
+        return self._shards.connections.to()
+
     def marks(self) -> Marks:
         return self._marks
 
     def groups(self) -> GroupStore:
         return self._groups
+
+
+def _life(expires: float) -> str:
+    return "" if expires == math.inf else str(max(1, int(expires * 1000)))
 
 
 class _RedisInbox(Inbox):

@@ -1,0 +1,129 @@
+"""The steps of a small flush in one round trip, where messages and results are in one Redis.
+
+They may be in different databases of it. One script publishes, then stores, then acknowledges, and
+stops at the first step that the server refuses: what has to be done in order stays in order, and a
+process that is killed has taken all the steps or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..brokers.redis_ack import AckSubscription
+from ..brokers.redis_ack_scripts import ACKING
+from ..brokers.redis_connection import Script, failure
+from ..brokers.redis_route import Route
+from ..contracts import LeaseId, Outgoing, Record, Subscription
+from ..errors import PublishError, Unanswered, Unavailable
+from .redis_write import WRITING
+
+if TYPE_CHECKING:
+    from .redis import RedisStore
+
+__all__ = ["TOGETHER", "AtOnce", "together"]
+
+# KEYS: those of a consumer's queue (`redis_ack_scripts`), a queue to publish to, those of `write`.
+# ARGV: the databases of messages and of results, '' if that is one; then, each after their number,
+# bodies and what `acknowledge` is told; then what `write` is. Reply: how many of the steps are
+# done, what `write` and `acknowledge` have returned. O(messages).
+TOGETHER = Script(
+    ACKING
+    + WRITING
+    + """
+local at = 2
+local function some(list, count, last)
+    local found = {}
+    for i = at + 1, last or at + count do found[#found + 1] = list[i] end
+    at = at + (count or 0)
+    return found
+end
+local function counted()
+    at = at + 1
+    return some(ARGV, tonumber(ARGV[at]))
+end
+local function go_to(database)
+    if database ~= '' then call('SELECT', database) end
+end
+local bodies, leases = counted(), counted()
+local told = some(ARGV, nil, #ARGV)
+at = 22
+local keys, done, older, lost = some(KEYS, nil, #KEYS), 0, {}, {}
+pcall(function() -- what is refused ends it, and is found out by who takes that step again
+    go_to(ARGV[1])
+    if #bodies > 0 then call('LPUSH', KEYS[22], unpack(bodies)) end
+    done = 1
+    if #keys > 0 then
+        go_to(ARGV[2])
+        older = write(keys, told)
+        go_to(ARGV[1])
+    end
+    done = 2
+    if #leases > 0 then lost = acknowledge(leases) end
+    done = 3
+end)
+return {done, older, lost}
+"""
+)
+
+
+def together(store: RedisStore, subscription: Subscription) -> AtOnce | None:
+    """Return what takes the steps of a consumer's flush at once, if it can."""
+    if not isinstance(subscription, AckSubscription):
+        return None
+    here, there = Route(store.url, ""), Route(subscription.url, "")
+    if not here.is_beside(there):
+        return None
+    apart = here.database != there.database
+    return AtOnce(store, subscription, (there.database, here.database) if apart else ("", ""))
+
+
+class AtOnce:
+    """See `ResultStore.together`."""
+
+    def __init__(
+        self, store: RedisStore, subscription: AckSubscription, databases: tuple[Any, Any]
+    ) -> None:
+        self._store, self._subscription, self._databases = store, subscription, databases
+
+    def __call__(
+        self, publishes: Sequence[Outgoing], records: Sequence[Record], leases: Sequence[LeaseId]
+    ) -> tuple[int, Collection[LeaseId]]:
+        if not _are_plain(publishes) or not _are_alike(records):
+            return 0, ()
+        acks, owners = self._subscription.acknowledging(leases)
+        keys, said = self._store.told(records) if records else ([], [])
+        queue = publishes[0].queue if publishes else self._subscription.keys[0]
+        bodies = [message.body for message in publishes]
+        command = TOGETHER(
+            (*self._subscription.keys, queue, *keys),
+            *self._databases, len(bodies), *bodies, len(acks), *acks, *said,
+        )  # fmt: skip
+        try:
+            [reply] = self._store.connection().exchange([command])
+        except Unanswered as error:
+            if publishes:
+                raise PublishError((), publishes) from error
+            raise
+        if failure(reply):  # of the whole; each step's own is told by how far it came
+            return 0, ()
+        done, older, lost = reply
+        if older:
+            try:
+                self._store.tell([r for n, r in enumerate(records) if n not in older])
+            except Unavailable:
+                done = 1  # the records are written, and told of, once more
+        return done, self._subscription.named(owners, lost)
+
+
+def _are_plain(publishes: Sequence[Outgoing]) -> bool:
+    """Say whether one command stores these messages."""
+    return all(
+        m.queue == publishes[0].queue and not (m.priority or m.delay or m.not_before)
+        for m in publishes
+    )
+
+
+def _are_alike(records: Sequence[Record]) -> bool:
+    """Say whether one call stores these records."""
+    return all(r.layout == records[0].layout and r.expires == records[0].expires for r in records)

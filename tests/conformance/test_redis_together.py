@@ -1,0 +1,179 @@
+"""Publishing, storing and acknowledging in one round trip, where one Redis has it all."""
+
+from __future__ import annotations
+
+import pytest
+import redis as client
+from helpers import BOUND, until
+
+from fsdf_engine import default_engine, task_deco
+from fsdf_engine.brokers.redis_ack import RedisAckBroker
+from fsdf_engine.contracts import Outgoing, Record
+from fsdf_engine.errors import PublishError, Unanswered, Unavailable
+from fsdf_engine.stores.redis import RedisStore
+
+
+def other(url, database):
+    return f"{url.rpartition('/')[0]}/{database}"
+
+
+@pytest.fixture(params=["one database", "another database"])
+def store(request, redis_url):
+    apart = request.param == "another database"
+    store = RedisStore(other(redis_url, 9) if apart else redis_url)
+    with client.Redis.from_url(store.url) as server:
+        if apart:
+            server.flushdb()
+        yield store
+        if apart:
+            server.flushdb()
+    store.close()
+
+
+@pytest.fixture
+def broker(redis_url):
+    broker = RedisAckBroker(redis_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def leased(broker):
+    """A subscription, and the leases of two messages."""
+    broker.publish([Outgoing("q", str(n), b"{}") for n in range(2)])
+    subscription = broker.subscribe("q", lease=15.0)
+    yield subscription, [delivery.lease for delivery in subscription.fetch(10, 1 << 20)]
+    subscription.close()
+
+
+def message(queue="next", **more):
+    return Outgoing(queue, "m", b'{"n":1}', **more)
+
+
+def test_all_is_done_and_told(broker, store, leased, redis_url):
+    subscription, leases = leased
+    together = store.together(subscription)
+    assert together is not None
+    records = [Record("a", b'{"a":1}'), Record("b", b'{"b":1}')]
+    assert together([message(), message()], records, leases) == (3, [])
+    assert broker.size("next").waiting == 2
+    assert broker.size("q") == (0, 0, 0, 0)
+    assert store.read(["a", "b"], final=True) == {"a": b'{"a":1}', "b": b'{"b":1}'}
+    assert together([], [Record("c", b"{}")], leases) == (3, leases)  # lost by now, and named
+    assert together([message()], [], []) == (3, [])
+
+
+def test_it_is_one_round_trip_and_one_command(broker, store, leased, redis_url):
+    subscription, leases = leased
+    together = store.together(subscription)
+    together([], [Record("warm", b"{}")], [])
+    with client.Redis.from_url(redis_url) as server:
+        server.config_resetstat()
+        together([message()], [Record("a", b"{}")], leases)
+        assert server.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+        assert server.info("stats")["total_commands_processed"] < 20
+
+
+def test_a_message_that_is_refused_keeps_all_that_follows_from_being_done(
+    broker, store, leased, redis_url
+):
+    subscription, leases = leased
+    with client.Redis.from_url(redis_url) as server:
+        server.set("next", "no list")
+        assert store.together(subscription)([message()], [Record("a", b"{}")], leases) == (0, [])
+        server.delete("next")
+    assert store.read(["a"]) == {}
+    assert broker.size("q").leased == 2
+
+
+def test_a_result_that_is_refused_keeps_its_message_leased(broker, store, leased):
+    subscription, leases = leased
+    with client.Redis.from_url(store.url) as server:
+        server.lpush("fsdf:result:a", "no result")
+        together = store.together(subscription)
+        assert together([message()], [Record("a", b"{}")], leases) == (1, [])
+    assert broker.size("next").waiting == 1
+    assert broker.size("q").leased == 2
+
+
+def test_an_older_end_is_not_stored_and_the_others_are_told(broker, store, leased):
+    subscription, leases = leased
+    store.write([Record("old", b"kept", sends=2)])
+    heard = []
+    inbox = store.inbox(lambda id, body: heard.append((id, body)), lambda: [])
+    try:
+        until(lambda: inbox.address, BOUND)
+        records = [
+            Record("old", b"older", sends=1, reply=inbox.address),
+            Record("new", b"new", reply=inbox.address),
+        ]
+        until(lambda: _told(store, inbox, heard), BOUND)
+        assert store.together(subscription)([], records, leases) == (3, [])
+        until(lambda: ("new", b"new") in heard, BOUND)
+    finally:
+        inbox.close()
+    assert "old" not in dict(heard)
+    assert store.read(["old", "new"]) == {"old": b"kept", "new": b"new"}
+
+
+def _told(store, inbox, heard):
+    """Say whether the inbox hears by now."""
+    store.write([Record("first", b"1", reply=inbox.address)])
+    return heard
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[message(priority=3)], [message(delay=1.0)], [message(), message("elsewhere")]],
+    ids=["of a priority", "delayed", "to two queues"],
+)
+def test_what_it_takes_no_part_of_is_left_alone(broker, store, leased, messages):
+    subscription, leases = leased
+    assert store.together(subscription)(messages, [Record("a", b"{}")], leases) == (0, ())
+    assert store.read(["a"]) == {}
+    assert broker.size("q").leased == 2
+
+
+def test_stores_that_lie_elsewhere_take_no_part(broker, leased, redis_url, own_redis):
+    subscription, _ = leased
+    elsewhere = own_redis()
+    assert RedisStore(elsewhere.url).together(subscription) is None
+    assert (
+        RedisStore(redis_url.replace("redis://", "redis://user:word@")).together(subscription)
+        is None
+    )
+
+
+def test_an_answer_that_does_not_come_leaves_what_is_published_unknown(
+    broker, store, leased, monkeypatch
+):
+    subscription, leases = leased
+    together, sent = store.together(subscription), message()
+
+    def silent(*_):
+        raise Unanswered("nothing came")
+
+    monkeypatch.setattr(store.connection(), "exchange", silent)
+    with pytest.raises(PublishError) as told:
+        together([sent], [Record("a", b"{}")], leases)
+    assert (told.value.rejected, told.value.unknown) == ((), [sent])
+    with pytest.raises(Unavailable):
+        together([], [Record("a", b"{}")], leases)
+
+
+def test_lone_messages_end_so(redis_url, monkeypatch):
+    monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
+    told = []
+    together = RedisStore.together
+
+    def noted(self, subscription):
+        do = together(self, subscription)
+        return lambda *given: told.append(tuple(map(len, given))) or do(*given)
+
+    monkeypatch.setattr(RedisStore, "together", noted)
+    task = task_deco("lone", broker_kind="redis_ack", is_using_rpc_mode=True)(lambda n: n)
+    task.consume()
+    assert [task.push(n).get(BOUND) for n in range(5)] == list(range(5))
+    until(lambda: sum(task.size()[:3]) == 0, BOUND)
+    default_engine().stop()
+    assert told == [(0, 1, 1)] * 5

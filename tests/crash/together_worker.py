@@ -1,0 +1,58 @@
+"""A worker that dies beside what it does at once: BROKER LEDGER LEASE [SIDE]."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from fsdf_engine import default_engine, task_deco
+from fsdf_engine.contracts import Outgoing
+
+broker, ledger, lease, *place = sys.argv[1:]
+fd = os.open(ledger, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+options = {"broker_kind": broker, "lease": float(lease), "is_using_rpc_mode": True}
+
+
+def follow(job, outcome):
+    """Send what follows with the end of the run."""
+    return [Outgoing("then", f"{job.id}-then", b'{"n":1}')]
+
+
+default_engine().amend = lambda plan: (
+    plan._replace(sinks=(*plan.sinks, follow)) if plan.queue == "first" else plan
+)
+
+
+@task_deco("first", **options)
+def first(n: int) -> int:
+    os.write(fd, b"first\n")
+    return n + 1
+
+
+@task_deco("then", **options)
+def then(n: int) -> None:
+    os.write(fd, b"then\n")
+
+
+def deadly(together):
+    """Let the call kill this process, before it or after it."""
+
+    def die(*given):
+        if place == ["before"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done, _ = together(*given)
+        assert done == 3
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return die
+
+
+if __name__ == "__main__":
+    if place:
+        store = default_engine().replies(first.options).store
+        found = store.together
+        store.together = lambda given: deadly(found(given))
+    first.consume()
+    if not place:  # else it could be begun by who dies
+        then.consume()
