@@ -169,6 +169,7 @@ class Plan(NamedTuple):
     gate: Gate | None = None  # its own: asked when a message comes, and again while it waits here
     runner: Runner | None = None  # called in place of the function
     emit: Callable[..., None] | None = None  # tells listeners of its runs' starts and retries
+    warns: Callable[..., None] | None = None  # tells them of soft limits, if a pool has its own
     soft_error: type[BaseException] = SoftTimeLimit  # a layer's own, made without arguments
     resolver: str = ""  # by which a child process finds it, "module:function"; else by its pool's
 

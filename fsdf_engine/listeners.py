@@ -26,7 +26,7 @@ EVENTS = {
     "message_received": "job; in the consumer's thread, before anything is decided about it",
     "run_started": "job; where it runs, or in the pool's thread if that is another process",
     "run_retried": "job, outcome; likewise; or by the outbox, if the message goes back meanwhile",
-    "soft_limit_passed": "job, seconds; in the thread of the consumer's limits",
+    "soft_limit_passed": "job, seconds; in the thread of the limits: the consumer's or the pool's",
     # texts of a failure are in the outcome; what a child returned stays there
     "run_ended": "job, outcome; in the outbox's thread, after the effects are stored",
 }
@@ -57,6 +57,8 @@ class Listeners:
 
     def hear(self, plan: Plan) -> Plan:
         """Return the plan with the starts and retries of its runs told, where somebody listens."""
+        if self.wants("soft_limit_passed"):
+            plan = plan._replace(warns=self.emit)
         if not self.wants("run_started", "run_retried"):
             return plan
         run, arun = plan.run, plan.arun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from fsdf_engine import Retry, current, task_deco
+from fsdf_engine import Retry, SoftTimeLimit, current, task_deco
 
 go = threading.Event()
 
@@ -17,3 +17,14 @@ def work(n):
         raise Retry
     while n == 2:
         go.wait(0.01)
+
+
+@task_deco("heard.limits", broker_kind="memory", concurrent_mode="processes", concurrent_num=1,
+           soft_time_limit=0.2, function_timeout=20.0)  # fmt: skip
+def warned():
+    """End at the soft limit."""
+    try:
+        while True:
+            go.wait(0.01)
+    except SoftTimeLimit:
+        return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..utils.saferepr import saferepr
 from . import shown_by
 
 __all__ = ["Context"]
@@ -16,6 +18,29 @@ _DEATH = {
 }  # fmt: skip
 
 
+class _Told:
+    """What a message of Celery's would say and a flat one need not: made for who asks for it.
+
+    It has no value where the context is of no message.
+    """
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __get__(self, context: Any, kind: type) -> Any:
+        if context is None or context.is_eager or context.delivery_info is None:
+            return None
+        return self._make(context)
+
+
+def _properties(context: Any) -> dict[str, Any]:
+    told = context.delivery_info
+    return {
+        "correlation_id": context.correlation_id, "reply_to": context.reply_to,
+        "delivery_mode": 2, "delivery_info": told, "priority": told.get("priority"),
+    }  # fmt: skip
+
+
 @shown_by("app.task")
 class Context:
     """A message's facts as attributes: those of Celery, and every other header that it has."""
@@ -23,6 +48,7 @@ class Context:
     _children: list[Any] | None = None
     _protected = 0
     args: Any = None
+    argsrepr: Any = _Told(lambda context: saferepr(tuple(context.args or ())))
     callbacks: Any = None
     called_directly = True
     chain: Any = None
@@ -40,11 +66,12 @@ class Context:
     ignore_result: Any = False
     is_eager = False
     kwargs: Any = None
+    kwargsrepr: Any = _Told(lambda context: saferepr(context.kwargs or {}))
     logfile: Any = None
     loglevel: Any = None
     origin: Any = None
     parent_id: Any = None
-    properties: Any = None
+    properties: Any = _Told(_properties)
     retries = 0
     reply_to: Any = None
     replaced_task_nesting = 0
@@ -52,10 +79,10 @@ class Context:
     shadow: Any = None
     soft_time_limit: Any = None
     stamped_headers: Any = None
-    stamps: Any = None
+    stamps: Any = _Told(lambda _: {})
     taskset: Any = None
     time_limit: Any = None
-    timelimit: Any = None
+    timelimit: Any = _Told(lambda _: [None, None])
     utc: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -119,4 +146,4 @@ class Context:
         return self._children
 
 
-_OWN = frozenset({*vars(Context), "argsrepr", "compression", "kwargsrepr", "lang", "task"})
+_OWN = frozenset({*vars(Context), "compression", "lang", "task"})

@@ -16,6 +16,7 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
 
 from fsdf_engine.contracts import Effect, Job, Member, outcomes
@@ -50,28 +51,34 @@ It is kept as a dead letter.
 Body: %s"""
 
 
-def error_of(job: Job, outcome: Any) -> Exception:
-    """Return the exception that stands for how a message ended."""
+def error_of(job: Job, outcome: Any) -> BaseException:
+    """Return the exception that stands for how a message ended, with Celery's text."""
     match outcome:
         case outcomes.TimedOut(limit):
             return TimeLimitExceeded(limit)
-        case outcomes.Lost():
-            why = outcomes.describe(outcome)
+        case outcomes.Lost(times, code):
+            why = outcomes.describe(outcome) if code is None else human_status(code)
+            why += f", {times} times" if code is not None and times > 1 else ""
             return WorkerLostError(f"Worker exited prematurely: {why} Job: {job.id}.")
         case outcomes.Expired():
             return TaskRevokedError("expired")
         case outcomes.Revoked():
-            return TaskRevokedError("revoked")
+            return TaskRevokedError("terminated" if job.id in _worker().terminated else "revoked")
         case outcomes.Unknown(task, reason):
             return NotRegistered(task, reason) if reason else NotRegistered(task)
         case outcomes.Rejected(reason):
             return Reject(reason)
-        case outcomes.Failed(error) if isinstance(error, Exception):
+        case outcomes.Failed(SystemExit(code=code)):  # a process does not end for that
+            return WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
+        case outcomes.Failed(KeyboardInterrupt()):
+            return WorkerLostError("Worker exited prematurely: KeyboardInterrupt.")
+        case outcomes.Failed(error):
             return error
-        case outcomes.Failed(error):  # meant to end a process, which does not end for that
-            code = f"exitcode {error.code}" if isinstance(error, SystemExit) else ""
-            return WorkerLostError(f"Worker exited prematurely: {code or type(error).__name__}.")
     return InvalidTaskError(outcomes.describe(outcome))
+
+
+def _worker() -> Any:
+    return import_module("..worker.state", __package__)
 
 
 class Ends:
@@ -149,7 +156,7 @@ class Ends:
         request["task"] = job.plan.name or job.extra.get("task")
         return context(request, args=args, kwargs=kwargs, called_directly=False)
 
-    def _store(self, task: Any, request: Any, outcome: Any, error: Exception) -> None:
+    def _store(self, task: Any, request: Any, outcome: Any, error: BaseException) -> None:
         backend = task.backend if task else self._app.backend
         ignored = self._ignores(task, request)
         stores = not ignored or bool(task and task.store_errors_even_if_ignored)
@@ -186,7 +193,7 @@ class Ends:
             except BaseException:  # of a hook, whatever it is: the next end is told, too
                 request_log.exception("Cannot tell how a task ended")
 
-    def _tell(self, job: Job, outcome: Any, task: Any, request: Any, error: Exception) -> None:
+    def _tell(self, job: Job, outcome: Any, task: Any, request: Any, error: BaseException) -> None:
         with suppress(Exception):  # what is stored after this job is stored after its end
             job.owner.commit(job, ())
         match outcome:
@@ -197,22 +204,25 @@ class Ends:
                 consumer_log.error(INVALID, *told)
                 signals.task_rejected.send(sender=self._app, message=job.delivery, exc=error)
             case outcomes.Expired() | outcomes.Revoked():
-                request_log.info("Discarding revoked task: %s[%s]", request.task, job.id)
-                expired = type(outcome) is outcomes.Expired
-                signals.task_revoked.send(
-                    sender=task, request=request, terminated=False, signum=None, expired=expired
-                )
+                self._tell_revoked(job, task, request, type(outcome) is outcomes.Expired)
             case _ if task:
                 self._tell_failure(job, outcome, task, error)
 
-    def _tell_unknown(self, job: Job, request: Any, error: Exception) -> None:
+    def _tell_revoked(self, job: Job, task: Any, request: Any, expired: bool) -> None:
+        signum = None if expired else _worker().terminated.pop(job.id, None)
+        if signum is None:
+            request_log.info("Discarding revoked task: %s[%s]", request.task, job.id)
+        told = {"terminated": signum is not None, "signum": signum, "expired": expired}
+        signals.task_revoked.send(sender=task, request=request, **told)
+
+    def _tell_unknown(self, job: Job, request: Any, error: BaseException) -> None:
         told = error, self._shown(job), job.extra.get("headers") or {}, request.delivery_info
         consumer_log.error(UNKNOWN, *told, exc_info=error)
         signals.task_unknown.send(
             sender=self._app, message=job.delivery, exc=error, name=request.task, id=job.id
         )
 
-    def _tell_failure(self, job: Job, outcome: Any, task: Any, error: Exception) -> None:
+    def _tell_failure(self, job: Job, outcome: Any, task: Any, error: BaseException) -> None:
         strategy = import_module("..worker.strategy", __package__)
         request = strategy.request_of(job, task, self._requests, self._app)
         if type(outcome) is outcomes.TimedOut:
@@ -220,7 +230,7 @@ class Ends:
             return
         try:
             raise error
-        except Exception:
+        except BaseException:
             einfo = ExceptionInfo()
         request.on_failure(einfo)
 

@@ -89,6 +89,9 @@ class Logging:
         for category in (CDeprecationWarning, CPendingDeprecationWarning):
             warnings.filterwarnings("always", category=category)
         logging.captureWarnings(True)
+        engine = logging.getLogger("fsdf.engine")  # tells where queues are; we say so as Celery
+        if engine.level == logging.NOTSET and (loglevel or self.loglevel) > logging.DEBUG:
+            engine.setLevel(logging.WARNING)
         return handled
 
     def redirect_stdouts(self, loglevel: Any = None, name: str = "celery.redirected") -> None:

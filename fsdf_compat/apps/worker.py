@@ -31,6 +31,7 @@ from ..worker.consumer.tasks import FOREVER
 
 __all__ = ("Worker",)
 logger = get_logger("celery.apps.worker")
+connection_logger = get_logger("celery.worker.consumer.connection")
 
 BANNER = """\
 {hostname} v{version}
@@ -118,14 +119,15 @@ class Worker(WorkController):
         if not self.quiet:
             self.emit_banner()
         self.set_process_status("-active-")
-        self.install_platform_tweaks(self)
-        if not self._custom_logging and self.redirect_stdouts:
+        if not self._custom_logging and self.redirect_stdouts:  # of children, too
             self.app.log.redirect_stdouts(self.redirect_stdouts_level)
+        self.install_platform_tweaks(self)
         self._tell_unused()
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Tell that it is ready."""
         tune()
+        connection_logger.info("Connected to %s", self.conninfo())
         signals.worker_ready.send(sender=consumer)
         logger.info("%s ready.", safe_str(self.hostname))
 
@@ -136,7 +138,7 @@ class Worker(WorkController):
         if threading.current_thread().name != threading.main_thread().name:
             return  # by name: eventlet has an object of its own for the main thread
         self._signals = StopSignals("SIGQUIT", "SIGHUP", "SIGUSR1")
-        self._has_terminal = isatty(sys.stdout)
+        self._has_terminal = isatty(sys.__stdout__)
         self.pool.has_main_thread = True
         if getattr(self.pool_cls, "mode", "") == "processes" and self.pool_start_method == "fork":
             self._end_zygote = start_zygote()
@@ -277,7 +279,7 @@ class Worker(WorkController):
             hostname=safe_str(self.hostname),
             timestamp=datetime.now().replace(microsecond=0),
             version="5.7.0 (fsdf)",
-            conninfo=masked(str(app.conf.broker_url or "")),
+            conninfo=self.conninfo(),
             results=app.backend.as_uri(),
             concurrency=f"{slots} ({kind.rpartition('.')[2]})",
             platform=safe_str(_platform.platform()),
@@ -287,6 +289,11 @@ class Worker(WorkController):
         margin = " " * len(MARGIN) if artlines else ""
         head = MARGIN if artlines else ""
         return "\n".join([head + lines[0], *(margin + line for line in lines[1:])]) + "\n"
+
+    def conninfo(self) -> str:
+        """Return where messages wait, without passwords."""
+        url = self.app.conf.broker_url
+        return masked(str(url)) if url else "sqlite:// (broker_url is not set: only this machine)"
 
     def tasklist(
         self, include_builtins: bool = True, sep: str = "\n", int_: str = "celery."

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal as _signal
+import sys
 import threading
 from typing import Any
 
 from .. import _state, platforms, signals
+from ..utils.log import LoggingProxy
 from .base import BasePool
 
 __all__ = ("TaskPool", "process_destructor", "process_initializer")
@@ -24,6 +26,7 @@ def process_initializer(app: Any, hostname: str) -> None:
     app.set_current()
     app.set_default()
     app.finalize()
+    _log_what_is_printed(app)
     signals.worker_process_init.send(sender=hostname)
 
 
@@ -33,6 +36,12 @@ def _be_named() -> None:
     kind = "Spawn" if multiprocessing.get_start_method(allow_none=True) == "spawn" else "Fork"
     if identity := process._identity:
         process.name = f"{kind}PoolWorker-{identity[-1]}"
+
+
+def _log_what_is_printed(app: Any) -> None:
+    """Do as the worker, where nothing is inherited of it: in a child that is spawned."""
+    if os.environ.get("CELERY_LOG_REDIRECT") and not isinstance(sys.stdout, LoggingProxy):
+        app.log.redirect_stdouts(os.environ.get("CELERY_LOG_REDIRECT_LEVEL"))
 
 
 def process_destructor(pid: int, exitcode: int) -> None:

@@ -79,6 +79,9 @@ class Pidbox:
 
     def _listen(self) -> bool:
         """Answer until the connection is lost; False: there is no more to be done."""
+        if not self.c.app.conf.broker_url:  # kombu would look for a RabbitMQ
+            logger.info("pidbox: broker_url is not set: no remote control")
+            return False
         with self.c.app.connection_for_read() as connection:
             if not connection.supports_exchange_type("fanout"):
                 logger.info(

@@ -158,6 +158,7 @@ class Request:
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End its run: its message goes back, and is then found to be revoked."""
         state.revoked.add(self.id)
+        state.terminated[self.id] = signal
         if self.job is not None and pool.engine_pool is not None:
             pool.engine_pool.interrupt(self.job, outcomes.Interrupted(), kill=True)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..exceptions import ImproperlyConfigured, WorkerShutdown, WorkerTerminate
 from ..utils.collections import LimitedSet
+from ..utils.functional import LRUCache
 from ..utils.log import get_logger
 
 __all__ = (
@@ -106,6 +107,7 @@ total_count: Counter[str] = Counter()  # of accepted messages, by task
 all_total_count = [0]
 revoked = LimitedSet(maxlen=REVOKES_MAX, expires=REVOKE_EXPIRES)
 revoked_stamps: dict[str, Any] = {}
+terminated: Any = LRUCache(limit=SUCCESSFUL_MAX)  # runs that were ended so: the signal by their id
 should_stop: Any = None
 should_terminate: Any = None
 wakers: list[Callable[[], object]] = []  # of the workers in this process

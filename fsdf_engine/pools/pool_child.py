@@ -248,6 +248,8 @@ class PoolChild:
         if self.warned != since:
             self.warned = since
             self.interrupt(job.plan.soft_error())
+            if job.plan.warns:
+                job.plan.warns("soft_limit_passed", job=job, seconds=limits_of(job)[0])
 
     def interrupt(self, error: BaseException) -> None:
         """Have `type(error)` raised in the run. Call it with the ledger's lock held."""

@@ -67,6 +67,17 @@ def test_a_soft_limit_that_passes_is_told():
     passed.set()
 
 
+def test_a_soft_limit_that_passes_in_a_child_is_told_once():
+    sys.modules.pop("listened_tasks", None)
+    task, told = importlib.import_module("listened_tasks").warned, heard("run_ended")
+    passed = []
+    default_engine().listeners.add("soft_limit_passed", lambda **facts: passed.append(facts))
+    id = task.push().task_id
+    task.consume()
+    until(lambda: told == [("run_ended", id)])
+    assert [(facts["job"].id, facts["seconds"]) for facts in passed] == [(id, 0.2)]
+
+
 def test_events_of_a_message_in_a_child_come_in_order():
     """The start of 2 is told while it runs, and before its child is killed."""
     sys.modules.pop("listened_tasks", None)

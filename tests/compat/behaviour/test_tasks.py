@@ -319,6 +319,22 @@ def test_a_request_has_what_the_caller_gave(ask):
     }  # fmt: skip
 
 
+def test_a_request_has_what_its_caller_left_out(ask):
+    names = "timelimit", "stamps", "stamped_headers", "argsrepr", "kwargsrepr", "properties"
+    said = ask(f"""
+        r = show.delay(*{names!r})
+        said = r.id, r.get(timeout=20)
+    """)
+    id, facts = said
+    told = facts.pop("properties")
+    assert facts == {
+        "timelimit": [None, None], "stamps": {}, "stamped_headers": None, "kwargsrepr": "{}",
+        "argsrepr": repr(names),
+    }  # fmt: skip
+    assert (told["correlation_id"], told["delivery_mode"], told["priority"]) == (id, 2, 0)
+    assert told["delivery_info"]["routing_key"] == "celery"
+
+
 def test_delivery_info_says_where_it_came_by(ask):
     said = ask("said = show.apply_async(('delivery_info', 'hostname'), priority=3).get(timeout=20)")
     info = said["delivery_info"]
