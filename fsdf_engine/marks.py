@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Mark", "Marks"]
+__all__ = ["SIGNS", "Mark", "Marks"]
+# Marks that say, while they are there, that there may be others beside them that a gate looks for.
+SIGNS = "cancelled:some", "cancelled:long"
 
 
 @dataclass(slots=True, eq=False)

@@ -179,9 +179,11 @@ class Subscription(ABC):
     others, also at the same time as each other; `wake` from any.
 
     `emptied` may say that the last fetch has left nothing that is due: `wait` can follow it.
+    `unsigned` may say that there was none of the marks `SIGNS` beside the broker when the last
+    messages were leased: then gates look for no others. It is reset by who has heard it.
     """
 
-    emptied = False
+    emptied = unsigned = False
 
     @abstractmethod
     def wait(self, timeout: float) -> None:

@@ -48,6 +48,7 @@ class AckSubscription(RedisQueueSubscription):
         return self._keys
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
+        self.unsigned = False
         return self._deliveries(self._take(limit, max_bytes))
 
     def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:
@@ -69,7 +70,8 @@ class AckSubscription(RedisQueueSubscription):
             raise
         if not replies:
             return None
-        look, _, (entries, waiter, items, clock) = replies
+        look, _, (entries, waiter, items, clock), signs = replies
+        self.unsigned = signs == 0  # asked after the claim; an error says nothing
         self._waiter = ""
         if time.monotonic() + self._fetching.clock - float(clock) > self._lease / 3:
             self._missed.append(batch)  # so late an answer is none

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from ..contracts import (
+    SIGNS,
     Again,
     Broker,
     Capability,
@@ -46,6 +47,7 @@ _SIDE_KEY = re.compile(
     re.DOTALL,
 )
 _OURS = "fsdf:"
+_ASK_SIGNS: Command = ("EXISTS", *[f"{_OURS}mark:{sign}" for sign in SIGNS])  # a store's keys
 LONGEST = 300.0  # seconds of one wait; waiters are forgotten after an hour
 Taken: TypeAlias = tuple[str, int, list[bytes]]  # a batch's key, how many are entries, the items
 
@@ -237,9 +239,10 @@ class RedisQueueSubscription(Subscription):
         self._queue, self._lease, self._keys = queue, lease, keys_of(queue)
         self._batch = f"{{{queue}}}:b:"
         self._fetching = Connection(url, SCRIPTS, queue)  # blocks in wait()
-        self._connections = Connections(
-            url, SCRIPTS
-        )  # everything else: the outbox's, the keeper's, wake()
+        # everything else: the outbox's, the keeper's, wake()
+        self._connections = Connections(url, SCRIPTS)
+        # on a cluster they may lie on another node; the answer then says nothing
+        self._signs = ("PING",) if self._connections.many else _ASK_SIGNS
         self._fetches = 0  # counts tokens
         self._chunk = 8  # how many to pop at first, from the size of the last bodies
         self._waiting = self._woken = False
@@ -254,10 +257,10 @@ class RedisQueueSubscription(Subscription):
     def _block(
         self, timeout: float, claim: Callable[[float], Command] | None = None
     ) -> Sequence[Any]:
-        """Wait; return the replies, the last one of `claim`, which runs when the wait ends.
+        """Wait; return the replies, the third one of `claim`, which runs when the wait ends.
 
-        `claim` is told for how long that may be. No replies: woken before. Errors are raised unless
-        something was claimed.
+        `claim` is told for how long that may be; the last reply counts the signs that were there
+        then. No replies: woken before. Errors are raised unless something was claimed.
         """
         self._waiting = True  # before reading `_woken`: wake() writes that first
         try:
@@ -270,13 +273,13 @@ class RedisQueueSubscription(Subscription):
                 [
                     LOOK(self._keys, self._waiter, age),
                     ("BLMOVE", self._queue, self._queue, "RIGHT", "RIGHT", longest),
-                    *([claim(longest)] if claim else ()),
+                    *([claim(longest), self._signs] if claim else ()),
                 ],
                 first=lambda reply: self._patience(reply, patience),
                 late=self._unblock,
             )
             if not claim or not isinstance(replies[2], list) or not replies[2][2]:
-                for error in filter(None, map(failure, replies)):
+                for error in filter(None, map(failure, replies[:3])):
                     raise error
             return replies
         except Unavailable:

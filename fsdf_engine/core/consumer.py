@@ -355,7 +355,7 @@ class Consumer:
             self.report.fetched(jobs)
         self._listeners.emit_each("message_received", jobs, others)
         try:
-            self._gates.judge(jobs, answers)
+            self._gates.judge(jobs, answers, self.subscription)
         except Exception:
             self._give_back([*jobs, *waiting])
             raise

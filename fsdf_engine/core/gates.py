@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from ..contracts import Gate, Job, Pool
+from ..contracts import Gate, Job, Pool, Subscription
 from ..outcomes import Outcome
 from .forms import judge
 from .lease import Keeper
@@ -34,9 +34,18 @@ class Gates:
             self._own += (gate,)
             self._gates += (gate,)
 
-    def judge(self, jobs: list[Job], answers: Answers) -> None:
-        """Move what may not run from `jobs` to `answers`. Blocks where a gate has to ask."""
-        self._judge(self._gates, jobs, answers)
+    def judge(
+        self, jobs: list[Job], answers: Answers, subscription: Subscription | None = None
+    ) -> None:
+        """Move what may not run from `jobs` to `answers`. Blocks where a gate has to ask.
+
+        They are what the last fetch of `subscription` has leased, if that is given.
+        """
+        asked = self._gates
+        if subscription and subscription.unsigned:  # nothing could be found by those with signs
+            subscription.unsigned = False  # of other messages it says nothing
+            asked = tuple(gate for gate in asked if not getattr(gate, "signs", ()))
+        self._judge(asked, jobs, answers)
 
     def _judge(self, gates: Sequence[Gate], jobs: list[Job], answers: Answers) -> None:
         for gate in gates:

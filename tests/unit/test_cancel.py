@@ -9,11 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import redis as client
 from helpers import BOUND, until
 
 from fsdf_engine import default_engine, task_deco
 from fsdf_engine.cli import main
-from fsdf_engine.contracts import Job, Mark
+from fsdf_engine.contracts import SIGNS, Job, Mark
 from fsdf_engine.controls.cancelled import Cancelled, cancel
 from fsdf_engine.core import gates as gates_module
 from fsdf_engine.core.gates import Gates
@@ -135,6 +136,44 @@ def test_a_task_declared_later_is_cancellable_too():
     delayed.cancel()
     with pytest.raises(TaskFailed, match="revoked"):
         delayed.get(BOUND)
+
+
+@pytest.mark.parametrize("ack", ["late", "early"])
+@pytest.mark.parametrize("life", [60.0, 7 * 86400.0])
+def test_nobody_looks_for_what_is_cancelled_while_nothing_is(ack, life, redis_url):
+    options = {"broker_kind": "redis_ack", "broker_url": redis_url, "is_using_rpc_mode": True}
+    task = task_deco("unsigned", cancellable=True, ack=ack, **options)(lambda n: n)
+    task.consume()
+    assert task.push(0).get(BOUND) == 0
+    with client.Redis.from_url(redis_url) as server:
+        server.config_resetstat()
+        assert [task.push(n).get(BOUND) for n in range(10)] == list(range(10))
+        assert "cmdstat_mget" not in server.info("commandstats")
+        default_engine().cancel(["one", "two"], task.options, life=life)
+        for id in ("one", "two", "three"):
+            task.publish({"n": 1}, task_id=id)
+        assert default_engine().result("three", task.options).get(BOUND) == 1
+        for id in ("one", "two"):
+            with pytest.raises(TaskFailed, match="revoked"):
+                default_engine().result(id, task.options).get(BOUND)
+        calls = server.info("commandstats")["cmdstat_mget"]["calls"]
+        assert task.push(1).get(BOUND) == 1
+        assert server.info("commandstats")["cmdstat_mget"]["calls"] == calls + 1
+
+
+def test_signs_of_what_is_cancelled_outlive_it():
+    marks = MemoryMarks()
+    cancel(marks, ["a"], 60.0)
+    assert [sign for sign in SIGNS if marks.read([sign])] == [SIGNS[0]]
+    cancel(marks, ["b"], 30 * 86400.0)
+    cancel(marks, ["c"], 60.0)
+    put = {}
+    marks.put = lambda new: put.update({mark.name: mark.life for mark in new}) or ()
+    marks.renew = lambda names, life: put.update(dict.fromkeys(names, life)) or names
+    cancel(marks, ["a"], 60.0)
+    cancel(marks, ["b"], 30 * 86400.0)
+    assert put[SIGNS[0]] > 86400.0
+    assert put[SIGNS[1]] > 365 * 86400.0
 
 
 def test_cancelling_is_forgotten_after_its_life():
