@@ -105,8 +105,8 @@ def finish(job: Job, outcome: Outcome) -> bool:
 # Pure. Called where the code ran, in a child too, as part of the run; in the outbox only for what
 # ended a message from outside: from the envelope, with no value and no exception of the user's.
 # What it makes is checked. That of one with an attribute `of_json` is not; where it is the only one
-# this is called of a success in its place, in the outbox: with the job, the JSON of the value, and
-# the instant.
+# this is called of successes in its place, in the outbox: with jobs, of which each `told` is the
+# JSON of the value, and the instant; it gives the effects of each.
 # One that tells of members has an attribute `of_end`: called with a job and the body of its stored
 # end, it gives what the groups are told by who finds that a worker died between the two. Who does
 # so asks a sink for what it would store of a loss, to learn in which layout an end is; of one whose

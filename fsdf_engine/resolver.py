@@ -133,7 +133,7 @@ def _plain(found: Any) -> dict[str, Any]:
     return {"queue": task.queue, "is_coroutine": task.is_coroutine, "options": told}
 
 
-def _of_json(job: Job, *told: object) -> list[Effect]:
+def _of_json(*told: object) -> list[Effect]:
     return []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from orjson import Fragment
+from orjson import Fragment, dumps
 
 from . import codec, outcomes
 from .contracts import Effect, Job, Record, Sink
@@ -38,14 +38,23 @@ def result_sink(expires: float) -> Sink:
         told = _told(job.id, outcome, published, name, job.plan.name, job.attempt, time.time())
         return (Record(job.id, told, *lives, origin, job.attempt),)
 
-    def of_json(job: Job, value: bytes, now: float) -> Sequence[Effect]:
-        published, reply = job.extra.get("publish_time"), job.extra.get("reply")
-        if type(published) is not float or not (reply is None or type(reply) is str):
-            return sink(job, Succeeded(Fragment(value)))
-        origin, facts = _alike(published, reply, job.plan.queue, job.plan.name, job.attempt, now)
-        body = b'{"task_id":%b%b%b}' % (codec.dumps(job.id), facts, value)
-        lives = job.delivery.deliveries, True, expires, reply or "", sends_of(job.extra)
-        return (Record(job.id, body, *lives, origin, job.attempt),)
+    def of_json(jobs: Sequence[Job], now: float) -> Sequence[Sequence[Effect]]:
+        found, last, origin, facts = list[Sequence[Effect]](), None, "", b""
+        for job in jobs:
+            extra, plan = job.extra, job.plan
+            told: Any = job.told
+            published, reply = extra.get("publish_time"), extra.get("reply")
+            if type(published) is not float or not (reply is None or type(reply) is str):
+                found.append(sink(job, Succeeded(Fragment(told))))
+                continue
+            alike = published, reply, plan.queue, plan.name, job.attempt
+            if alike != last:
+                (origin, facts), last = _alike(*alike, now), alike
+            body = b'{"task_id":%b%b%b}' % (dumps(job.id), facts, told)
+            lives = job.delivery.deliveries, True, expires, reply or ""
+            sends = sends_of(extra) if "sends" in extra else 0
+            found.append((Record(job.id, body, *lives, sends, origin, job.attempt),))
+        return found
 
     setattr(sink, "of_json", of_json)  # noqa: B010  a function has no attributes for mypy
     return sink

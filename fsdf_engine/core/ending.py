@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .. import outcomes
-from ..contracts import Job, Outgoing, Told
+from ..contracts import Job, Outgoing, Sink, Told
 from ..errors import ArgumentError, ConfigurationError
 from ..message import count_of
 from ..outcomes import (
@@ -22,8 +22,27 @@ from .forms import again
 from .pushes import open_push
 from .telling import effects_of, unasked
 
-__all__ = ["POISON", "give_effects", "give_up", "give_verdict"]
+__all__ = ["POISON", "give_ends", "give_up", "give_verdict"]
 POISON = 5  # workers or children lost with a message before it is given up
+
+
+def give_ends(jobs: Sequence[Job], now: float, valid_queue: Callable[[str], None]) -> int:
+    """Set the verdict and the effects of jobs that have ended; return how many they are."""
+    by_json: list[Job] = []
+    for job in jobs:
+        job.tries, job.effects = 0, ()
+        if succeeded := type(job.outcome) is Succeeded:
+            job.verdict = ACK
+        else:
+            give_verdict(job, now)
+        if not job.plan.sinks:
+            continue
+        if succeeded and type(getattr(job, "told", None)) is bytes:
+            by_json.append(job)
+        else:
+            _give_effects(job, now, valid_queue)
+    _give_effects_of_json(by_json, now)
+    return len(jobs)
 
 
 def give_verdict(job: Job, now: float) -> None:
@@ -69,12 +88,10 @@ def _state(job: Job) -> State | None:
     return state
 
 
-def give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> None:
+def _give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> None:
     """Set `job.effects`: as told by the run, else by the sinks, from the envelope alone."""
     made: Told | bytes | None = getattr(job, "told", None)
     job.told = None  # an error holds its frames, and they hold the job
-    if type(made) is bytes and type(job.outcome) is Succeeded:
-        return _give_effects_of_json(job, made, now)
     if type(made) is not Told or made.outcome is not job.outcome:  # who was ended may still tell
         made = _told_here(job)
     if made.outcome is not job.outcome:
@@ -92,11 +109,22 @@ def give_effects(job: Job, now: float, valid_queue: Callable[[str], None]) -> No
         give_up(job, "an effect cannot be published", error)
 
 
-def _give_effects_of_json(job: Job, value: bytes, now: float) -> None:
-    try:
-        job.effects = job.plan.sinks[0].of_json(job, value, now)  # type: ignore[attr-defined]
-    except BaseException as error:
-        job.verdict = DeadLetter(f"a sink failed: {text_of(error, repr)}")
+def _give_effects_of_json(jobs: Sequence[Job], now: float) -> None:
+    """As `_give_effects`, of successes of which the JSON of the value was told."""
+    by_sink: dict[Sink, list[Job]] = {}
+    for job in jobs:
+        by_sink.setdefault(job.plan.sinks[0], []).append(job)
+    for sink, some in by_sink.items():
+        try:
+            made = sink.of_json(some, now)  # type: ignore[attr-defined]
+            for job, job.effects in zip(some, made, strict=True):
+                job.told = None
+        except BaseException as error:
+            if len(some) > 1:  # one is at fault
+                for job in some:
+                    _give_effects_of_json([job], now)
+            else:
+                some[0].verdict = DeadLetter(f"a sink failed: {text_of(error, repr)}")
 
 
 def _told_here(job: Job) -> Told:

@@ -23,7 +23,7 @@ from ..listeners import Listeners
 from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Retry, Succeeded, text_of
 from . import commit as picks
 from .commit import LATER, Commit, Item, names_all
-from .ending import give_effects, give_up, give_verdict
+from .ending import give_ends, give_up
 from .lease import Keeper
 
 if TYPE_CHECKING:
@@ -192,18 +192,7 @@ class Outbox:
 
     def _prepare(self, items: Sequence[Item]) -> None:
         """Turn outcomes into verdicts and effects, and count what has ended."""
-        now, jobs = time.time(), 0
-        for item in items:
-            if type(item) is Job:
-                jobs += 1
-                item.tries = 0
-                item.effects = ()
-                if type(item.outcome) is Succeeded:
-                    item.verdict = ACK
-                else:
-                    give_verdict(item, now)
-                if item.plan.sinks:
-                    give_effects(item, now, self.broker.valid_queue)
+        jobs = give_ends([i for i in items if type(i) is Job], time.time(), self.broker.valid_queue)
         self.ended += jobs
         if jobs != len(items):
             with self._counting:
@@ -214,15 +203,15 @@ class Outbox:
         self._keeper.confirm()
         if self._keeper.lost:
             items = self._drop_lost(items)
-        waiting = [item for item in items if item.effects]
         ready, steps = items, self._ways.of(items, self.results, repeated=bool(self._failures))
-        if waiting:
+        if stored := [item for item in items if item.effects]:
             self._flushed()  # their slots are free, however long it takes to store this
             ready = [item for item in items if not item.effects]
-            stored = self._step(waiting, picks.publishes, steps.publish)
-            # what was published is not published again if the next step fails
-            for item in stored if picks.publishes(stored) else ():
-                item.effects = [e for e in item.effects if type(e) in LATER]
+            if picks.publishes(stored):
+                stored = self._step(stored, picks.publishes, steps.publish)
+                # what was published is not published again if the next step fails
+                for item in stored:
+                    item.effects = [e for e in item.effects if type(e) in LATER]
             stored = self._step(stored, picks.records, steps.write)
             if self._groups:
                 stored = self._step(stored, picks.members, self._groups.add)
@@ -235,7 +224,7 @@ class Outbox:
         unsettled: list[Job] = []
         acked: list[Job] = []
         for item in ready:
-            if isinstance(item, Commit):
+            if type(item) is not Job:
                 self._tell(item)
             else:
                 (acked if item.acked else unsettled).append(item)

@@ -12,14 +12,17 @@ from doubles import ListForm, Results
 from helpers import until
 
 from fsdf_engine.brokers.memory import MemoryBroker
-from fsdf_engine.contracts import Delivery, Job, Outgoing, Plan
+from fsdf_engine.contracts import Delivery, Job, Outgoing, Plan, Record
 from fsdf_engine.core.binding import Binding
 from fsdf_engine.core.consumer import Consumer
 from fsdf_engine.core.due import Deadlines
+from fsdf_engine.core.ending import give_ends
 from fsdf_engine.core.worker import ConsumerHandle
 from fsdf_engine.listeners import Listeners
 from fsdf_engine.message import FLAT
 from fsdf_engine.outcomes import (
+    ACK,
+    ELSEWHERE,
     Crashed,
     Deferred,
     Expired,
@@ -237,10 +240,29 @@ def test_a_success_is_told_of_its_json_as_of_its_value(extra, reply, id):
     job.plan = Plan("task", "q", None, None, Binding(lambda: None).bind)
     job.id, job.attempt, job.delivery = id, 3, Delivery((0, 0), b"", "x", 2)
     job.extra = {**extra, "reply": reply} if reply else extra
-    [of_value], [of_json] = sink(job, Succeeded([1, "x"])), sink.of_json(job, b'[1,"x"]', 1.23456)
+    job.told = b'[1,"x"]'
+    [of_value], [[of_json]] = sink(job, Succeeded([1, "x"])), sink.of_json([job], 1.23456)
     told, same = json.loads(of_value.body), json.loads(of_json.body)
     assert list(told) == list(same)
     assert same["ended_at"] == 1.2345 or same["ended_at"] > 1e9
     assert {**told, "ended_at": 0} == {**same, "ended_at": 0}
     of_value.body = of_json.body = b""
     assert asdict(of_value) == asdict(of_json)
+
+
+def test_a_sink_that_fails_of_one_success_costs_no_other_its_result():
+    def sink(job, outcome):
+        raise AssertionError("asked for more than the JSON of the value")
+
+    def of_json(jobs, now):
+        return [(Record(job.id, {b"1": b"told"}[job.told]),) for job in jobs]
+
+    sink.of_json = of_json
+    jobs = [Job() for _ in "abc"]
+    for job, told in zip(jobs, (b"1", b"no JSON of ours", b"1"), strict=True):
+        job.plan = Plan("task", "q", None, None, Binding(lambda: None).bind, (sink,))
+        job.id, job.outcome, job.told = "id", ELSEWHERE, told
+    assert give_ends(jobs, 0.0, print) == 3
+    assert [[e.body for e in job.effects] for job in jobs] == [[b"told"], [], [b"told"]]
+    assert [job.verdict for job in jobs][::2] == [ACK, ACK]
+    assert jobs[1].verdict.reason.startswith("a sink failed: KeyError(b'no JSON of ours'")
