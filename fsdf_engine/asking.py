@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from .contracts import Delivery, Effect, Job, Plan, Pool, finish
+from .contracts import Delivery, Effect, Job, Plan, Pool, finish, lost_leases
 from .core.ending import POISON
 from .core.resolving import Resolving
 from .errors import LeaseLost
@@ -118,8 +118,8 @@ class Asking(Resolving):
         name = job.extra.get("task")
         if type(outcome) is not Unknown or type(name) is not str or not 0 < len(name) <= LONGEST:
             return outcome
-        if job.delivery.deliveries > POISON:  # the resolver ends its worker
-            return Lost(job.delivery.deliveries)
+        if (lost := lost_leases(job)) > POISON:  # the resolver ends its worker
+            return Lost(lost)
         _, until, why = self._faults.get(name, (0, 0.0, ""))
         return Unknown(name, why) if time.monotonic() < until else None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .barrier import join_groups, sinks_of, store_of
-from .checks import check_fit, check_rate, one_store
+from .checks import able, check_fit, check_rate, one_store
 from .contracts import Binder, Plan, Pool, PoolCapability, ResultStore
 from .controls.cancelled import Cancelled
 from .controls.expiry import Expiry
@@ -16,6 +18,7 @@ from .core.due import Deadlines
 from .core.publisher import place_of
 from .core.run import Watch, compile_plan
 from .core.worker import ConsumerHandle
+from .errors import Unavailable
 from .pooling import pool_for
 
 if TYPE_CHECKING:
@@ -79,8 +82,11 @@ def handle_of(
     check_fit(pool, others)
     check_rate(task.queue, others)
     results_of(engine, others)  # what is wrong with them is told before a thread starts
+    with suppress(Unavailable):  # which the consumer's own thread waits for
+        able(engine.broker_of(options), task.queue, others)
+    ceiling = options.prefetch if ceiling is None else ceiling
     return ConsumerHandle(
-        _consumer_of(engine, task, pool, options.prefetch if ceiling is None else ceiling),
+        _consumer_of(engine, task, others, pool, ceiling),
         own_pool=own_pool,
         deadlines=Deadlines(pool, engine.listeners),
         listeners=engine.listeners,
@@ -88,11 +94,18 @@ def handle_of(
     )
 
 
-def _consumer_of(engine: Engine, task: Task[..., Any], pool: Pool, ceiling: int) -> Consumer:
+def _consumer_of(
+    engine: Engine,
+    task: Task[..., Any],
+    others: Sequence[Task[..., Any]],
+    pool: Pool,
+    ceiling: int,
+) -> Consumer:
     from .log.build import report_of  # only who consumes needs these two
     from .worker_process import ask_restart
 
     options, broker = task.options, engine.broker_of(task.options)
+
     consumer = Consumer(
         broker,
         task.queue,
@@ -104,6 +117,7 @@ def _consumer_of(engine: Engine, task: Task[..., Any], pool: Pool, ceiling: int)
         ceiling=ceiling,
         overload=ask_restart,
         listeners=engine.listeners,
+        able=partial(able, broker, task.queue, others),
     )
     if engine.reports:
         kind = engine.services.kind_of(options)

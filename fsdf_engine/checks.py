@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .contracts import Broker, Capability, Pool, PoolCapability, ResultStore
+from .core.retry import IN_PLACE
 from .declaration import title
 from .errors import ConfigurationError, Unavailable
 from .green import active_hub
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 __all__ = [
+    "able",
     "check_fit",
     "check_mode",
     "check_name",
@@ -41,6 +43,35 @@ def check_server(broker: Broker) -> None:
     """Refusals are told at once; a server that is merely absent is waited for, as consumers say."""
     with suppress(Unavailable):
         broker.check()
+
+
+def able(broker: Broker, queue: str, tasks: Iterable[Task[..., Any]]) -> Capability:
+    """Return what can be done with a queue; refuse tasks that need more. May ask the server.
+
+    Raises:
+        ConfigurationError: one needs more; or as Broker.capabilities_of.
+        Unavailable: nothing is known.
+    """
+    can = broker.capabilities_of(queue)
+    for task in tasks:
+        for need, option in _needs(task):
+            if need not in can:
+                raise ConfigurationError(
+                    f"{title(task.fn)} has {option}, which queue {queue!r} of {broker.address}"
+                    f" cannot give: it has no {need.name}; leave the option out, or give the task"
+                    " another queue or broker"
+                )
+    return can
+
+
+def _needs(task: Task[..., Any]) -> Iterator[tuple[Capability, str]]:
+    """Yield what a task cannot do without, and the option that says so."""
+    if priority := task.options.priority:
+        yield Capability.PRIORITY, f"priority={priority}"
+    policy = task.options.retry_policy()
+    longest = min(policy.backoff_max, policy.backoff * 2.0 ** min(policy.max_retries - 1, 64))
+    if policy.max_retries and longest > IN_PLACE:  # else it waits in its slot
+        yield Capability.DELAY, f"retry_backoff={policy.backoff:g}"
 
 
 def check_mode(task: Task[..., Any]) -> None:

@@ -24,7 +24,7 @@ from .wire import Codec
 
 __all__ = [
     "Binder", "Effect", "Gate", "Job", "Owner", "Plan", "Pool", "PoolCapability", "Report",
-    "Runner", "Sink", "Told", "Valve", "finish",
+    "Runner", "Sink", "Told", "Valve", "finish", "lost_leases",
 ]  # fmt: skip
 
 
@@ -41,7 +41,10 @@ class Told(NamedTuple):
 
 
 class Owner(Protocol):
-    """Who a job belongs to: the outbox of its consumer."""
+    """Who a job belongs to: the outbox of its consumer.
+
+    One that has `counted` set to False is of a broker without COUNTED.
+    """
 
     def put(self, job: Job, /) -> None:
         """Take a finished job. Any thread; never blocks; called once per job."""
@@ -100,6 +103,11 @@ def finish(job: Job, outcome: Outcome) -> bool:
     job.outcome = outcome
     job.owner.put(job)
     return True
+
+
+def lost_leases(job: Job) -> int:
+    """Count the leases of a message that were surely lost; of a broker without COUNTED it is 0."""
+    return job.delivery.deliveries if getattr(job.owner, "counted", True) else 0
 
 
 # Pure. Called where the code ran, in a child too, as part of the run; in the outbox only for what

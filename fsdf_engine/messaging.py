@@ -225,9 +225,9 @@ class Subscription(ABC):
     def rest(self) -> None:
         """Know that no fetch comes for a while: give back what fetch has not handed out.
 
-        Called by the thread of `fetch`, when its consumer pauses, quits or may not lease anything
-        for longer than a moment; the next fetch ends it. Blocks for a round trip at most. Nothing
-        to do where fetch hands out all that it leases.
+        Called by the thread of `fetch`, or by another one once that has ended, when its consumer
+        pauses, quits or may not lease anything for longer than a moment; the next fetch or wait
+        ends it. Blocks for a round trip at most. Nothing to do where PULL.
 
         Raises:
             Unavailable: the connection is gone, and with it what was to be given back.

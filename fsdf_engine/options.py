@@ -231,7 +231,7 @@ def _pool(given: object, size: int) -> Pool:
             f"option specify_concurrent_pool={given!r} is no pool; give one of"
             " default_engine().new_pool(...), a ShrinkablePool or another Executor of threads"
         )
-    from .pools.executor import ExecutorPool
+    from .executor import ExecutorPool
 
     return ExecutorPool.of(given, size)
 

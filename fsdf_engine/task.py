@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from .assembly import plan_of
 from .barrier import grouping_of, push_calls, services_of
 from .call import Control, arguments_of, check_call, extra_of, instant_of, seconds_of
+from .checks import able
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
 from .core.forms import replays
@@ -184,7 +185,9 @@ class Task(_Proxy, Generic[P, R, V]):
         engine = self._self_engine
         if self._self_epoch is not (epoch := engine.services.epoch):
             replies = engine.replies(self.options) if self.options.is_using_rpc_mode else None
-            publisher = engine.publisher(self._broker())
+            publisher = engine.publisher(broker := self._broker())
+            if self._self_options.priority:
+                able(broker, self._self_queue, (self,))
             address = replies.address if replies else ""
             name, options = self._self_binding.name, self._self_options
             write = writer(name, self._self_queue, options.name, options.priority, address)
@@ -331,7 +334,7 @@ class Task(_Proxy, Generic[P, R, V]):
 
     def get_message_count(self) -> int:
         """Count the messages that wait, delayed ones included."""
-        return sum(self.size()[:2])
+        return sum(count for count in self.size()[:2] if count > 0)
 
     def clear(self, include: Iterable[str] = ("waiting", "delayed")) -> int:
         """Delete the messages of these parts (waiting, delayed, leased, dead); return how many.
@@ -363,14 +366,17 @@ class Task(_Proxy, Generic[P, R, V]):
         """Block until nothing waits, is delayed or runs, anywhere; False after `timeout` seconds.
 
         Asks the broker for its exact counts, at growing intervals of at most 50 ms. What a broker
-        without leases has handed to other processes is not seen.
+        without leases, or without SIZE_LEASED, has handed to other processes is not seen.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause, never = 0.002, threading.Event()
         at_rest = self._self_engine.at_rest
-        while (rest := at_rest(self)) is None or any(self.size()[:3]) or at_rest(self) != rest:
+        while (rest := at_rest(self)) is None or self._holds() or at_rest(self) != rest:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             never.wait(pause)
             pause = min(0.05, pause * 1.5)
         return True
+
+    def _holds(self) -> bool:
+        return any(count > 0 for count in self.size()[:3])  # -1: it cannot be told

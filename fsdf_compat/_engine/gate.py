@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from fsdf_engine.contracts import Job, outcomes
+from fsdf_engine.contracts import Job, lost_leases, outcomes
 
 from ..utils.functional import maybe_list
 from ..utils.time import rate
@@ -53,7 +53,7 @@ class CelerysGate:
         if job.id in revoked or (self._state.revoked_stamps and self._has_revoked_stamp(job)):
             return outcomes.Revoked()
         name, state = job.plan.name, job.delivery.state or {}
-        if name in self._fragile and (lost := job.delivery.deliveries + state.get("crashes", 0)):
+        if name in self._fragile and (lost := lost_leases(job) + state.get("crashes", 0)):
             return outcomes.Lost(lost)
         if (pause := self._limits.get(name)) is None or state.get("permit"):
             return None

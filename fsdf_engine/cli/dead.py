@@ -7,18 +7,19 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from ..contracts import Again, Broker, DeadMessage, Part
+from ..contracts import Again, Broker, Capability, DeadMessage, Part
 from ..core.forms import replays
 from ..engine import default_engine
 from .arguments import whole
 from .output import Commands, agreed, plain, show_json, show_rows
 from .progress import progress
-from .queues import add_command, broker_of, hint
+from .queues import add_command, broker_of, hint, queues_of
 
 __all__ = ["add_to"]
 
 _PAGE = 100
 _STEP = 500  # dead letters replayed at a time where progress is shown
+_SEEN = 1000  # the oldest ones, which a broker without BROWSE shows; one reader at a time
 
 
 def add_to(commands: Commands) -> None:
@@ -42,7 +43,7 @@ def add_to(commands: Commands) -> None:
 
 def _list(options: Namespace) -> int:
     broker = broker_of(options)
-    queues = options.queues or broker.queues()
+    queues = queues_of(broker, options.queues)
     end = options.offset + options.limit
     found = [(queue, letter) for queue in queues for letter in broker.dead_letters(queue, end)]
     found.sort(key=lambda pair: -pair[1].died_at)  # which keeps the order within a queue
@@ -53,7 +54,9 @@ def _list(options: Namespace) -> int:
     columns = ("queue", "id", "task_id", "died_at", "reason", "body")[len(options.queues) == 1 :]
     show_rows([{name: row[name] for name in columns} for row in rows], as_json=False)
     if (total := sum(broker.size(queue).dead for queue in queues)) > len(rows):
-        print(f"({len(rows)} of {total})")
+        seen = all(_browses(broker, queue) for queue in queues)
+        bound = "" if seen else f"; of a queue the {_SEEN} oldest can be seen"
+        print(f"({len(rows)} of {total}{bound})")
     if not total:
         for queue in options.queues:
             hint(broker, queue)
@@ -84,7 +87,7 @@ def _replay(options: Namespace) -> int:
     if not agreed(f"replay all dead letters of queue {queue!r} ({total})?", options.yes):
         return 1
     with progress("replaying", total) as tell:
-        in_steps = sys.stderr.isatty() and total > _STEP
+        in_steps = sys.stderr.isatty() and total > _STEP and _browses(broker, queue)
         count = (
             _replay_in_steps(broker, queue, total, tell)
             if in_steps
@@ -147,7 +150,14 @@ def _again() -> Again:
     return replays(default_engine().codecs)
 
 
+def _browses(broker: Broker, queue: str) -> bool:
+    return Capability.BROWSE in broker.capabilities_of(queue)
+
+
 def _letters(broker: Broker, queue: str) -> Iterator[DeadMessage]:
+    if not _browses(broker, queue):
+        yield from broker.dead_letters(queue, _SEEN)
+        return
     offset = 0
     while page := broker.dead_letters(queue, _PAGE, offset):
         yield from page

@@ -9,14 +9,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from ..contracts import Broker
+from ..contracts import Broker, Capability
 from ..engine import default_engine
 from ..errors import ConfigurationError, Unavailable
 from ..spelling import did_you_mean
 from .output import Commands, agreed, plain, show_rows, table
 from .progress import progress
 
-__all__ = ["add_command", "add_to", "broker_of", "hint"]
+__all__ = ["add_command", "add_to", "broker_of", "hint", "queues_of"]
 _EVERY, LEAST = 2.0, 0.1  # seconds
 
 
@@ -53,6 +53,22 @@ def broker_of(options: Namespace) -> Broker:
     return default_engine().broker(options.broker, options.url)
 
 
+def queues_of(broker: Broker, named: Sequence[str]) -> Sequence[str]:
+    """Return the queues that are named, or every one that holds anything. Asks the server.
+
+    Raises:
+        ConfigurationError: none is named, and the broker cannot list them.
+    """
+    if named:
+        return named
+    broker.check()
+    if Capability.LISTED not in broker.capabilities:
+        raise ConfigurationError(
+            f"{broker.address} cannot list its queues; name those that are meant"
+        )
+    return broker.queues()
+
+
 def hint(broker: Broker, queue: str) -> None:
     """Say which queue may have been meant by one that holds nothing."""
     if queue in (known := broker.queues()):
@@ -71,9 +87,10 @@ def _size(options: Namespace) -> int:
     if not rows and not options.json:
         print(f"no queue holds anything ({broker.address})")
         return 0
-    show_rows(rows, as_json=options.json)
+    show_rows(rows if options.json else _shown(rows), as_json=options.json)
     for row in rows:  # a program that polls has its names right, and a search has its price
-        if not options.json and not any(value for name, value in row.items() if name != "queue"):
+        counts = [value for value in row.values() if type(value) is int]
+        if not options.json and not any(count > 0 for count in counts):
             hint(broker, str(row["queue"]))
     return 0
 
@@ -93,7 +110,12 @@ def _seconds(options: Namespace) -> float:
 
 
 def _sizes(broker: Broker, queues: Sequence[str]) -> list[dict[str, object]]:
-    return [{"queue": q, **broker.size(q)._asdict()} for q in queues or broker.queues()]
+    return [{"queue": q, **broker.size(q)._asdict()} for q in queues_of(broker, queues)]
+
+
+def _shown(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """Return rows for people: of what cannot be counted nothing is known."""
+    return [{name: "?" if value == -1 else value for name, value in row.items()} for row in rows]
 
 
 def _watch(broker: Broker, options: Namespace, seconds: float) -> int:
@@ -107,6 +129,7 @@ def _watch(broker: Broker, options: Namespace, seconds: float) -> int:
                 rows = _sizes(broker, options.queues)
             except Unavailable as error:  # it may come back
                 trouble = str(error)
+            rows = rows if options.json else _shown(rows)
             draw(rows, trouble or ("" if rows else f"no queue holds anything ({broker.address})"))
             pause.wait(seconds)  # without end: whoever watches ends it
     except KeyboardInterrupt:

@@ -7,18 +7,27 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
-from ..contracts import Broker, Codec, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve
+from ..contracts import (
+    Broker,
+    Capability,
+    Codec,
+    Delivery,
+    Gate,
+    Job,
+    Plan,
+    Pool,
+    Report,
+    ResultStore,
+    Valve,
+)  # fmt: skip
 from ..errors import Unavailable
 from ..listeners import Listeners
 from ..message import FLAT
-from ..outcomes import Lost, Outcome, Requeue, Unknown
-from .binding import unbound
+from ..outcomes import Lost, Outcome, Requeue
 from .early import Early
-from .ending import POISON
-from .forms import limit, read
 from .gates import Gates
 from .grants import Share
-from .isolation import ORDINARY, Isolation
+from .isolation import Isolation
 from .kinds import Kinds
 from .lease import Keeper
 from .marking import Marking
@@ -30,6 +39,7 @@ from .prefetch import Prefetch, horizon_of
 from .publisher import place_of
 from .resolving import Resolving
 from .room import Room
+from .served import Served
 
 __all__ = ["Consumer"]
 IDLE = 5.0  # the longest wait, within a third of a lease; only a safety net
@@ -47,6 +57,9 @@ class Consumer:
     difference, and never above `hard`.
     """
 
+    _asked = _sends = False  # it is known what the queue can do; it lacks PULL
+    _fed = False  # the broker may have sent what fetch has not handed out
+
     def __init__(
         self,
         broker: Broker,
@@ -61,16 +74,15 @@ class Consumer:
         ceiling: int = 500,
         overload: Callable[[], None] = lambda: None,
         listeners: Listeners | None = None,
+        able: Callable[[], Capability] | None = None,
     ) -> None:
         self.queue, self.pool, self._listeners = queue, pool, listeners or Listeners()
         self.report: Report | None = None
-        self.plans: dict[str, Plan] = {}
-        self._only: Plan | None = None
-        self._limits = self._acks_ahead = False  # some task has, or wants, them
-        self._any = Plan("", queue, None, None, unbound)  # of messages without a known task
-        self._valve, self._codecs = valve, codecs
+        self._served = Served(queue, codecs)
+        self.plans, self._valve = self._served.plans, valve
         self._prefetch = Prefetch(horizon_of(broker), ceiling)
-        self._isolation, self._suspicious = Isolation(pool.size, queue), False
+        self._able = able or (lambda: broker.capabilities_of(queue))
+        self._isolation = Isolation(pool.size, queue)
         self._kinds, self._depth, self.hard = Kinds(pool), 0, pool.size + 2 * ceiling
         self.fetched = self.most_held = self._ended = 0
         self._ended_at, self._fetching, self._idle = 0.0, False, min(IDLE, lease / 3)
@@ -93,13 +105,9 @@ class Consumer:
         plan = self._listeners.hear(plan)
         plan = self.report.watch(plan) if self.report else plan
         if plan.early:
-            self._acks_ahead, self.keeper.tend = True, self.marking.tend
+            self.keeper.tend = self.marking.tend
         self._gates.add(plan.gate)
-        self.plans[plan.name] = plan
-        self._only = plan if len(self.plans) == 1 and not plan.name else None
-        self._limits = any(p.timeout or p.soft for p in self.plans.values())
-        sinks = tuple(dict.fromkeys(s for p in self.plans.values() for s in p.sinks))
-        self._any = Plan("", self.queue, None, None, unbound, sinks)
+        self._served.add(plan)
 
     def start(self) -> None:
         """Begin to fetch."""
@@ -176,7 +184,9 @@ class Consumer:
         empty = False  # the last fetch found nothing, or the last few
         while not self._stopping.is_set():
             try:
-                if self._early.group:  # not answered
+                if not self._asked:
+                    self._learn()
+                elif self._early.group:  # not answered
                     self._hand_over(self._early.acknowledge())
                 elif self.marking.lapsed:
                     self._adopt()
@@ -200,9 +210,15 @@ class Consumer:
                 self._share.rest()
                 self._stopping.wait(self._outage.failed(error))
 
+    def _learn(self) -> None:
+        """Ask what the queue can do, which may be less than its tasks need. Blocks."""
+        can = self._able()
+        self.keeper.timed, self.outbox.counted = Capability.TIMED in can, Capability.COUNTED in can
+        self._asked, self._sends = True, Capability.PULL not in can
+
     def _fetch(self, limit: int) -> bool:
         """Take up to `limit` messages; say whether to wait for the next ones."""
-        self._fetching = True
+        self._fetching, self._fed = True, self._sends
         try:
             return self._take(self.subscription.fetch(limit, MAX_BYTES))
         finally:
@@ -239,7 +255,7 @@ class Consumer:
         if self._valve:
             space, again = self._valve.permits(space, time.monotonic())
             if not space:
-                self._share.rest()
+                self._rest(fully=again >= STALL)
                 self._stopping.wait(again)
         return min(space, MOST)
 
@@ -285,16 +301,16 @@ class Consumer:
 
     def _park_while(self, full: Callable[[], bool]) -> None:
         """Park until the outbox has stored something, or a stall has to be looked at."""
-        patience = STALL if self._early or self.pool.waiting() else IDLE
+        patience = STALL if self._fed or self._early or self.pool.waiting() else IDLE
         self._room.wait_while(lambda: full() and not self._stopping.is_set(), patience)
-        self._withdraw_stalled()
+        self._withdraw_stalled(self._fed)
 
-    def _withdraw_stalled(self) -> None:
+    def _withdraw_stalled(self, fed: bool = False) -> None:
         """Give waiting jobs to other workers when our slots are all in long runs."""
         ended, now = self.outbox.last_ended(), time.monotonic()
         for job, outcome in self._gates.look_again(self._early.line, now):
             self._answer(job, outcome)
-        if ended != self._ended or not (self._early or self.pool.waiting()):
+        if ended != self._ended or not (fed or self._early or self.pool.waiting()):
             self._ended, self._ended_at = ended, now
         elif now - self._ended_at >= STALL:
             self._prefetch.forget()
@@ -302,9 +318,17 @@ class Consumer:
 
     def withdraw(self, *, acked: bool = False) -> None:
         """Give back what has not started; `acked`: publish again what nobody leases, too."""
-        self._share.rest()
+        self._rest()
         self._give_back([*self._early.clear(), *self.resolving.withdraw()])
         self._give_back(self.pool.withdraw(self.hard, self.outbox, acked=acked))
+
+    def _rest(self, *, fully: bool = True) -> None:
+        """Hold no grant; `fully`: nor anything that fetch has not handed out."""
+        self._share.rest()
+        if fully and self._fed:
+            self._fed = False
+            with suppress(Unavailable):  # then it goes back by itself
+                self.subscription.rest()
 
     def _give_back(self, jobs: Collection[Job]) -> None:
         for job in jobs:
@@ -313,7 +337,7 @@ class Consumer:
 
     def _adopt(self) -> None:
         """End what a worker that is gone has left."""
-        jobs = self.marking.adopt(self.plans, self._any, lost := Lost(1))
+        jobs = self.marking.adopt(self.plans, self._served.any, lost := Lost(1))
         self.fetched += len(jobs)
         for job in jobs:
             self._answer(job, lost)
@@ -334,21 +358,13 @@ class Consumer:
             self._fetching = False
 
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
-        jobs: list[Job] = []
-        answers: list[tuple[Job, Outcome]] = []
-        for delivery in deliveries:
-            job = Job()
-            job.delivery, job.owner = delivery, self.outbox
-            if (outcome := self._read(job, delivery)) is None:
-                jobs.append(job)
-            else:
-                answers.append((job, outcome))
+        jobs, answers = self._served.open(deliveries, self.outbox)
         self.keeper.held.update(jobs, others := [job for job, _ in answers])
         waiting = self.resolving.sift(answers)
-        self._suspicious |= any(job.delivery.deliveries > ORDINARY for job in waiting)
+        self._served.suspect(waiting)
         in_pool = self.fetched - self.outbox.last_ended()
         self.fetched += len(deliveries)
-        more = not (self._valve or self._acks_ahead or self.subscription.emptied)
+        more = not (self._valve or self._served.early or self.subscription.emptied)
         self._share.took(len(deliveries), more)
         self.most_held = max(self.most_held, self.held())
         if self.report:
@@ -362,8 +378,8 @@ class Consumer:
         finally:
             for job, answer in answers:
                 self._answer(job, answer)
-        if self._suspicious or self._isolation.most:
-            self._suspicious = False
+        if self._served.suspicious or self._isolation.most:
+            self._served.suspicious = False
             _, back = self._isolation.split([*jobs, *waiting], in_pool, time.monotonic())
             self._give_back(back)
             jobs, waiting = ([job for job in g if job not in back] for g in (jobs, waiting))
@@ -375,25 +391,6 @@ class Consumer:
         if self._stopping.is_set() or not self._resumed.is_set():  # since we fetched, or waited
             return self._give_back([*jobs, *waiting])
         self.resolving.hold(waiting)
-        if self._acks_ahead:
+        if self._served.early:
             return self._early.line.extend(jobs)
         return self._hand_over(jobs)
-
-    def _read(self, job: Job, delivery: Delivery) -> Outcome | None:
-        """Open the envelope of `job`; an outcome when it must not run. Runs no user code."""
-        job.plan, job.claims, job.acked, job.pushes = self._any, None, False, None
-        if misread := read(job, self.queue, self._codecs):
-            return misread
-        extra = job.extra
-        name = extra.get("task")
-        plan = self._only if name is None else self.plans.get(name) if type(name) is str else None
-        if plan is None:
-            return Unknown("" if name is None else str(name))
-        job.plan = plan
-        if (self._limits or "limits" in extra) and (misread := limit(job)):
-            return misread
-        if delivery.state:
-            job.attempt = delivery.state.get("attempt", job.attempt)
-        if delivery.deliveries > ORDINARY:
-            self._suspicious = True
-        return Lost(delivery.deliveries) if delivery.deliveries > POISON else None

@@ -35,6 +35,7 @@ class Keeper:
     def __init__(self, subscription: Subscription, lease: float, alive: Callable[[], bool]) -> None:
         self._subscription, self._lease, self._alive = subscription, lease, alive
         self.tend: Callable[[], None] = lambda: None  # whenever leases have been renewed
+        self.timed = True  # a lease ends at a deadline, never before it
         self.held: set[Job] = set()
         self.lost: set[Job] = set()
         self.acked: set[Job] = set()
@@ -65,7 +66,7 @@ class Keeper:
 
     def ours_until(self) -> float:
         """Return an instant of `time.monotonic()` before which no lease of ours can have ended."""
-        return self._confirmed + self._lease
+        return self._confirmed + self._lease if self.timed else 0.0
 
     def confirm(self) -> None:
         """Extend at once if nobody could for a whole lease (SIGSTOP, a C loop with the GIL).

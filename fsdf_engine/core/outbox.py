@@ -56,7 +56,7 @@ class Outbox:
     ) -> None:
         self.place, self.slots = place, slots  # what `push` and `get` inside a run ask
         self.broker, self.results, self._ways = broker, results, Ways(broker, subscription)
-        self._keeper, self._flushed = keeper, flushed
+        self._keeper, self._flushed, self.counted = keeper, flushed, True  # see Owner
         heard = listeners and listeners.wants("run_retried", "run_ended")
         self._listeners = listeners if heard else None
         self.report: Report | None = None

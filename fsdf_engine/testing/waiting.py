@@ -14,17 +14,20 @@ from .deliveries import (
     QUEUE,
     Open,
     bodies,
-    drain,
-    held,
+    collect,
+    counts,
+    has,
     needs,
     next_some,
     outgoing,
+    sized,
 )  # fmt: skip
+from .leases import LeasesConformance, ending
 
 __all__ = ["WaitingConformance"]
 
 
-class WaitingConformance:
+class WaitingConformance(LeasesConformance):
     """Derived from by `BrokerConformance`."""
 
     def test_fetch_next_brings_what_arrives_or_leaves_it_to_fetch(
@@ -32,24 +35,24 @@ class WaitingConformance:
     ) -> None:
         sub = open()
         found = came(sub, lambda: broker.publish([outgoing(1), outgoing(2)]))
-        taken = [*(found or ()), *drain(sub)]
+        taken = [*(found or ()), *collect(broker, sub, 2 - len(found or ()))]
         assert sorted(bodies(taken)) == [b'{"n":1}', b'{"n":2}']
-        assert {d.deliveries for d in taken} == {0}
-        assert broker.size(QUEUE) == (0, 0, held(broker, 2), 0)
+        assert all(counts(broker, d, 0) for d in taken)
+        assert broker.size(QUEUE) == sized(broker, 0, 0, 2, 0)
         assert not sub.settle([(d.lease, ACK) for d in taken])
-        assert broker.size(QUEUE) == (0, 0, 0, 0)
+        assert broker.size(QUEUE) == sized(broker, 0, 0, 0, 0)
 
     def test_fetch_next_leases_no_more_than_its_limit(self, broker: Broker, open: Open) -> None:
         sub = open()
         found = came(sub, lambda: broker.publish([outgoing(n) for n in range(5)]), limit=2) or ()
         assert len(found) <= 2
-        assert broker.size(QUEUE) == (5 - len(found), 0, held(broker, len(found)), 0)
+        assert broker.size(QUEUE) == sized(broker, 5 - len(found), 0, len(found), 0)
 
     def test_fetch_next_only_waits_where_nothing_is_leased(
         self, broker: Broker, open: Open
     ) -> None:
         found = came(open(), lambda: broker.publish([outgoing(1)]))
-        assert found is None or Capability.LEASE in broker.capabilities
+        assert found is None or has(broker, Capability.LEASE)
 
     def test_fetch_next_sees_what_came_before_it(self, broker: Broker, open: Open) -> None:
         sub = open()
@@ -58,7 +61,7 @@ class WaitingConformance:
         began = time.monotonic()
         found = sub.fetch_next(1, MB, BOUND)
         assert time.monotonic() - began < BOUND / 2
-        assert bodies([*(found or ()), *drain(sub)]) == [b'{"n":1}']
+        assert bodies(found or collect(broker, sub, 1)) == [b'{"n":1}']
 
     def test_fetch_next_ends_at_its_timeout(self, broker: Broker, open: Open) -> None:
         sub = open()
@@ -73,25 +76,30 @@ class WaitingConformance:
         broker.publish([outgoing(1)])
         sub.wake()
         assert sub.fetch_next(1, MB, BOUND) is None
-        assert broker.size(QUEUE) == (1, 0, 0, 0)
-        assert bodies(drain(sub)) == [b'{"n":1}']
+        assert broker.size(QUEUE) == sized(broker, 1, 0, 0, 0)
+        assert bodies(collect(broker, sub, 1)) == [b'{"n":1}']
 
     def test_delayed_and_prior_messages_and_ended_leases_come_next(
         self, broker: Broker, open: Open
     ) -> None:
         sub = open()
-        lines = (0, -3) if Capability.PRIORITY in broker.capabilities else (0,)
-        for priority in lines if Capability.DELAY in broker.capabilities else ():
+        lines = (0, -3) if has(broker, Capability.PRIORITY) else (0,)
+        for priority in lines if has(broker, Capability.DELAY) else ():
             broker.publish([outgoing(1, delay=0.15, priority=priority)])
             assert bodies(next_some(sub)) == [b'{"n":1}']
-        if Capability.PRIORITY in broker.capabilities:
+        if has(broker, Capability.PRIORITY):
             for priority in (7, -9):
                 broker.publish([outgoing(priority, priority=priority)])
                 assert [d.priority for d in next_some(sub)] == [priority]
-        if Capability.LEASE in broker.capabilities:
+        if has(broker, Capability.LEASE):
+            sub.rest()
             broker.publish([outgoing(2)])
-            assert len(next_some(open(lease=0.2))) == 1
-            assert [d.deliveries for d in next_some(sub)] == [1]
+            short = ending(broker, open)
+            assert len(next_some(short)) == 1
+            self.lose(broker, short)
+            short.close()
+            [d] = next_some(sub)
+            assert counts(broker, d, 1)
 
     def test_ended_leases_come_back_although_others_arrive_all_the_time(
         self, broker: Broker, open: Open
@@ -99,13 +107,17 @@ class WaitingConformance:
         needs(broker, Capability.LEASE)
         sub, got, n = open(), list[Delivery](), 1
         broker.publish([outgoing(0)])
-        assert len(next_some(open(lease=0.2))) == 1
+        short = ending(broker, open)
+        assert len(next_some(short)) == 1
+        self.lose(broker, short)
+        short.close()
         end = time.monotonic() + BOUND
-        while not any(d.deliveries for d in got) and time.monotonic() < end:
+        while b'{"n":0}' not in bodies(got) and time.monotonic() < end:
             broker.publish([outgoing(n)])
             got += next_some(sub, 1)
             n += 1
-        assert [d.body for d in got if d.deliveries] == [b'{"n":0}']
+        assert all(counts(broker, d, int(d.body == b'{"n":0}')) for d in got)
+        assert bodies(got).count(b'{"n":0}') == 1
 
     def test_several_that_wait_never_share_a_message(self, broker: Broker, open: Open) -> None:
         subs = [open() for _ in range(3)]
@@ -129,7 +141,7 @@ class WaitingConformance:
             thread.join()
         found = [d for mine in got for d in mine]
         assert sorted(bodies(found)) == sorted(outgoing(n).body for n in range(300))
-        assert broker.size(QUEUE) == (0, 0, 0, 0)
+        assert broker.size(QUEUE) == sized(broker, 0, 0, 0, 0)
 
 
 def came(

@@ -16,9 +16,9 @@ from green import LIBRARIES, run_patched
 from helpers import BOUND, until
 
 from fsdf_engine.errors import ConfigurationError, SoftTimeLimit
+from fsdf_engine.executor import ExecutorPool
 from fsdf_engine.outcomes import Failed, Interrupted, Succeeded, TimedOut
 from fsdf_engine.pools.coroutines import AsyncioPool, shared_loop
-from fsdf_engine.pools.executor import ExecutorPool
 from fsdf_engine.pools.greenlets import EventletPool, GeventPool
 from fsdf_engine.pools.inline import InlinePool
 from fsdf_engine.pools.threads import ThreadCarrier, ThreadPool

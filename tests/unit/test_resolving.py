@@ -179,6 +179,7 @@ def test_a_message_that_lost_its_workers_is_asked_for_no_more():
     resolving = Asking(question, print, ThreadPool(1), {}, Turns(), lambda: None)
     jobs = [Job() for _ in range(3)]
     for job, deliveries in zip(jobs, (0, POISON, POISON + 1)):
+        job.owner = resolving
         job.delivery, job.extra = Delivery((0, 0), b"", deliveries=deliveries), {"task": "x"}
     invalid = Job(), Invalid("no message")
     invalid[0].extra = {}

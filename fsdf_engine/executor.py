@@ -9,11 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 
-from ..contracts import Job
-from ..core.slots import Retired, Slot
-from ..errors import ConfigurationError
-from .base import SlotPool
-from .threads import ThreadCarrier
+from .contracts import Job
+from .core.slots import Retired, Slot
+from .errors import ConfigurationError
+from .pools.base import SlotPool
+from .pools.threads import ThreadCarrier
 
 __all__ = ["ExecutorPool"]
 
