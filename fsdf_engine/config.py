@@ -17,12 +17,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from . import frame_file
+from .composed import COMPOSED
 from .errors import ConfigurationError, FsdfError
 from .known_keys import LATER, remark, unknown_variables
 from .registry import brokers, stores
@@ -43,6 +44,12 @@ class Settings(TypedDict, total=False):
     REDIS_PORT: int
     REDIS_PASSWORD: str
     REDIS_DB: int
+    RABBITMQ_URL: str
+    RABBITMQ_HOST: str
+    RABBITMQ_PORT: int
+    RABBITMQ_USER: str
+    RABBITMQ_PASS: str
+    RABBITMQ_VIRTUAL_HOST: str
     SQLITE_PATH: str
     RESULT_STORE: str
     TIMEZONE: str
@@ -140,6 +147,12 @@ KEYS: Mapping[str, Key] = {
         Key("REDIS_PORT", 6379, "Its port, likewise.", _port),
         Key("REDIS_PASSWORD", "", "Its password, likewise.", _text, secret=True),
         Key("REDIS_DB", 0, "The number of the database, likewise.", _database),
+        Key("RABBITMQ_URL", "amqp://127.0.0.1:5672/", "RabbitMQ: amqp://, amqps://", _text),
+        Key("RABBITMQ_HOST", "127.0.0.1", "Its host, where RABBITMQ_URL is not set.", _text),
+        Key("RABBITMQ_PORT", 5672, "Its port, likewise.", _port),
+        Key("RABBITMQ_USER", "guest", "Its user, likewise.", _text),
+        Key("RABBITMQ_PASS", "guest", "Its password, likewise.", _text, secret=True),
+        Key("RABBITMQ_VIRTUAL_HOST", "/", "Its virtual host, likewise.", _text),
         Key("SQLITE_PATH", "", "The SQLite file; empty: in the user's data folder.", _text),
         Key("RESULT_STORE", "", "Where results are kept; empty: with the task's broker.", _store),
         Key("TIMEZONE", "", "The scheduler's, as Asia/Shanghai; empty: this machine's.", _zone),
@@ -154,8 +167,6 @@ KEYS: Mapping[str, Key] = {
         Key("LOG_INTERVAL", 60.0, "Seconds between the lines of figures of a queue.", _interval),
     )
 }  # fmt: skip
-
-_REDIS_PARTS = ("REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB")
 
 
 class Found(NamedTuple):
@@ -221,8 +232,8 @@ class Config:
                 f"unknown configuration key {name!r}{did_you_mean(name, KEYS)}"
             )
         found = self._look_up(name)
-        if name == "REDIS_URL":
-            return self._redis_url(found)
+        if name in COMPOSED:
+            return self._composed(found, *COMPOSED[name])
         if name == "SQLITE_PATH":
             return found._replace(value=self._sqlite_path(found))
         if name == "LOG_FOLDER" and not found.value:
@@ -251,18 +262,13 @@ class Config:
                 return _parsed(key, written, str(file.path), rank)
         return Found(key.default, "default", 9)
 
-    def _redis_url(self, url: Found) -> Found:
+    def _composed(self, url: Found, names: Sequence[str], make: Callable[..., str]) -> Found:
         """Build the URL of its historic parts where one of them has the stronger source."""
-        parts = [self._look_up(name) for name in _REDIS_PARTS]
+        parts = [self._look_up(name) for name in names]
         strongest = min(parts, key=lambda part: part.rank)
         if strongest.rank >= url.rank:
             return url
-        from urllib.parse import quote
-
-        host, port, password, database = (part.value for part in parts)
-        user = f":{quote(str(password), safe='')}@" if password else ""
-        where = f"[{host}]" if ":" in str(host) else host
-        return strongest._replace(value=f"redis://{user}{where}:{port}/{database}")
+        return strongest._replace(value=make(*(part.value for part in parts)))
 
     def files(self) -> list[frame_file.FrameFile]:
         """Return where files were looked for, the strongest first; read at the first call."""

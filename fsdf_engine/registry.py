@@ -177,6 +177,7 @@ brokers: Registry[Broker] = Registry(
     {
         "memory": "fsdf_engine.brokers.memory:MemoryBroker",
         "sqlite": "fsdf_engine.brokers.sqlite:SqliteBroker",
+        "rabbitmq_pika": "fsdf_engine.brokers.rabbitmq_pika:RabbitmqPikaBroker",
         "redis": "fsdf_engine.brokers.redis_list:RedisBroker",
         "redis_ack": "fsdf_engine.brokers.redis_ack:RedisAckBroker",
         "redis_stream": "fsdf_engine.brokers.redis_stream:RedisStreamBroker",

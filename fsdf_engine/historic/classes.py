@@ -7,10 +7,22 @@ from .clients import QueueConsumer, QueuePublisher
 
 __all__ = [
     "LocalPythonQueueConsumer", "LocalPythonQueuePublisher", "PersistQueueConsumer",
-    "PersistQueuePublisher", "RedisBrpopLpushConsumer", "RedisConsmer", "RedisConsumer",
-    "RedisConsumerAckAble", "RedisPublisher", "RedisPublisherLpush", "RedisStreamConsumer",
-    "RedisStreamPublisher",
+    "PersistQueuePublisher", "RabbitmqConsumer", "RabbitmqPublisher", "RedisBrpopLpushConsumer",
+    "RedisConsmer", "RedisConsumer", "RedisConsumerAckAble", "RedisPublisher",
+    "RedisPublisherLpush", "RedisStreamConsumer", "RedisStreamPublisher",
 ]  # fmt: skip
+
+
+class RabbitmqConsumer(QueueConsumer):
+    """A consumer on RABBITMQ_PIKA."""
+
+    broker_kind = BrokerEnum.RABBITMQ_PIKA
+
+
+class RabbitmqPublisher(QueuePublisher):
+    """A publisher on RABBITMQ_PIKA."""
+
+    broker_kind = BrokerEnum.RABBITMQ_PIKA
 
 
 class RedisConsumer(QueueConsumer):

@@ -28,7 +28,15 @@ from fsdf_engine import (
 from fsdf_engine.contracts import Capability, QueueSize
 from fsdf_engine.registry import brokers
 
-BROKERS = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
+BROKERS = [
+    "memory",
+    "sqlite",
+    "redis",
+    "redis_ack",
+    "redis_stream",
+    "redis_brpoplpush",
+    "rabbitmq_pika",
+]
 
 
 class Place:
@@ -328,6 +336,8 @@ class EndToEnd:
 
 @pytest.fixture(params=[*BROKERS, "thin"])
 def broker_name(request, monkeypatch):
+    if request.param.startswith("rabbitmq"):
+        monkeypatch.setenv("FSDF_RABBITMQ_URL", request.getfixturevalue("rabbitmq_url"))
     if request.param.startswith("redis"):
         monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
     if request.param == "thin":

@@ -17,6 +17,8 @@ from fsdf_engine.engine import default_engine
 @pytest.fixture(params=BROKERS)
 def tasks(request, tmp_path, monkeypatch):
     """The module, freshly imported for a broker."""
+    if request.param.startswith("rabbitmq"):
+        monkeypatch.setenv("FSDF_RABBITMQ_URL", request.getfixturevalue("rabbitmq_url"))
     if request.param.startswith("redis"):
         monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
     monkeypatch.setenv("E2E_BROKER", request.param)
@@ -145,7 +147,9 @@ def test_a_stop_gives_back_what_was_acknowledged_and_handed_to_children(tasks, l
     handle.stop(timeout=0.1)
     ran = len(ledger())
     assert ran == 53
-    assert tasks.early_long.size() == (100 - ran + 2, 0, 0, 0)
+    size = tasks.early_long.size()
+    assert (size.waiting, size.delayed, size.dead) == (100 - ran + 2, 0, 0)
+    assert size.leased in (0, -1)  # which not every broker can tell
 
 
 def test_a_run_pushes_on(tasks, ledger):

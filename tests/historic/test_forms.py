@@ -43,8 +43,9 @@ def old(name):
 
 
 @pytest.mark.parametrize(("broker", "name"), [*CLASSES, ("REDIS", "RedisConsmer")])
-def test_class_form_consumes_its_brokers_queue(broker, name, redis_url, monkeypatch):
+def test_class_form_consumes_its_brokers_queue(broker, name, redis_url, rabbitmq_url, monkeypatch):
     monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
+    monkeypatch.setenv("FSDF_RABBITMQ_URL", rabbitmq_url)
     ran = []
     consumer = old(name)("forms", consuming_function=lambda x: ran.append(x), concurrent_num=2)
     assert isinstance(consumer, old("AbstractConsumer"))
@@ -57,8 +58,9 @@ def test_class_form_consumes_its_brokers_queue(broker, name, redis_url, monkeypa
 
 
 @pytest.mark.parametrize("name", [n for names in BROKERS.values() for n in names if "Pub" in n])
-def test_publisher_class_publishes_to_its_broker(name, redis_url, monkeypatch):
+def test_publisher_class_publishes_to_its_broker(name, redis_url, rabbitmq_url, monkeypatch):
     monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
+    monkeypatch.setenv("FSDF_RABBITMQ_URL", rabbitmq_url)
     with old(name)("forms") as publisher:
         publisher.push(x=1)
         assert default_engine().broker(publisher.broker_kind).size("forms").waiting == 1

@@ -145,6 +145,18 @@ def test_redis_url_and_its_parts_compete_by_source(project, monkeypatch):
     assert config["REDIS_URL"] == "redis://whole/2"
 
 
+def test_rabbitmq_url_is_built_of_its_parts(project, monkeypatch):
+    assert Config()["RABBITMQ_URL"] == "amqp://127.0.0.1:5672/"
+    monkeypatch.setenv("FSDF_RABBITMQ_HOST", "::1")
+    monkeypatch.setenv("FSDF_RABBITMQ_PASS", "p/w@:x")
+    configure(project, "RABBITMQ_USER = 'me'; RABBITMQ_PORT = 7000")
+    assert Config()["RABBITMQ_URL"] == "amqp://me:p%2Fw%40%3Ax@[::1]:7000/%2F"
+    monkeypatch.setenv("FSDF_RABBITMQ_VIRTUAL_HOST", "a b")
+    assert Config()["RABBITMQ_URL"] == "amqp://me:p%2Fw%40%3Ax@[::1]:7000/a%20b"
+    monkeypatch.setenv("FSDF_RABBITMQ_URL", "amqp://whole/")
+    assert Config()["RABBITMQ_URL"] == "amqp://whole/"
+
+
 def test_patch_is_all_or_nothing():
     config = Config()
     with pytest.raises(ConfigurationError):

@@ -1,0 +1,254 @@
+"""What the brokers of RabbitMQ are, whichever client speaks to the server; see `amqp_client`.
+
+A connection publishes, one asks, and each subscription has its own: an alarm that stops publishers
+stops no acknowledgement. How queues and messages look is told by `rabbitmq_names` and
+`rabbitmq_message`.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar, TypeVar
+
+from ..contracts import (
+    Again,
+    Broker,
+    Capability,
+    DeadMessage,
+    Letter,
+    Outgoing,
+    Part,
+    QueueSize,
+    Subscription,
+    unchanged,
+)  # fmt: skip
+from ..errors import PublishError, ServerRefused, Unavailable
+from .amqp_client import AmqpConnection, ChannelClosed, Confirmed, Endpoint, Publishing
+from .amqp_owner import Owner
+from .rabbitmq_letters import Letters
+from .rabbitmq_message import buried, outgoing
+from .rabbitmq_names import dead, rung, rung_of, valid
+from .rabbitmq_publisher import Publisher
+from .rabbitmq_server import MOST, Shape, server_of
+from .rabbitmq_subscription import RabbitSubscription
+from .rabbitmq_topology import Topology, on_channel
+from .rabbitmq_url import target
+
+__all__ = ["RabbitBroker"]
+T = TypeVar("T")
+LOOKS = 4  # at a queue of which messages come to us meanwhile
+HEARTBEAT = 10  # seconds, of the connections that hold no leases
+
+
+class RabbitBroker(Broker):
+    """A RabbitMQ. A subclass names the client that speaks to it.
+
+    `queue_type=classic` in the URL has queues made as classic ones, which know priorities; what is
+    there already is taken as it is.
+    """
+
+    capabilities: Capability = MOST
+    setting: ClassVar[str] = "RABBITMQ_URL"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._target = target(url)
+        self._topology = Topology(self._target.queue_type)
+        self._publisher = Publisher(partial(self._connect, HEARTBEAT, "publish"), "fsdf-publish")
+        self._asker = Owner(partial(self._connect, HEARTBEAT, "ask"), "fsdf-ask")
+        self._subscriptions: weakref.WeakSet[RabbitSubscription] = weakref.WeakSet()
+        self._letters = Letters(self._asker, self._publisher, self._topology)
+
+    @abstractmethod
+    def client(self, endpoint: Endpoint) -> AmqpConnection:
+        """Connect, by the client library.
+
+        Raises:
+            MissingExtra: it is not installed.
+            Unavailable, ServerRefused: as an `AmqpConnection` does.
+        """
+
+    def _connect(self, heartbeat: int, name: str) -> AmqpConnection:
+        """Connect to the first server that answers."""
+        error: Unavailable | None = None
+        for endpoint in self._target.endpoints:
+            told = replace(endpoint, heartbeat=heartbeat, name=f"fsdf {name}")
+            try:
+                connection = self.client(told)
+            except Unavailable as caught:
+                error = caught
+                continue
+            self._topology.forget()
+            return connection
+        raise error or Unavailable("RABBITMQ_URL names no server")
+
+    @classmethod
+    def valid_queue(cls, name: str) -> None:
+        super().valid_queue(name)
+        valid(name)
+
+    def _ask(self, fn: Callable[[AmqpConnection], T]) -> T:
+        """Return what `fn` does with the connection that asks.
+
+        Raises:
+            Unavailable, ServerRefused: see `publish`.
+        """
+        try:
+            return self._asker(lambda: fn(self._asker.connection()))
+        except ChannelClosed as error:
+            if error.code == 403:
+                raise ServerRefused(f"RabbitMQ refuses what was asked: {error}") from error
+            raise Unavailable(f"RabbitMQ has ended the channel: {error}") from error
+
+    def _shape(self, queue: str) -> Shape:
+        known = self._topology.shapes.get(queue)
+        return known or self._ask(lambda connection: self._topology.shape(connection, queue))
+
+    def publish(self, batch: Sequence[Outgoing]) -> None:
+        rest = list(batch)
+        for last in (False, True):
+            told = self._publish_once(rest)
+            if not (told.refused or told.returned or told.unknown):
+                return
+            returned = [rest[n] for n in told.returned]
+            if last or not returned or told.unknown or told.refused:
+                break
+            for item in returned:  # somebody has deleted the queue
+                self._topology.forget(item.queue)
+            rest = returned
+        rejected = [rest[n] for n in sorted({*told.refused, *told.returned})]
+        unknown = [rest[n] for n in told.unknown]
+        if isinstance(told.error, ChannelClosed) and len(rest) == 1:  # it alone is refused
+            rejected, unknown = rest, []
+        raise PublishError(rejected, unknown) from told.error
+
+    def _publish_once(self, batch: Sequence[Outgoing]) -> Confirmed:
+        shapes = {queue: self._shape(queue) for queue in {item.queue for item in batch}}
+        now = time.time()
+        items = [outgoing(item, shapes[item.queue], now) for item in batch]
+        for queue in shapes:
+            self._prepare(queue, [told for item, told in zip(batch, items) if item.queue == queue])
+        return self._publisher(items)
+
+    def _prepare(self, queue: str, items: Sequence[Publishing]) -> None:
+        """See that what these are published to is there beside the queue."""
+        letters = dead(queue)
+        if any(item.routing_key == letters and not item.exchange for item in items):
+            self._letters.need(queue)
+        highest = max([rung_of(item.exchange) for item in items if item.exchange], default=-1)
+        if self._topology.rungs.get(queue, 0) <= highest:
+            self._ask(lambda connection: self._topology.ladder(connection, queue, highest))
+
+    def subscribe(self, queue: str, *, lease: float) -> Subscription:
+        found = RabbitSubscription(
+            queue,
+            partial(self._connect, max(1, int(lease / 2)), f"consume {queue}"[:200]),
+            self._topology,
+            self._publish_copies,
+        )
+        self._subscriptions.add(found)
+        return found
+
+    def _publish_copies(self, queue: str, items: Sequence[Publishing]) -> Confirmed:
+        self._prepare(queue, items)
+        return self._publisher(items)
+
+    def _of(self, queue: str) -> Iterator[RabbitSubscription]:
+        return (sub for sub in list(self._subscriptions) if sub.queue == queue)
+
+    def size(self, queue: str) -> QueueSize:
+        subs = list(self._of(queue))
+        come = [sub.let_come() for sub in subs]
+        for _ in range(LOOKS):
+            counts = self._ask(lambda connection: self._count(connection, queue))
+            before, come = come, [sub.let_come() for sub in subs]
+            if come == before:  # nothing was on its way to us while it was counted
+                break
+        waiting, delayed, letters = counts
+        for sub in subs:
+            due, early = sub.buffer.sizes()
+            waiting, delayed = waiting + due, delayed + early
+        return QueueSize(waiting, delayed, -1, letters)
+
+    def _count(self, connection: AmqpConnection, queue: str) -> tuple[int, int, int]:
+        rungs = self._rungs(connection, queue)
+        return (
+            _ready(connection, queue),
+            on_channel(connection, lambda ch: sum(ch.count(name)[0] for name in rungs)),
+            _ready(connection, dead(queue)),
+        )
+
+    def _rungs(self, connection: AmqpConnection, queue: str) -> Sequence[str]:
+        return [rung(queue, k) for k in range(self._topology.count_rungs(connection, queue))]
+
+    def queues(self) -> Sequence[str]:
+        return ()
+
+    def purge(self, queue: str, parts: Part = Part.WAITING | Part.DELAYED) -> int:
+        if parts & (Part.WAITING | Part.DELAYED):
+            for sub in self._of(queue):  # what is in a buffer goes back, and is purged there
+                sub.rest()
+        return self._ask(lambda connection: self._purge(connection, queue, parts))
+
+    def _purge(self, connection: AmqpConnection, queue: str, parts: Part) -> int:
+        names = [queue] if Part.WAITING in parts else []
+        if Part.DELAYED in parts:  # from above, or what walks down would be passed by
+            names = [*reversed(self._rungs(connection, queue)), *names]
+        if Part.DEAD in parts:
+            names.append(dead(queue))
+        return sum(_purged(connection, name) for name in names)
+
+    def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
+        found = self._letters.look(queue)
+        return [letter for letter, _ in found[offset : offset + limit]]
+
+    def bury(self, batch: Sequence[Letter]) -> None:
+        for queue in dict.fromkeys([item.queue for item in batch]):
+            shape = self._shape(queue)
+            letters = [buried(item, shape) for item in batch if item.queue == queue]
+            self._letters.bury(queue, letters)
+
+    def replay(
+        self, queue: str, ids: Collection[str] | None = None, again: Again = unchanged
+    ) -> int:
+        self._shape(queue)
+        return self._letters.replay(queue, ids, again)
+
+    def capabilities_of(self, queue: str) -> Capability:
+        shape = self._shape(queue)
+        return self._ask(lambda connection: shape.capabilities(server_of(connection.server)))
+
+    def check(self) -> None:
+        server = self._ask(lambda connection: server_of(connection.server))
+        wanted = self._topology.wanted(server)
+        lines = int(wanted.get("x-max-priority", 0))
+        kind = str(wanted.get("x-queue-type", "classic"))
+        self.capabilities = Shape(kind, lines).capabilities(server)
+
+    def close(self) -> None:
+        self._publisher.close()
+        self._asker.close()
+
+
+def _ready(connection: AmqpConnection, queue: str) -> int:
+    """Count what waits in a queue; nothing does in one that is not there."""
+    try:
+        return on_channel(connection, lambda ch: ch.count(queue)[0])
+    except ChannelClosed as error:
+        if error.code == 404:
+            return 0
+        raise
+
+
+def _purged(connection: AmqpConnection, queue: str) -> int:
+    try:
+        return on_channel(connection, lambda ch: ch.purge(queue))
+    except ChannelClosed as error:
+        if error.code == 404:
+            return 0
+        raise

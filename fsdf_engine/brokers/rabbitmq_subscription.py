@@ -1,0 +1,332 @@
+"""Receiving from a queue of RabbitMQ: one channel, on a connection that its owner's thread has.
+
+What the server sends lies in a buffer until `fetch` hands it out. A lease is a delivery tag of this
+channel: it ends with the channel, and with it all that a stale owner could do. What ends otherwise
+than by an acknowledgement, or by going back as it came, is first copied: the channel is asked
+whether it lives, the copy is published and confirmed, then the message is acknowledged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+
+from ..contracts import Delivery, LeaseId, Settlement, Subscription
+from ..errors import BrokerError, Unavailable
+from ..green import Event
+from ..outcomes import Ack, DeadLetter, Release
+from .amqp_client import AmqpConnection, ChannelClosed, Confirmed, Publishing
+from .amqp_owner import Owner
+from .rabbitmq_buffer import Buffer
+from .rabbitmq_held import Held
+from .rabbitmq_leases import Lease
+from .rabbitmq_message import changed, delayed, died
+from .rabbitmq_stream import Stream
+from .rabbitmq_topology import Topology
+
+__all__ = ["RabbitSubscription"]
+log = logging.getLogger("fsdf.rabbitmq")
+MOST = 10_000  # prefetched
+TENDED = 5.0  # seconds after which the owner looks whether runs are long
+MOVED = 500  # long runs moved at once
+RETRY = 5.0  # seconds after which moving them is tried again
+
+
+class RabbitSubscription(Subscription):
+    """See `Subscription`. `publish` is the broker's, for copies and dead letters."""
+
+    def __init__(
+        self,
+        queue: str,
+        connect: Callable[[], AmqpConnection],
+        topology: Topology,
+        publish: Callable[[str, Sequence[Publishing]], Confirmed],
+    ) -> None:
+        self.queue, self._topology, self._publish = queue, topology, publish
+        self._owner = Owner(
+            connect, f"fsdf-{queue}", lost=self._lost, patience=self._patience, tend=self._tend
+        )
+        self._arrived, self._woken = Event(), False
+        self.buffer = Buffer(queue, self._arrived)
+        self._stream: Stream | None = None
+        self._held: Held | None = None
+        self._tokens = itertools.count(1)
+        self._handed: dict[LeaseId, Lease] = {}
+        self._copied: set[LeaseId] = set()  # of which there is a copy already
+        self._asked = 1  # the last limit
+        self._look = 0.0  # when to look for long runs
+
+    # The thread of the owner
+
+    def _lost(self) -> None:
+        self._stream = self._held = None
+        self._handed.clear()
+        self._copied.clear()
+        self.buffer.clear()
+        self._arrived.set()
+
+    def _live(self) -> Stream:
+        """Return the stream; open one if there is none."""
+        if (stream := self._stream) is None or not stream.channel.is_open:
+            connection = self._owner.connection()
+            self._end_stream()
+            self._topology.forget(self.queue)
+            shape = self._topology.shape(connection, self.queue)
+            stream = Stream(connection, self.queue, next(self._tokens), shape, self.buffer)
+            self._stream = stream
+        return stream
+
+    def _end_stream(self) -> None:
+        stream, held = self._stream, self._held
+        self._lost()
+        for one in (held, stream):
+            if one is not None:
+                one.channel.close()
+
+    def _try(self, fn: Callable[[], object]) -> None:
+        """Do something on our channels; one that has ended is an outage that ends our leases."""
+        try:
+            fn()
+        except ChannelClosed as error:
+            log.warning("the channel of queue %s has ended: %s", self.queue, error)
+            self._end_stream()
+            raise Unavailable(
+                f"RabbitMQ has ended the channel of {self.queue!r}: {error}"
+            ) from error
+
+    def _feed(self, limit: int) -> None:
+        """See that messages are sent, and let come what is on its way."""
+        stream = self._live()
+        taken = len(self._handed) + self.buffer.early
+        target = min(taken + limit, MOST)
+        full = taken >= stream.prefetch  # perhaps nothing more is sent
+        if not stream.consumer or full or not stream.prefetch // 2 <= target < stream.prefetch * 2:
+            stream.consume(target + target // 4)
+        stream.prove()
+
+    def _rest(self) -> None:
+        stream = self._stream
+        if stream is None or not stream.consumer:
+            return
+        stream.cancel()
+        back = self.buffer.take_all()
+        if stream.shape.returns:
+            stream.give_back([message.tag for message in back])
+            self.buffer.gave_back(back)
+            return
+        self._store([
+            Publishing(
+                self.queue, m.body,
+                changed(stream.channel.properties_of(m), m.message_id or "", None, 0),
+            )
+            for m in back
+        ])  # fmt: skip
+        stream.ack([m.tag for m in back])
+        stream.prove()
+
+    def _patience(self) -> float | None:
+        return TENDED if self._stream is not None else None
+
+    def _tend(self) -> None:
+        if (stream := self._stream) is None:
+            return None
+        if not stream.channel.is_open or (self._held and not self._held.channel.is_open):
+            log.warning("a channel of queue %s has ended", self.queue)
+            return self._end_stream()
+        if (now := time.monotonic()) < self._look or not stream.shape.ours:
+            return None
+        self._look, before = now + 1.0, now - Held.AFTER
+        old = [(key, lease) for key, lease in self._handed.items() if lease.at <= before]
+        try:
+            if old:
+                self._try(partial(self._move, stream, old[:MOVED]))
+        except BrokerError as error:
+            log.warning("queue %s: long runs stay where they are: %s", self.queue, error)
+            self._look = now + RETRY
+        return None
+
+    def _move(self, stream: Stream, old: Sequence[tuple[LeaseId, Lease]]) -> None:
+        """Hold elsewhere what runs for long, and acknowledge it here."""
+        if self._held is None:
+            self._held = Held(stream.connection, self.queue)
+        self._prove()
+        here = [key[1] for key, lease in old if not lease.held]
+        if before := self._held.move(old, self._store):
+            self._held.ack(before)
+        stream.ack(here)
+        stream.prove()
+
+    # The thread of the consumer
+
+    def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
+        self._asked = limit
+        if not self.buffer:
+            self._owner(partial(self._try, partial(self._feed, limit)))
+        return self._hand_out(limit, max_bytes)
+
+    def _hand_out(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
+        taken, anew = self.buffer.take(limit, max_bytes)
+        self._handed.update((delivery.lease, lease) for delivery, lease in taken)
+        if anew:
+            self._send_anew(anew)
+        return [delivery for delivery, _ in taken]
+
+    @property
+    def emptied(self) -> bool:  # type: ignore[override]
+        return not self.buffer
+
+    def wait(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while not self._woken and not self.buffer:
+            if (stream := self._stream) is None or not stream.consumer:
+                self._owner(partial(self._try, partial(self._feed, self._asked)))
+                continue
+            self._arrived.clear()
+            if self._woken or self.buffer or self._stream is None:
+                continue
+            left = min(end - time.monotonic(), self.buffer.next_due())
+            if left > 0:
+                self._arrived.wait(left)
+            if time.monotonic() >= end:
+                break
+        self._woken = False
+
+    def wake(self) -> None:
+        self._woken = True
+        self._arrived.set()
+
+    def rest(self) -> None:
+        self._owner(partial(self._try, self._rest))
+
+    # Any thread
+
+    def settle(self, batch: Sequence[Settlement]) -> Collection[LeaseId]:
+        acks: list[LeaseId] = []
+        back: list[LeaseId] = []
+        copies: list[tuple[LeaseId, Lease, Release | DeadLetter]] = []
+        lost: list[LeaseId] = []
+        for lease, verdict in batch:
+            if (found := self._handed.get(lease)) is None:
+                lost.append(lease)
+            elif isinstance(verdict, Ack):
+                acks.append(lease)
+            elif isinstance(verdict, Release) and self._goes_back(found, verdict):
+                back.append(lease)
+            else:
+                copies.append((lease, found, verdict))
+        if copies:
+            acks += self._copy(copies, lost)
+        self._owner(partial(self._try, partial(self._end, acks, back, lost)))
+        return lost
+
+    @staticmethod
+    def _goes_back(lease: Lease, verdict: Release) -> bool:
+        """Say whether it can go back as it came."""
+        same = (verdict.state or None) == (lease.state or None)
+        return same and verdict.delay <= 0 and lease.shape.returns and not lease.held
+
+    def _copy(
+        self, copies: Sequence[tuple[LeaseId, Lease, Release | DeadLetter]], lost: list[LeaseId]
+    ) -> list[LeaseId]:
+        """Store copies of what is still ours; return which that is."""
+        kept = set(self.extend([lease for lease, _, _ in copies]))
+        lost += [lease for lease, _, _ in copies if lease not in kept]
+        ours = [copy for copy in copies if copy[0] in kept]
+        made = [copy for copy in ours if copy[0] not in self._copied]
+        self._store([self._copied_as(found, verdict) for _, found, verdict in made])
+        self._copied.update(lease for lease, _, _ in made)
+        return [lease for lease, _, _ in ours]
+
+    def _copied_as(self, lease: Lease, verdict: Release | DeadLetter) -> Publishing:
+        message, body = lease.properties(), lease.message.body
+        if isinstance(verdict, DeadLetter):
+            return died(self.queue, body, changed(message, lease.id, None, 0), verdict)
+        told = changed(message, lease.id, verdict.state, lease.lost)
+        return delayed(self.queue, body, told, verdict.delay, time.time())
+
+    def _store(self, copies: Sequence[Publishing]) -> None:
+        """Publish copies, all of them.
+
+        Raises:
+            Unavailable: some may not be stored; perhaps some are.
+        """
+        if not copies:
+            return
+        told = self._publish(self.queue, copies)
+        if told.refused or told.returned or told.unknown:
+            self._topology.forget(self.queue)
+            count = len({*told.refused, *told.returned, *told.unknown})
+            raise Unavailable(
+                f"RabbitMQ has not stored {count} copies of messages of {self.queue!r}:"
+                f" {told.error or 'it refused them'}"
+            )
+
+    def _send_anew(self, anew: Sequence[tuple[LeaseId, Lease, float]]) -> None:
+        """Publish again, and acknowledge, what must not start as it is."""
+        now = time.time()
+        self._handed.update((lease, found) for lease, found, _ in anew)
+        leases = [lease for lease, _, _ in anew]
+        try:
+            self._store([
+                delayed(
+                    self.queue, found.message.body,
+                    changed(found.properties(), found.id, found.state, found.lost), more, now,
+                )
+                for _, found, more in anew
+            ])  # fmt: skip
+            self._owner(partial(self._try, partial(self._end, leases, (), [])))
+        except Unavailable as error:
+            log.warning("queue %s: messages cannot be sent anew: %s", self.queue, error)
+            self._owner(partial(self._try, partial(self._end, (), leases, [])))
+
+    def _end(self, acks: Sequence[LeaseId], back: Sequence[LeaseId], lost: list[LeaseId]) -> None:
+        """Acknowledge and give back, and see that the server has heard of it."""
+        found: list[tuple[LeaseId, Lease, bool]] = []
+        for leases, acked in ((acks, True), (back, False)):
+            for lease in leases:
+                if known := self._handed.pop(lease, None):
+                    found.append((lease, known, acked))
+                else:
+                    lost.append(lease)
+        self._copied.difference_update(acks)
+        if (stream := self._stream) is None or not found:
+            return None
+        stream.ack([lease[1] for lease, known, acked in found if acked and not known.held])
+        moved = [known for _, known, acked in found if not acked and known.held]
+        self._store([self._copied_as(known, Release(0.0, known.state)) for known in moved])
+        returned = [known.message for _, known, acked in found if not acked and not known.held]
+        self.buffer.gave_back(returned)
+        if held := [known.held for _, known, _ in found if known.held]:
+            assert self._held is not None
+            self._held.ack(held)
+        if returned:
+            return stream.give_back([message.tag for message in returned])
+        stream.prove()
+        return None
+
+    def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:
+        try:
+            self._owner(partial(self._try, self._prove))
+        except Unavailable as error:
+            log.warning("the leases of queue %s have ended: %s", self.queue, error)
+        return [lease for lease in leases if lease in self._handed]
+
+    def _prove(self) -> None:
+        """Ask the server whether our channels live."""
+        if (stream := self._stream) is not None:
+            stream.prove()
+            if self._held is not None:
+                self._held.prove()
+
+    def let_come(self) -> int:
+        """Let come what is on its way, and return how many have come at all. Any thread; blocks."""
+        with suppress(Unavailable):
+            self._owner(partial(self._try, self._prove))
+        return self.buffer.arrived
+
+    def close(self) -> None:
+        self._owner.close()

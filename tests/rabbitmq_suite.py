@@ -1,0 +1,30 @@
+"""What the suites of RabbitMQ's brokers share, whichever client they stand on."""
+
+from __future__ import annotations
+
+import pika
+
+from fsdf_engine.contracts import Broker
+
+__all__ = ["spoil_queue"]
+
+
+def spoil_queue(broker: Broker, queue: str) -> int:
+    """Publish what no `publish` of ours would, by the client of another program."""
+    odd = [
+        (b"", None),
+        (b"\xff\xfe\x00", {}),
+        (b"text", {"content_type": "text/plain", "content_encoding": "latin-1", "type": "x"}),
+        (b"[1]", {"headers": {"n": 5, "deep": {"a": [1, None, b"x"]}, "fsdf-state": "no JSON"}}),
+        (b"[2]", {"headers": {"fsdf-state": 7, "fsdf-lost": "many", "fsdf-due": "soon"}}),
+        (b"[3]", {"headers": {"fsdf-lost": -1, "fsdf-due": -(2**40), "fsdf-more": "x"}}),
+        (b"[4]", {"headers": {"x-death": "no list", "x-first-death-queue": 7}, "priority": 255}),
+        (b"[5]", {"timestamp": 2**40, "delivery_mode": 1, "correlation_id": "c", "app_id": "a"}),
+    ]
+    with pika.BlockingConnection(pika.URLParameters(broker.url.partition("?")[0])) as connection:
+        channel = connection.channel()
+        for body, properties in odd:
+            told = None if properties is None else pika.BasicProperties(**properties)
+            channel.basic_publish("", queue, body, told)
+        channel.queue_declare(queue, passive=True)
+    return len(odd)
