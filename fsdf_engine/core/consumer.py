@@ -310,11 +310,12 @@ class Consumer:
         ended, now = self.outbox.last_ended(), time.monotonic()
         for job, outcome in self._gates.look_again(self._early.line, now):
             self._answer(job, outcome)
-        if ended != self._ended or not (fed or self._early or self.pool.waiting()):
+        waits = bool(self._early or self.pool.waiting())
+        if ended != self._ended or not (fed or waits):
             self._ended, self._ended_at = ended, now
         elif now - self._ended_at >= STALL:
             self._prefetch.forget()
-            self.withdraw()
+            self.withdraw() if waits else self._rest()
 
     def withdraw(self, *, acked: bool = False) -> None:
         """Give back what has not started; `acked`: publish again what nobody leases, too."""
