@@ -58,8 +58,8 @@ def able(broker: Broker, queue: str, tasks: Iterable[Task[..., Any]]) -> Capabil
             if need not in can:
                 raise ConfigurationError(
                     f"{title(task.fn)} has {option}, which queue {queue!r} of {broker.address}"
-                    f" cannot give: it has no {need.name}; leave the option out, or give the task"
-                    " another queue or broker"
+                    f" cannot give: it has no {need.name}; change the option, or give the task"
+                    " another queue, broker or user there"
                 )
     return can
 
@@ -68,6 +68,8 @@ def _needs(task: Task[..., Any]) -> Iterator[tuple[Capability, str]]:
     """Yield what a task cannot do without, and the option that says so."""
     if priority := task.options.priority:
         yield Capability.PRIORITY, f"priority={priority}"
+    if task.options.keep_failed:
+        yield Capability.DEAD_LETTER, "keep_failed=True"
     policy = task.options.retry_policy()
     longest = min(policy.backoff_max, policy.backoff * 2.0 ** min(policy.max_retries - 1, 64))
     if policy.max_retries and longest > IN_PLACE:  # else it waits in its slot

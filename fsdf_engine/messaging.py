@@ -37,6 +37,11 @@ class Capability(enum.Flag):
     A class has the most that it can have, an instance what its server grants (`Broker.check`), a
     queue what `Broker.capabilities_of` says. What is said of leases asks nothing of who has none.
 
+    - DELAY: a message may be published and released with a delay. Without it `publish` rejects one
+      with a delay; a release with one stays leased to its subscription, as delayed in the `size`
+      of its own process, which hands it out again when it is due. When that rests or ends, or is
+      lost, it comes back at once.
+    - DEAD_LETTER: what is dead is kept. Without it the broker logs it whole, at ERROR, and ends it.
     - PULL: `wait` leases nothing, and an empty `fetch` means that nothing was there. Without it a
       subscription is sent messages from its first fetch on: those in its buffer, or on their way
       there, are leased to it, count as waiting in the `size` of its own process, and go to nobody

@@ -48,7 +48,7 @@ LACKS = {
 }
 # What AMQP has, where the server is old: a copy may be the last in line, so nothing is in order.
 ALL = reduce(lambda a, b: a | b, LACKS.values()) & ~Capability.DELAY
-LACKS["all"] = ALL
+LACKS |= {"all": ALL, "all and delay": ALL | Capability.DELAY}
 
 
 class ThinBroker(Broker):
@@ -95,8 +95,9 @@ class ThinBroker(Broker):
         with self.guard:
             waiting, delayed, leased, dead = self.inner.size(queue)
             sent = sum(len(sub.sent) for sub in self.subscriptions.get(queue, ()))
-        known = self.has(Capability.SIZE_LEASED)
-        return QueueSize(waiting + sent, delayed, leased - sent if known else -1, dead)
+            late = sum(len(sub.late) for sub in self.subscriptions.get(queue, ()))
+        leased = leased - sent - late if self.has(Capability.SIZE_LEASED) else -1
+        return QueueSize(waiting + sent, delayed + late, leased, dead)
 
     def queues(self):
         return self.inner.queues() if self.has(Capability.LISTED) else ()
@@ -148,6 +149,7 @@ class _Subscription(Subscription):
         self.sent: deque[Delivery] = deque()
         self.held: dict[object, Delivery] = {}
         self._changed = threading.Condition(broker.guard)
+        self.late: list[tuple[float, Delivery]] = []  # released with a delay, without DELAY
         self._most = 0  # unsettled messages that it may have; 0: it rests
         self._woken = self._closed = False
         self._sender: threading.Thread | None = None
@@ -186,25 +188,26 @@ class _Subscription(Subscription):
                         self._inner.extend([d.lease for d in self.sent])
 
     def rest(self):
-        if self._pulls:
-            return
         with self._changed:
             self._most = 0
-            back = [(d.lease, Release(0.0, d.state)) for d in reversed(self.sent)]
-            self._count(self.sent)
+            back = [*self.sent, *(inner for _, inner in self.late)]
+            self._count(back)
             self.sent.clear()
-            self._inner.settle(back)
+            self.late.clear()
+            self._inner.settle([(d.lease, Release(0.0, d.state)) for d in reversed(back)])
 
     # ------------------------------------------------------------------ receiving
 
     def wait(self, timeout):
+        with self._changed:
+            due = min((at for at, _ in self.late), default=float("inf")) - time.monotonic()
         if self._pulls:
-            self._inner.wait(timeout)
+            self._inner.wait(max(0.0, min(timeout, due)))
             return
         with self._changed:
             if not self._most:
                 self._begin(1)
-            self._changed.wait_for(lambda: self.sent or self._woken, timeout)
+            self._changed.wait_for(lambda: self.sent or self._woken, min(timeout, due))
             self._woken = False
 
     def wake(self):
@@ -217,7 +220,11 @@ class _Subscription(Subscription):
 
     def fetch(self, limit, max_bytes):
         with self._changed:
-            if self._pulls:
+            now = time.monotonic()
+            if due := sorted((at, n) for n, (at, _) in enumerate(self.late) if at <= now)[:limit]:
+                found = [self.late[n][1] for _, n in due]
+                self.late = [each for each in self.late if each[1] not in found]
+            elif self._pulls:
                 found = self._inner.fetch(limit, max_bytes)
             else:
                 rested = not self._most
@@ -260,6 +267,16 @@ class _Subscription(Subscription):
 
     def _end(self, inner, verdict):
         """Settle one; say whether it was ours."""
+        if (
+            type(verdict) is Release
+            and verdict.delay > 0
+            and not self._broker.has(Capability.DELAY)
+        ):
+            if not self._inner.extend([inner.lease]):
+                return False
+            kept = replace(inner, state=verdict.state)
+            self.late.append((time.monotonic() + verdict.delay, kept))
+            return True
         plain = type(verdict) is Release and not verdict.delay and verdict.state is None
         keeps = plain and "state" not in _decoded(inner.headers)[1] and inner.state is None
         if verdict is ACK or keeps or self._broker.has(Capability.ATOMIC):
@@ -297,8 +314,9 @@ class _Subscription(Subscription):
     def cut(self):
         """Lose the connection, and with it the leases."""
         with self._changed:
-            ends = [*self.held, *(d.lease for d in self.sent)]
+            ends = [*self.held, *(d.lease for d in (*self.sent, *(late for _, late in self.late)))]
             self.held.clear()
+            self.late.clear()
             self.sent.clear()
             queue = self._broker.inner._queue(self._queue)
             with queue.changed:

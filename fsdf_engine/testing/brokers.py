@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..contracts import Broker, Capability, Delivery, Outgoing, Part, Subscription
+from ..errors import PublishError
 from ..outcomes import ACK, DeadLetter, Release, Verdict
 from .deliveries import (
     BOUND,
@@ -191,6 +192,24 @@ class BrokerConformance(
         assert (e.body, e.state) == (b'{"n":1}', {"attempt": 2, "reason": "пауза"})
         assert counts(broker, e, 0)
 
+    def test_release_with_a_delay_comes_again_when_it_is_due(
+        self, broker: Broker, open: Open
+    ) -> None:
+        sub = open()
+        broker.publish([outgoing(n) for n in range(3)])
+        found = collect(broker, sub, 3)
+        delays = dict(zip(bodies(found), (0.4, 0.2, 0.0)))
+        began, again = time.monotonic(), list[Delivery]()
+        state = {"attempt": 1}
+        assert not sub.settle([(d.lease, Release(delays[d.body], state)) for d in found])
+        while len(again) < 3:
+            again += (some := fetch_some(sub))
+            assert time.monotonic() - began >= max(delays[d.body] for d in some) - 0.01
+        assert sorted(bodies(again)) == sorted(delays)
+        assert all(counts(broker, d, 0) and d.state == {"attempt": 1} for d in again)
+        assert not sub.settle([(d.lease, ACK) for d in again])
+        assert broker.size(QUEUE) == sized(broker, 0, 0, 0, 0)
+
     def test_release_with_state_returns_it(self, broker: Broker, open: Open) -> None:
         sub = open()
         broker.publish([Outgoing(QUEUE, "1", b"{}", {"form": "ж"})])
@@ -205,6 +224,16 @@ class BrokerConformance(
             d = e
         assert not sub.settle([(d.lease, ACK)])
         assert broker.size(QUEUE) == sized(broker, 0, 0, 0, 0)
+
+    def test_what_cannot_be_delayed_is_rejected(self, broker: Broker, open: Open) -> None:
+        if has(broker, Capability.DELAY):
+            return
+        batch = [outgoing(1), outgoing(2, delay=60.0), outgoing(3, not_before=time.time() + 60.0)]
+        with pytest.raises(PublishError) as failed:
+            broker.publish([*batch, outgoing(4, not_before=1.0)])
+        assert list(failed.value.rejected) == batch[1:]
+        assert not failed.value.unknown
+        assert sorted(bodies(collect(broker, open(), 2))) == [outgoing(n).body for n in (1, 4)]
 
     def test_delayed_message_comes_when_due(self, broker: Broker, open: Open) -> None:
         needs(broker, Capability.DELAY)

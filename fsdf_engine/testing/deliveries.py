@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -104,6 +104,6 @@ def counts(broker: Broker, delivery: Delivery, lost: int) -> bool:
     return delivery.deliveries == lost if exact else delivery.deliveries >= lost
 
 
-def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:
+def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
     """Return what is in them."""
     return [delivery.body for delivery in deliveries]

@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from doubles import bodies
 from helpers import BOUND, until
 from thin import ALL, LACKS, NamedThinBroker, ThinBroker
 
-from fsdf_engine import ConfigurationError, default_engine, task_deco
+from fsdf_engine import ConfigurationError, Requeue, Retry, default_engine, task_deco
 from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.cli import main
 from fsdf_engine.contracts import Capability, Letter, Outgoing
@@ -197,6 +198,40 @@ def test_an_outage_between_a_copy_and_its_end_is_a_duplicate_at_most(start, lack
     until(lambda: broker.inner.size("q") == (0, 0, 0, 0) and not consumer.held())
 
 
+@pytest.mark.parametrize("lacks", ["delay", "all and delay"])
+def test_what_a_run_puts_off_comes_later_although_nothing_can_be_delayed(start, lacks):
+    broker, runs = ThinBroker(LACKS[lacks]), []
+
+    def fn(n):
+        runs.append((n, time.monotonic()))
+        if n == 0 and len(runs) < 4:
+            raise Requeue(delay=0.15)
+        if n == 1 and sum(m == 1 for m, _ in runs) < 2:
+            raise Retry(delay=1.05)
+
+    handle = start(broker, fn)
+    broker.publish(bodies(2))
+    until(lambda: broker.inner.size("q") == (0, 0, 0, 0) and not handle.consumer.held())
+    for n, least in ((0, 0.15), (1, 1.05)):
+        at = [when for m, when in runs if m == n]
+        assert len(at) >= 2
+        assert all(b - a >= least - 0.01 for a, b in pairwise(at))
+
+
+def test_what_is_put_off_goes_back_at_the_end(start):
+    broker, runs = ThinBroker(Capability.DELAY), []
+
+    def fn(n):
+        runs.append(n)
+        raise Requeue(delay=600.0)
+
+    handle = start(broker, fn)
+    broker.publish(bodies(3))
+    until(lambda: broker.size("q") == (0, 3, 0, 0) and not handle.consumer.held())
+    handle.stop()
+    assert broker.size("q") == (3, 0, 0, 0)
+
+
 # ------------------------------------------------------------------ tasks, and what they need
 
 
@@ -235,7 +270,7 @@ def test_join_waits_for_what_was_sent_and_ends(thin, monkeypatch):
 
 
 class Narrow(MemoryBroker):
-    """One queue has less than the others; while `away` it does not say so."""
+    """Some queues have less than the others; while `away` it does not say so."""
 
     away = False
 
@@ -245,8 +280,8 @@ class Narrow(MemoryBroker):
     def capabilities_of(self, queue):
         if self.away:
             raise Unavailable("away")
-        less = Capability.PRIORITY | Capability.DELAY
-        return self.capabilities & ~less if queue == "narrow" else self.capabilities
+        less = getattr(Capability, queue.partition(".")[2], Capability(0))  # of "narrow.DELAY"
+        return self.capabilities & ~less
 
 
 @pytest.fixture
@@ -259,13 +294,17 @@ def narrow(monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "lacking"),
-    [({"priority": 5}, "PRIORITY"), ({"retry_backoff": 0.4}, "DELAY")],
-    ids=["priority", "delay"],
+    [
+        ({"priority": 5}, "PRIORITY"),
+        ({"retry_backoff": 0.4}, "DELAY"),
+        ({"keep_failed": True}, "DEAD_LETTER"),
+    ],
+    ids=["priority", "delay", "dead letters"],
 )
 def test_a_task_that_needs_more_is_refused_at_the_first_connection(narrow, option, lacking):
     name = next(iter(option))
 
-    @task_deco("narrow", broker_kind="narrow", **option)
+    @task_deco(f"narrow.{lacking}", broker_kind="narrow", **option)
     def needy(n: int) -> None: ...
 
     with pytest.raises(ConfigurationError, match=f"needy has {name}=.* has no {lacking}"):
@@ -287,7 +326,7 @@ def test_a_task_that_needs_more_is_refused_at_the_first_connection(narrow, optio
 def test_a_short_backoff_needs_no_delay(narrow):
     seen = []
 
-    @task_deco("narrow", broker_kind="narrow", retry_backoff=0.05, max_retry_times=2)
+    @task_deco("narrow.DELAY", broker_kind="narrow", retry_backoff=0.05, max_retry_times=2)
     def quick(n: int) -> None:
         seen.append(n)
         raise ValueError(n)
@@ -302,7 +341,7 @@ def test_what_an_absent_server_would_refuse_is_told_when_it_is_there(narrow, cap
     Narrow.away = True
     seen = []
 
-    @task_deco("narrow", broker_kind="narrow", retry_backoff=5.0)
+    @task_deco("narrow.DELAY", broker_kind="narrow", retry_backoff=5.0)
     def needy(n: int) -> None:
         seen.append(n)
 
