@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from fsdf_compat import Celery, Task, current_app, current_task, shared_task
+from fsdf_compat._engine.gate import CelerysGate
 from fsdf_compat._state import _get_active_apps, _task_stack, set_default_app, task_join_will_block
 from fsdf_compat.app.utils import find_app
 from fsdf_compat.exceptions import (
@@ -22,6 +24,8 @@ from fsdf_compat.exceptions import (
     NotRegistered,
     Retry,
 )
+from fsdf_engine.contracts import Delivery, Job, Plan
+from fsdf_engine.contracts import outcomes as ends
 
 
 @pytest.fixture
@@ -449,3 +453,19 @@ def test_importing_an_app_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Celery(set_as_current=False, fixups=[])
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_count_that_is_a_bound_tells_of_no_lost_worker(app, counted):
+    """Of a broker without COUNTED it may have been given back so often."""
+
+    @app.task(name="once", acks_late=True, reject_on_worker_lost=False)
+    def once(): ...
+
+    app.finalize()
+    job = Job()
+    job.id, job.extra, job.owner = "id", {}, SimpleNamespace(counted=counted)
+    job.plan = Plan("once", "q", None, None, None)
+    job.delivery = Delivery((0, 0), b"{}", deliveries=3)
+    [outcome] = CelerysGate(app).judge([job], 0.0)
+    assert outcome == (ends.Lost(3) if counted else None)
