@@ -64,7 +64,7 @@ class RedisStore(ResultStore):
         self._shards = Shards(url, [WRITE, TOGETHER, *redis_marks.SCRIPTS])
         self._marks = redis_marks.RedisMarks(self._shards)
         self._groups = RedisGroups(url)
-        self._bulk = Bulk("fsdf:" + _RESULT)  # not of a cluster: its nodes count listeners apart
+        self._bulks = {"": Bulk("fsdf:" + _RESULT)}  # by layout
 
     def add_layout(self, layout: Layout) -> None:
         if self._shards.connections.many:
@@ -73,6 +73,7 @@ class RedisStore(ResultStore):
                 " written in one step must not; use a Redis alone or behind Sentinel for results"
             )
         super().add_layout(layout)
+        self._bulks.setdefault(layout.name, Bulk(layout.prefix, FENCE))
 
     def key(self, id: str, layout: str = "") -> str:
         """Return the key of a result; also the channel that tells of it."""
@@ -87,8 +88,10 @@ class RedisStore(ResultStore):
                     self._write(shard, *kind, alike[at : at + _MOST])
 
     def _write(self, shard: Shard, layout: str, expires: float, records: Sequence[Record]) -> None:
-        if len(records) > _FEW and not (layout or self._shards.connections.many):
-            records = self._bulk.write(shard.connection, _life(expires), records)
+        # the nodes of a cluster count listeners apart
+        bulk = None if self._shards.connections.many else self._bulks.get(layout)
+        if bulk and len(records) > _FEW:
+            records = bulk.write(shard.connection, _life(expires), records)
             if not records:
                 return
         keys, said = self.told(records)

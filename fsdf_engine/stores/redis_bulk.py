@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from math import inf
 from typing import Any
@@ -40,10 +40,14 @@ def _head_of(sends: int, deliveries: int, attempt: int, final: bool, origin: str
 
 
 class Bulk:
-    """Writes what is new, with `prefix` before each id. Any thread."""
+    """Writes what is new, with `prefix` before each id. Any thread.
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    With `fence`, which stands before the whole key, it is that of a layout, see `redis`.
+    """
+
+    def __init__(self, prefix: str, fence: str = "") -> None:
+        self._prefix, self._fence = prefix, fence
+        self._pattern = re.sub(r"([][*?^\\])", r"\\\1", prefix) + "*"
         self._channels, self._counted = inf, 0.0  # of the server; when that was
 
     def write(
@@ -54,25 +58,33 @@ class Bulk:
         `life` is in milliseconds, "" for ever. Who subscribes later than we ask finds the record.
         """
         asked, crowded = self._questions(connection, records)
-        sets = _sets(self._prefix.encode(), life, records)
-        replies = connection.call(sets, *asked, more=len(records) - 1)
-        stored, (patterns, keys, *inboxes) = replies[: -len(asked)], replies[-len(asked) :]
-        new, old = records, list[Record]()
+        sets, each = self._sets(life, records), 2 if self._fence else 1
+        replies = connection.call(sets, *asked, more=each * len(records) - 1)
+        done, (patterns, keys, *inboxes) = replies[: -len(asked)], replies[-len(asked) :]
+        stored, new, old = done[each - 1 :: each], records, list[Record]()
         if not all(stored):
-            new = [r for r, done in zip(records, stored) if done]
-            old = [r for r, done in zip(records, stored) if not done]
+            new = [r for r, is_new in zip(records, stored) if is_new]
+            old = [r for r, is_new in zip(records, stored) if not is_new]
+        then: list[Sent] = []
+        if each > 1 and not all(done[::2]):  # of a value that another program has deleted
+            stale = [r for r, *is_new in zip(records, done[::2], stored) if is_new == [None, b"OK"]]
+            words = ("PX", life) if life else ()
+            then = [("SET", self._fence + self._prefix + r.id, head_of(r), *words) for r in stale]
         heard = {name.decode() for counts in inboxes for name in _heard(counts)}
         told = [r for r in new if patterns or r.reply in heard] if patterns or heard else ()
-        publish: list[Sent] = [("PUBLISH", *notice) for notice in notices(told)]
-        by_key = _heard(keys) if crowded else set(keys)
-        if patterns or by_key:
-            for r in new:
-                key = (self._prefix + r.id).encode()
-                if r.final and (patterns or key in by_key):
-                    publish.append(("PUBLISH", key, head_of(r) + r.body))
-        if publish:
-            connection.call(*publish)
+        then += [("PUBLISH", *notice) for notice in notices(told)]
+        then += self._told_by_key(new, bool(patterns), _heard(keys) if crowded else set(keys))
+        if then:
+            connection.call(*then)
         return old
+
+    def _told_by_key(
+        self, records: Sequence[Record], all_keys: bool, heard: Collection[bytes]
+    ) -> Iterator[Sent]:
+        for r in records if all_keys or heard else ():
+            key = (self._prefix + r.id).encode()
+            if (r.final or self._fence) and (all_keys or key in heard):
+                yield "PUBLISH", key, r.body if self._fence else head_of(r) + r.body
 
     def _questions(
         self, connection: Connection, records: Sequence[Record]
@@ -91,29 +103,44 @@ class Bulk:
         if crowded := self._channels > len(records):
             asked.append(("PUBSUB", "NUMSUB", *[self._prefix + r.id for r in records]))
         else:
-            asked.append(("PUBSUB", "CHANNELS", self._prefix + "*"))
+            asked.append(("PUBSUB", "CHANNELS", self._pattern))
         if inboxes := [reply for reply in {r.reply for r in records} if is_inbox(reply)]:
             asked.append(("PUBSUB", "NUMSUB", *inboxes))
         return asked, crowded
+
+    def _sets(self, life: str, records: Iterable[Record]) -> bytes:
+        """Return commands that set those not there; the client packs them for much longer.
+
+        A fence is set first: who finds a value finds what to compare with.
+        """
+        prefix, fence = self._prefix.encode(), self._fence.encode()
+        begin, end = _around(life)
+        parts, before, value, last = list[bytes](), b"", b"", None
+        ahead = behind = b""
+        for r in records:
+            id, body = r.id.encode(), r.body
+            alike = len(id), len(body), r.origin, r.sends, r.deliveries, r.attempt, r.final
+            if alike != last:  # what was pushed together seldom differs
+                head, last = head_of(r), alike
+                size = len(prefix) + len(id)
+                before = b"%b%d\r\n%b" % (begin, size, prefix)
+                if fence:
+                    ahead = b"%b%d\r\n%b%b" % (begin, len(fence) + size, fence, prefix)
+                    behind, head = b"\r\n$%d\r\n%b%b" % (len(head), head, end), b""
+                value = b"\r\n$%d\r\n%b" % (len(head) + len(body), head)
+            if fence:
+                parts += (ahead, id, behind)
+            parts += (before, id, value, body, end)
+        return b"".join(parts)
+
+
+def _around(life: str) -> tuple[bytes, bytes]:
+    """Return what stands before the length of a key, and after a value."""
+    words = ["NX", *(("PX", life) if life else ())]
+    end = "".join(f"\r\n${len(word)}\r\n{word}" for word in words).encode() + b"\r\n"
+    return b"*%d\r\n$3\r\nSET\r\n$" % (3 + len(words)), end
 
 
 def _heard(counts: Sequence[Any]) -> Collection[bytes]:
     """Return which channels somebody listens to, of pairs of a name and a number."""
     return {name for name, count in zip(counts[::2], counts[1::2]) if count}
-
-
-def _sets(prefix: bytes, life: str, records: Iterable[Record]) -> bytes:
-    """Return commands that set those not there; the client packs them for much longer."""
-    words = ["NX", *(("PX", life) if life else ())]
-    begin = b"*%d\r\n$3\r\nSET\r\n$" % (3 + len(words))
-    end = "".join(f"\r\n${len(word)}\r\n{word}" for word in words).encode() + b"\r\n"
-    parts, before, value, last = list[bytes](), b"", b"", None
-    for r in records:
-        id, body = r.id.encode(), r.body
-        alike = len(id), len(body), r.origin, r.sends, r.deliveries, r.attempt, r.final
-        if alike != last:  # what was pushed together seldom differs
-            head, last = head_of(r), alike
-            before = b"%b%d\r\n%b" % (begin, len(prefix) + len(id), prefix)
-            value = b"\r\n$%d\r\n%b" % (len(head) + len(body), head)
-        parts += (before, id, value, body, end)
-    return b"".join(parts)

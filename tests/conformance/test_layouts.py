@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 from helpers import until
 
-from fsdf_engine.contracts import Record
+from fsdf_engine.contracts import Layout, Record
 from fsdf_engine.engine import Engine
 from fsdf_engine.options import TaskOptions
+from fsdf_engine.stores import redis as redis_module
 from fsdf_engine.stores.redis import RedisStore
 from fsdf_engine.testing.inboxes import BOUND, Received, connected, nothing
-from fsdf_engine.testing.layouts import TOY, record
+from fsdf_engine.testing.layouts import TOY, record, toy_ended
 
 
-@pytest.fixture
-def store(redis_url: str) -> Iterator[RedisStore]:
+@pytest.fixture(params=["by a script", "by plain commands"])
+def store(
+    redis_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RedisStore]:
+    monkeypatch.setattr(redis_module, "_FEW", 0 if request.param == "by plain commands" else 32)
     made = RedisStore(redis_url)
     made.add_layout(TOY)
     yield made
@@ -82,6 +86,35 @@ def test_what_the_other_program_deletes_fences_nothing(store: RedisStore, client
     client.delete("toy-meta-a")
     store.write([record(b"END 1", 1)])
     assert client.get("toy-meta-a") == b"END 1"
+    store.write([record(b"END 0", 0)])
+    assert client.get("toy-meta-a") == b"END 1"
+    store.write([record(b"END 3", 3)])
+    assert client.get("toy-meta-a") == b"END 3"
+
+
+def test_what_was_stored_by_half_is_stored_when_it_is_repeated(
+    store: RedisStore, client: Any
+) -> None:
+    """A connection may be cut, and a server killed, between a fence and its value."""
+    store.write([record(b"END 1", 1)])
+    for missing in ("toy-meta-a", "fsdf:fence:toy-meta-a"):
+        client.delete(missing)
+        store.write([record(b"END 1", 1), record(b".. 0", 0)])
+        assert client.get("toy-meta-a") == b"END 1"
+        assert client.get("fsdf:fence:toy-meta-a") == b"0.1Fo\n"
+
+
+def test_a_name_is_no_pattern(store: RedisStore, client: Any) -> None:
+    store.add_layout(layout := Layout("odd", "[a]\\*?-", toy_ended))
+    received = Received()
+    inbox = store.inbox(received, nothing, layout="odd")
+    connected(store, inbox, received, "odd")
+    inbox.watch(["1"])
+    connected(store, inbox, received, "odd")
+    store.write([Record("1", b"END", layout="odd")])
+    assert received.wait_for("1") == {"1": b"END"}
+    assert client.get(layout.prefix + "1") == b"END"
+    inbox.close()
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
