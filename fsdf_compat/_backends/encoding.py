@@ -16,7 +16,7 @@ from .._upward import LateModule
 from ..exceptions import ImproperlyConfigured
 from ..utils.serialization import get_pickleable_exception, get_pickled_exception
 from .part import Part
-from .payload import compressed, decompressed
+from .payload import PLAIN, compressed, decompressed
 from .stored import exception_form, exception_of
 
 __all__ = ["EXCEPTION_ABLE_CODECS", "Encoding"]
@@ -54,7 +54,8 @@ class Encoding(Part):
 
     def prepare_value(self, result: Any) -> Any:
         """Return a value in the form that can be stored: results as tuples."""
-        if self.serializer != "pickle" and isinstance(result, _public.ResultBase):
+        plain = type(result) in PLAIN  # no look at the public module for these
+        if not plain and self.serializer != "pickle" and isinstance(result, _public.ResultBase):
             return result.as_tuple()
         return result
 
@@ -153,7 +154,7 @@ class Encoding(Part):
             for name, key in (("group", "group_id"), ("parent_id", "parent_id")):
                 if value := getattr(request, name, None):
                     meta[key] = value
-            if self.app.conf.find_value_for_key("extended", "result"):
+            if self.app.conf["result_extended"]:
                 meta.update(self._extended(request, encode))
         return meta
 

@@ -8,10 +8,11 @@ from typing import Any
 import orjson
 from kombu.compression import compress, decompress
 
-__all__ = ["MAGIC", "compressed", "decompressed", "json_of"]
+__all__ = ["MAGIC", "PLAIN", "compressed", "decompressed", "json_of"]
 # Before a compressed payload, then the content type and a zero byte: no serializer begins so.
 MAGIC = b"\x00celery-compressed\x00"
-_PLAIN = frozenset({str, int, bool, type(None)})
+PLAIN = frozenset({str, int, bool, type(None)})
+_TEXT = frozenset({str})
 
 
 def compressed(payload: str | bytes, compression: str) -> bytes:
@@ -42,15 +43,14 @@ def json_of(value: Any) -> bytes | None:
 
 def _is_plain(value: Any) -> bool:
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return True
     if kind is float:
         return math.isfinite(value)
-    if kind is list or kind is tuple:
-        return _PLAIN.issuperset(map(type, value)) or all(map(_is_plain, value))
     if kind is dict:
-        if not all(type(key) is str for key in value):
+        if not _TEXT.issuperset(map(type, value)):
             return False
-        values = value.values()
-        return _PLAIN.issuperset(map(type, values)) or all(map(_is_plain, values))
-    return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return False
+    return all(map(_is_plain, [item for item in value if type(item) not in PLAIN]))

@@ -79,6 +79,7 @@ def _ended(run: Run, info: Any) -> outcomes.Outcome | Told:
             outcome = _CONTINUED
     if outcome is not outcomes.SUCCEEDED:
         return outcome
+    run.job.kept = None  # else each would hold the other, until the collector finds them
     return Told(outcome, run.effects) if run.effects else _NOTHING
 
 

@@ -6,9 +6,10 @@ import gc
 import threading
 
 import pytest
-from helpers import BOUND
+from helpers import BOUND, until
 
 from fsdf_compat import signals
+from fsdf_compat._engine.run import Run
 from fsdf_compat.app._trace.tracer import Tracer
 from fsdf_compat.app.base import Celery
 from fsdf_compat.contrib.testing.worker import start_worker
@@ -116,3 +117,15 @@ def test_a_receiver_is_heard_unless_its_object_rests():
     del function
     gc.collect()
     assert not signal.is_heard()
+
+
+def test_runs_leave_nothing_to_the_collector(app):
+    kept = app.task(lambda: 1, shared=False, name="short.kept")
+    ignored = app.task(lambda: 2, shared=False, name="short.ignored", ignore_result=True)
+    gc.collect()
+    gc.disable()
+    try:
+        run(app, *[task.s() for task in (kept, ignored) for _ in range(20)])
+        until(lambda: sum(type(it) is Run for it in gc.get_objects()) <= 2)  # the last ones
+    finally:
+        gc.enable()
