@@ -102,7 +102,7 @@ class RabbitBroker(Broker):
             return self._asker(lambda: fn(self._asker.connection()))
         except ChannelClosed as error:
             if error.code == 403:
-                raise ServerRefused(f"RabbitMQ refuses what was asked: {error}") from error
+                raise _refused(error) from error
             raise Unavailable(f"RabbitMQ has ended the channel: {error}") from error
 
     def _shape(self, queue: str) -> Shape:
@@ -123,8 +123,13 @@ class RabbitBroker(Broker):
             rest = returned
         rejected = [rest[n] for n in sorted({*told.refused, *told.returned})]
         unknown = [rest[n] for n in told.unknown]
-        if isinstance(told.error, ChannelClosed) and len(rest) == 1:  # it alone is refused
-            rejected, unknown = rest, []
+        if isinstance(told.error, ChannelClosed):
+            for item in rest:  # an exchange may be gone
+                self._topology.forget(item.queue)
+            if told.error.code == 403 and not rejected:
+                raise _refused(told.error) from told.error
+            if len(rest) == 1:  # it alone is at fault
+                rejected, unknown = rest, []
         raise PublishError(rejected, unknown) from told.error
 
     def _publish_once(self, batch: Sequence[Outgoing]) -> Confirmed:
@@ -233,6 +238,10 @@ class RabbitBroker(Broker):
     def close(self) -> None:
         self._publisher.close()
         self._asker.close()
+
+
+def _refused(error: ChannelClosed) -> ServerRefused:
+    return ServerRefused(f"RabbitMQ refuses it: {error}; give the user in RABBITMQ_URL the right")
 
 
 def _ready(connection: AmqpConnection, queue: str) -> int:

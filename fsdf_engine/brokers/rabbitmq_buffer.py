@@ -23,7 +23,7 @@ from .rabbitmq_message import delivery, due_of, lost_of, more_of, number
 from .rabbitmq_server import Server, Shape
 
 __all__ = ["Buffer"]
-HOLD = 0.3  # seconds
+HOLD = 1.8  # seconds
 SOON = 0.001  # seconds before its time at which a message is due
 MEMORY = 10_000  # messages of which is known how often we gave them back
 

@@ -33,6 +33,9 @@ PREFIX = "fsdf-"
 STATE, LOST, DUE, MORE = "fsdf-state", "fsdf-lost", "fsdf-due", "fsdf-more"
 REASON, TRACE, DIED = "fsdf-reason", "fsdf-trace", "fsdf-died"
 MARGIN = 0.05  # seconds that the walk may take beside its steps
+# Tenths of a second: of so long a delay what is below so much is left to the buffer. Each step
+# costs the server about as much as a publish, and takes its time.
+COARSE = ((128, 16), (32, 4))
 # What the server writes on what it moves; with its marks of an earlier walk it would drop the next.
 SERVERS = frozenset({
     "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
@@ -82,7 +85,9 @@ def delayed(
         headers[MORE], delay = f"{delay - LONGEST:.3f}", LONGEST
     else:
         headers[DUE] = round((now + delay) * 1000)
-    if (tenths := int((delay - MARGIN) / TENTH)) <= 0:
+    tenths = int((delay - MARGIN) / TENTH)
+    tenths -= tenths % next((coarse for long, coarse in COARSE if tenths >= long), 1)
+    if tenths <= 0:
         return Publishing(queue, body, properties)
     k, key = steps(tenths)
     return Publishing(key, body, properties, rung(queue, k))

@@ -101,12 +101,16 @@ class RabbitSubscription(Subscription):
     def _feed(self, limit: int) -> None:
         """See that messages are sent, and let come what is on its way."""
         stream = self._live()
-        taken = len(self._handed) + self.buffer.early
+        taken = self._taken()
         target = min(taken + limit, MOST)
         full = taken >= stream.prefetch  # perhaps nothing more is sent
         if not stream.consumer or full or not stream.prefetch // 2 <= target < stream.prefetch * 2:
             stream.consume(target + target // 4)
         stream.prove()
+
+    def _taken(self) -> int:
+        """Count what was sent to us and cannot be handed out."""
+        return len(self._handed) + self.buffer.early
 
     def _rest(self) -> None:
         stream = self._stream
@@ -187,6 +191,9 @@ class RabbitSubscription(Subscription):
                 continue
             self._arrived.clear()
             if self._woken or self.buffer or self._stream is None:
+                continue
+            if self._taken() >= stream.prefetch and self.buffer.early:  # no room for what is due
+                self._owner(partial(self._try, partial(self._feed, self._asked)))
                 continue
             left = min(end - time.monotonic(), self.buffer.next_due())
             if left > 0:

@@ -1,0 +1,425 @@
+"""RabbitMQ that refuses, is out of reach, or was set up by others: told in time, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pika
+import pytest
+from chaos.proxy import Proxy
+from helpers import BOUND, free_port, until
+
+from fsdf_engine.brokers.amqp_client import Publishing
+from fsdf_engine.contracts import Capability, Outgoing, Part
+from fsdf_engine.errors import FsdfError, PublishError, ServerRefused, Unavailable
+from fsdf_engine.outcomes import ACK, DeadLetter, Release
+from fsdf_engine.registry import brokers
+from fsdf_engine.testing.brokers import MB, fetch_some, outgoing
+
+BROKERS = ["rabbitmq_pika"]
+Q = "trouble"
+
+
+@pytest.fixture(params=BROKERS)
+def make(request):
+    """`make(url)` -> a broker that is closed at the end."""
+    made = []
+
+    def make(url):
+        made.append(brokers.load(request.param)(url))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.close()
+
+
+@pytest.fixture
+def other(rabbitmq_url):
+    """A connection of another program."""
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def user(rabbitmq_url, rabbitmq_api):
+    """`user(configure, write, read)` -> the URL of somebody who has these rights."""
+    vhost, names = urlsplit(rabbitmq_url).path[1:], []
+
+    def user(configure=".*", write=".*", read=".*"):
+        name = f"{vhost}_{len(names)}"
+        names.append(name)
+        rabbitmq_api("PUT", f"users/{name}", {"password": "s3cret", "tags": ""})
+        rights = {"configure": configure, "write": write, "read": read}
+        rabbitmq_api("PUT", f"permissions/{quote(vhost, safe='')}/{name}", rights)
+        parts = urlsplit(rabbitmq_url)
+        return f"amqp://{name}:s3cret@{parts.hostname}:{parts.port}/{vhost}"
+
+    yield user
+    for name in names:
+        rabbitmq_api("DELETE", f"users/{name}")
+
+
+def fetched(sub, count):
+    found = []
+    while len(found) < count:
+        found += fetch_some(sub, count - len(found))
+    return found
+
+
+def works(broker, queue=Q):
+    """Publish, receive, give back, retry, and end."""
+    broker.publish([outgoing(n, queue) for n in range(3)])
+    sub = broker.subscribe(queue, lease=10.0)
+    found = {d.body: d for d in fetched(sub, 3)}
+    verdicts = [ACK, Release(), Release(0.0, {"attempt": 1})]
+    assert not sub.settle(
+        [(found[b'{"n":%d}' % n].lease, verdict) for n, verdict in enumerate(verdicts)]
+    )
+    again = {d.body: d for d in fetched(sub, 2)}
+    assert (again[b'{"n":1}'].state, again[b'{"n":2}'].state) == (None, {"attempt": 1})
+    assert not sub.settle([(d.lease, ACK) for d in again.values()])
+    assert broker.size(queue)[:2] == (0, 0)
+    sub.close()
+
+
+@pytest.mark.parametrize("wrong", ["me:s3cret@", "guest:s3cret@", "no vhost"])
+def test_who_is_not_known_is_refused_at_once(make, rabbitmq_url, wrong):
+    parts = urlsplit(rabbitmq_url)
+    where = f"{parts.hostname}:{parts.port}"
+    url = f"amqp://{wrong}{where}{parts.path}"
+    if wrong == "no vhost":
+        url = f"amqp://guest:guest@{where}/s3cret-no-such"
+    broker, began = make(url), time.monotonic()
+    for ask in (broker.check, lambda: broker.publish([outgoing(1, Q)]), lambda: broker.size(Q)):
+        with pytest.raises(ServerRefused, match="RABBITMQ_URL") as told:
+            ask()
+        assert "s3cret@" not in str(told.value)
+    assert time.monotonic() - began < BOUND
+
+
+def test_server_that_is_not_there_is_unavailable(make):
+    broker = make(f"amqp://127.0.0.1:{free_port()}/")
+    for ask in (broker.check, lambda: broker.publish([outgoing(1, Q)]), lambda: broker.size(Q)):
+        with pytest.raises(Unavailable, match="127.0.0.1"):
+            ask()
+    sub = broker.subscribe(Q, lease=10.0)
+    for ask in (lambda: sub.fetch(1, MB), lambda: sub.wait(5.0)):
+        with pytest.raises(Unavailable):
+            ask()
+    sub.close()
+
+
+@pytest.mark.parametrize(
+    "says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x00\x00\x09\x01"]
+)
+def test_what_is_no_such_server_is_unavailable_in_time(make, says):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept = []
+
+        def serve():
+            while True:
+                try:
+                    kept.append(server.accept()[0])
+                except OSError:
+                    return
+                if says:
+                    kept[-1].sendall(says)
+                    kept[-1].shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=serve, daemon=True).start()
+        broker = make(f"amqp://127.0.0.1:{server.getsockname()[1]}/?timeout=1")
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            broker.check()
+        assert time.monotonic() - began < 5.0
+        server.shutdown(socket.SHUT_RDWR)
+        for one in kept:
+            one.close()
+
+
+def test_next_host_is_used_where_the_first_is_not_there(make, rabbitmq_url):
+    parts = urlsplit(rabbitmq_url)
+    hosts = f"127.0.0.1:{free_port()},{parts.hostname}:{parts.port}"
+    works(make(f"amqp://guest:guest@{hosts}{parts.path}"))
+
+
+def test_who_may_configure_nothing_uses_what_is_there(make, user, other):
+    broker = make(user(configure="^$"))
+    with pytest.raises(ServerRefused, match="'trouble'.*rights"):
+        broker.publish([outgoing(1, Q)])
+    other.channel().queue_declare(Q, durable=True)
+    works(broker)
+    can = broker.capabilities_of(Q)
+    assert not can & (Capability.DELAY | Capability.DEAD_LETTER | Capability.ORDERED)
+    with pytest.raises(ServerRefused, match="delayed"):
+        broker.publish([outgoing(1, Q, delay=60.0)])
+    assert broker.size(Q)[:2] == (0, 0)
+
+
+def test_who_may_not_write_is_told(make, user, other):
+    other.channel().queue_declare(Q, durable=True)
+    broker = make(user(write="^$"))
+    with pytest.raises(ServerRefused, match="ACCESS_REFUSED"):
+        broker.publish([outgoing(1, Q), outgoing(2, Q)])
+
+
+def test_who_may_not_read_is_told(make, user):
+    broker = make(user(read="^$"))
+    broker.publish([outgoing(1, Q)])
+    sub = broker.subscribe(Q, lease=10.0)
+    with pytest.raises(FsdfError, match="ACCESS_REFUSED"):
+        sub.fetch(1, MB)
+    sub.close()
+
+
+QUEUES = {
+    "plain": {},
+    "short-lived": {"durable": False},
+    "priorities": {"arguments": {"x-max-priority": 10}},
+    "quorum": {"arguments": {"x-queue-type": "quorum"}},
+    "limited": {"arguments": {"x-queue-type": "quorum", "x-delivery-limit": 3}},
+    "odd": {
+        "arguments": {
+            "x-message-ttl": 600_000, "x-max-length": 5000, "x-overflow": "reject-publish",
+            "x-dead-letter-exchange": "amq.fanout", "x-queue-mode": "lazy", "x-mine": "text",
+        },
+    },
+    "auto-deleted": {"auto_delete": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+@pytest.mark.parametrize("name", QUEUES)
+def test_queue_of_others_is_taken_as_it_is(make, rabbitmq_url, other, name, kind):
+    channel = other.channel()
+    channel.queue_declare(Q, **{"durable": True, **QUEUES[name]})
+    broker = make(f"{rabbitmq_url}?queue_type={kind}")
+    works(broker)
+    can = broker.capabilities_of(Q)
+    assert (Capability.PRIORITY in can) == (name == "priorities")
+    # a limit that is not ours would drop what is given back too often, so it is copied instead
+    assert (Capability.ORDERED in can) == (name not in ("quorum", "limited", "auto-deleted"))
+
+
+def test_message_of_a_limited_queue_is_given_back_as_often_as_one_likes(make, rabbitmq_url, other):
+    other.channel().queue_declare(Q, durable=True, **QUEUES["limited"])
+    broker = make(rabbitmq_url)
+    broker.publish([outgoing(1, Q)])
+    sub = broker.subscribe(Q, lease=10.0)
+    for _ in range(8):
+        [d] = fetched(sub, 1)
+        assert not sub.settle([(d.lease, Release())])
+        sub.rest()
+    assert broker.size(Q).waiting == 1
+    sub.close()
+
+
+@pytest.mark.parametrize("name", ["stream", "exclusive"])
+def test_what_is_no_such_queue_is_refused(make, rabbitmq_url, other, name):
+    arguments = {"arguments": {"x-queue-type": "stream"}} if name == "stream" else {}
+    other.channel().queue_declare(Q, durable=True, exclusive=name == "exclusive", **arguments)
+    broker = make(rabbitmq_url)
+    with pytest.raises(ServerRefused, match="'trouble'"):
+        broker.publish([outgoing(1, Q)])
+
+
+def test_queue_that_is_deleted_is_made_again(make, rabbitmq_url, other):
+    broker, channel = make(rabbitmq_url), other.channel()
+    broker.publish([outgoing(1, Q)])
+    channel.queue_delete(Q)
+    broker.publish([outgoing(2, Q)])
+    sub = broker.subscribe(Q, lease=10.0)
+    assert [d.body for d in fetched(sub, 1)] == [b'{"n":2}']
+    channel.queue_delete(Q)
+    until(lambda: not sub.extend([(1, 1)]) and sub._stream is None)
+    broker.publish([outgoing(3, Q)])
+    assert [d.body for d in fetched(sub, 1)] == [b'{"n":3}']
+    broker.publish([outgoing(4, Q, delay=60.0)])
+    for k in range(12):
+        channel.queue_delete(f"{Q}.delay.{k}")
+        channel.exchange_delete(f"{Q}.delay.{k}")
+    with pytest.raises(PublishError):
+        broker.publish([outgoing(5, Q, delay=60.0)])
+    broker.publish([outgoing(5, Q, delay=60.0)])
+    assert broker.size(Q)[:2] == (0, 1)
+    sub.close()
+
+
+def test_full_queue_rejects_what_it_does_not_take(make, rabbitmq_url, other):
+    limits = {"x-max-length": 2, "x-overflow": "reject-publish"}
+    other.channel().queue_declare(Q, durable=True, arguments=limits)
+    broker = make(rabbitmq_url)
+    with pytest.raises(PublishError) as told:
+        broker.publish([outgoing(n, Q) for n in range(5)])
+    assert [item.id for item in told.value.rejected] == ["id2", "id3", "id4"]
+    assert not told.value.unknown
+    assert broker.size(Q).waiting == 2
+
+
+def test_cut_connections_are_opened_again(make, rabbitmq_url):
+    parts = urlsplit(rabbitmq_url)
+    proxy = Proxy(parts.port)
+    broker = make(f"amqp://guest:guest@127.0.0.1:{proxy.port}{parts.path}")
+    sub = broker.subscribe(Q, lease=10.0)
+    for n in range(3):
+        broker.publish([outgoing(n, Q)])
+        [d] = fetched(sub, 1)
+        assert not sub.settle([(d.lease, ACK)])
+        assert broker.size(Q).waiting == 0
+        proxy.cut()
+        until(lambda: not sub.extend([d.lease]) and sub._stream is None)
+        until(lambda: broker._publisher.owner(lambda: broker._publisher.owner.current) is None)
+    sub.close()
+    proxy.close()
+
+
+def test_server_that_falls_silent_ends_leases_and_pushes(make, rabbitmq_url):
+    parts = urlsplit(rabbitmq_url)
+    proxy = Proxy(parts.port)
+    broker = make(f"amqp://guest:guest@127.0.0.1:{proxy.port}{parts.path}?timeout=2")
+    broker.publish([outgoing(n, Q) for n in range(2)])
+    sub = broker.subscribe(Q, lease=2.0)
+    found = fetched(sub, 2)
+    proxy.stall()
+    began = time.monotonic()
+    assert not sub.extend([d.lease for d in found])
+    assert time.monotonic() - began < 5.0
+    with pytest.raises((PublishError, Unavailable)):
+        broker.publish([outgoing(3, Q)])
+    proxy.flow()
+    taken = []
+    while {d.body for d in taken} < {b'{"n":0}', b'{"n":1}'}:
+        taken += fetch_some(sub)
+        sub.settle([(d.lease, ACK) for d in taken])
+    assert set(sub.settle([(d.lease, DeadLetter("late")) for d in found])) == {
+        d.lease for d in found
+    }
+    assert broker.size(Q).dead == 0
+    sub.close()
+    proxy.close()
+
+
+def control(server, *command):
+    """Run the server's own command."""
+    program = Path(server.server.needed()).with_name("rabbitmqctl")
+    environment = {**os.environ, **server.server.environment()}
+    subprocess.run(
+        [str(program), *command], env=environment, check=True, stdout=subprocess.DEVNULL,
+        cwd="/", **server.server.identity(),
+    )  # fmt: skip
+
+
+def test_alarm_stops_pushes_and_no_acknowledgements(make, own_server):
+    server = own_server("rabbitmq")
+    broker = make(server.url)
+    broker.publish([outgoing(n, Q) for n in range(3)])
+    sub = broker.subscribe(Q, lease=10.0)
+    one, two, three = fetched(sub, 3)
+    control(server, "set_vm_memory_high_watermark", "0")
+    with pytest.raises((Unavailable, PublishError)):
+        broker.publish([outgoing(4, Q)])  # by which the server finds out who publishes
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="takes no messages"):
+            broker.publish([outgoing(5, Q)])
+    assert not sub.settle([(one.lease, ACK)])
+    with pytest.raises(Unavailable, match="takes no messages"):
+        sub.settle([(two.lease, Release(0.0, {"attempt": 1}))])
+    assert set(sub.extend([one.lease, two.lease, three.lease])) == {two.lease, three.lease}
+    control(server, "set_vm_memory_high_watermark", "0.9")
+    until(lambda: not pushed_is_refused(broker))
+    assert not sub.settle([(two.lease, Release(0.0, {"attempt": 1})), (three.lease, ACK)])
+    got = set()
+    while not {b'{"n":6}', two.body} <= got:
+        found = fetch_some(sub)
+        got |= {d.body for d in found}
+        assert not sub.settle([(d.lease, ACK) for d in found])
+    sub.close()
+
+
+def pushed_is_refused(broker):
+    try:
+        broker.publish([outgoing(6, Q)])
+    except (Unavailable, PublishError):
+        return True
+    return False
+
+
+FORK = """
+import os, sys
+from fsdf_engine.contracts import Outgoing
+from fsdf_engine.outcomes import ACK
+from fsdf_engine.registry import brokers
+
+broker = brokers.load(sys.argv[1])(sys.argv[2])
+broker.publish([Outgoing("trouble", "1", b"1")])
+sub = broker.subscribe("trouble", lease=10.0)
+while not (found := sub.fetch(1, 1000)):
+    sub.wait(5.0)
+if pid := os.fork():
+    assert os.waitpid(pid, 0)[1] == 0
+    broker.publish([Outgoing("trouble", "3", b"3")])
+    assert not sub.settle([(found[0].lease, ACK)])
+    size = broker.size("trouble")
+    assert size.waiting == 1, size
+    broker.close()
+else:
+    broker.publish([Outgoing("trouble", "2", b"2")])
+    assert not sub.extend([found[0].lease])
+    mine = broker.subscribe("trouble", lease=10.0)
+    while not (got := mine.fetch(1, 1000)):
+        mine.wait(5.0)
+    assert got[0].body == b"2" and not mine.settle([(got[0].lease, ACK)])
+    broker.close()
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("name", BROKERS)
+def test_forked_child_has_connections_of_its_own(name, rabbitmq_url, tmp_path):
+    script = tmp_path / "fork.py"
+    script.write_text(FORK)
+    done = subprocess.run(
+        [sys.executable, str(script), name, rabbitmq_url], timeout=3 * BOUND, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_comes_before_its_time_keeps_nothing_else_waiting(make, rabbitmq_url):
+    """A worker with one slot is sent what is due, however much it holds back."""
+    broker = make(rabbitmq_url)
+    sub = broker.subscribe(Q, lease=10.0)
+    assert not sub.fetch(1, MB)
+    due = time.time() + 3.0
+    for n in range(20):
+        told = {"fsdf-due": round(due * 1000)}
+        broker._publisher([Publishing(Q, b"early", {"message_id": f"{n}", "headers": told})])
+    waiter = threading.Thread(target=sub.wait, args=(BOUND,))
+    waiter.start()
+    broker.publish([outgoing(1, Q)])
+    waiter.join()
+    assert [d.body for d in sub.fetch(1, MB)] == [b'{"n":1}']
+    assert time.time() < due - 1.0
+    assert broker.size(Q)[:2] == (0, 20)
+    sub.close()
+
+
+def test_dead_letters_are_those_of_the_queue_alone(make, rabbitmq_url):
+    broker = make(rabbitmq_url)
+    broker.publish([Outgoing(Q, "1", b"1"), Outgoing("trouble2", "2", b"2")])
+    for queue in (Q, "trouble2"):
+        sub = broker.subscribe(queue, lease=10.0)
+        [d] = fetched(sub, 1)
+        sub.settle([(d.lease, DeadLetter("x" * 10_000, "y" * 200_000))])
+        sub.close()
+    assert [x.body for x in broker.dead_letters(Q)] == [b"1"]
+    assert broker.purge(Q, Part.DEAD) == 1
+    assert broker.purge("trouble2", Part.DEAD) == 1
