@@ -49,7 +49,7 @@ class LeasesConformance:
         self, broker: Broker, open: Open
     ) -> None:
         needs(broker, Capability.LEASE)
-        old, new = ending(broker, open), open()
+        old, new = ending(broker, open, 0.5), open()
         broker.publish([outgoing(n) for n in range(3)])
         by_body = {d.body: d for d in take(broker, old, 3)}
         assert not old.settle([(by_body[b'{"n":0}'].lease, ACK)])

@@ -148,7 +148,7 @@ class PrioritiesConformance(LeasesConformance):
     ) -> None:
         needs(broker, Capability.PRIORITY)
         needs(broker, Capability.LEASE)
-        short, other = ending(broker, open, 0.5), open()
+        short, other = ending(broker, open, 1.0), open()
         broker.publish([outgoing(n, priority=-n) for n in (3, 6, 9)])
         leases = [d.lease for d in some(short, 3)]
         for _ in range(3):
