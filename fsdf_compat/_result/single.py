@@ -132,8 +132,8 @@ class AsyncResult(Calling):
 
     def _maybe_reraise_parent_error(self) -> None:
         nodes = list(self._parents())[::-1]
-        if ended_of := getattr(self.backend, "ended_of", None):  # else one is read after the other
-            nodes = ended_of(nodes)
+        if getattr(self.backend, "native", False) is True:  # else one is read after the other
+            nodes = self.backend.ended_of(nodes)
         for node in nodes:
             node.maybe_throw()
 

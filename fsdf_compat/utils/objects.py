@@ -73,7 +73,9 @@ class getitem_property:
         return reduce(getitem, self.path, obj)
 
     def __get__(self, obj: Any, type: Any = None) -> Any:
-        return type if obj is None else self._path(obj).get(self.key)
+        if obj is None:
+            return type
+        return (self._path(obj) if self.path else obj).get(self.key)
 
     def __set__(self, obj: Any, value: Any) -> None:
         self._path(obj)[self.key] = value

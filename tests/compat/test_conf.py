@@ -279,3 +279,13 @@ def test_now_is_told_in_the_zone_of_the_app(zone, utc):
     assert before <= now <= datetime.now(timezone.utc)
     assert now.tzinfo is app.timezone
     assert now.utcoffset() == before.astimezone(app.timezone).utcoffset()
+
+
+def test_a_setting_that_is_not_there_has_its_default_also_by_its_full_name():
+    class Source:
+        CELERY_TASK_SERIALIZER = "json"
+
+    with Celery("proj", set_as_current=False, fixups=[]) as app:
+        app.config_from_object(Source, namespace="CELERY")
+        assert app.conf.get("CELERY_NO_SUCH_ONE", 5) == 5
+        assert app.conf.get("no_such_one") is None

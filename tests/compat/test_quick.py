@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
+import decimal
+import enum
 import json
+import math
+import uuid
 from types import SimpleNamespace
 
 import pytest
-from kombu import Exchange, Queue
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu import Exchange, Queue, serialization
 
 from fsdf_compat import Celery, signals
-from fsdf_compat._app import quick
+from fsdf_compat._app import flat, quick
 
 
 @pytest.fixture
@@ -206,3 +214,39 @@ def test_a_receiver_sees_the_next_message(app, is_quick):
         assert (seen, is_quick()) == (["task"] * 2, False)
     finally:
         signals.before_task_publish.disconnect(look)
+
+
+class Kind(enum.IntEnum):
+    ONE = 1
+
+
+class Text(str):
+    pass
+
+
+ODD = st.sampled_from([
+    b"bytes", (1, "\x7f"), {1}, Kind.ONE, Text("x"), uuid.UUID(int=5), decimal.Decimal("1.5"),
+    datetime.date(2026, 1, 31), collections.OrderedDict(a=1), {1: 2},
+])  # fmt: skip
+PLAIN = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None))
+    | st.sampled_from(["\x7f", "\xff\x7f", -1, -129, math.inf, math.nan, 1 << 63, 1 << 70])
+)  # fmt: skip
+VALUES = st.recursive(
+    PLAIN | ODD, lambda some: st.lists(some) | st.dictionaries(st.text(), some), max_leaves=20
+)
+
+
+@given(VALUES)
+def test_a_value_is_written_as_kombu_writes_it(value):
+    def by_kombu():
+        text = serialization.dumps({"x": value, "extra": {"task_id": "id"}}, "json")[2]
+        return repr(json.loads(text))
+
+    try:
+        expected = by_kombu()
+    except Exception as error:
+        with pytest.raises(type(error)):
+            flat.encoded({"x": value}, {"task_id": "id"})
+    else:
+        assert repr(json.loads(flat.encoded({"x": value}, {"task_id": "id"}))) == expected
