@@ -144,10 +144,39 @@ class Event:
         return True
 
 
+def _new_native_lock(handler: logging.Handler) -> None:
+    """Stand for `Handler.createLock`."""
+    handler.lock = _native("RLock")()
+    logging._register_at_fork_reinit_lock(handler)  # type: ignore[attr-defined]
+
+
+def _share_logging() -> None:
+    """Give logging locks that native threads can wait for.
+
+    The library's own wake nobody in another thread, or not always: sooner or later nothing is
+    logged any more, and who logs hangs. What holds its lock just now keeps it.
+    """
+    if logging.Handler.createLock is _new_native_lock:
+        return
+    logging.Handler.createLock = _new_native_lock  # type: ignore[assignment, method-assign]
+    handlers = (found() for found in list(logging._handlerList))  # type: ignore[attr-defined]
+    for handler in filter(None, handlers):
+        if handler.lock and not _is_held(handler.lock):
+            handler.createLock()
+    if not _is_held(logging._lock):  # type: ignore[attr-defined]
+        logging._lock = _native("RLock")()  # type: ignore[attr-defined]
+
+
+def _is_held(lock: Any) -> bool:
+    block = getattr(lock, "_block", None)  # of Python's own RLock, which the libraries prefer
+    return block is not None and block.locked()
+
+
 class NativeThread:
     """A thread of the operating system, which no hub knows of."""
 
     def __init__(self, target: Callable[[], object], name: str) -> None:
+        _share_logging()
         self.name, self._target = name, target
         self._ended = Event()
         self.ident: int = _native("start_new_thread")(self._live, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -176,3 +177,31 @@ def test_waiting_for_a_message_lets_other_greenlets_publish(tmp_path):
     assert time.monotonic() - started < BOUND
     sub.close()
     broker.close()
+
+
+def test_native_threads_and_greenlets_log_at_once(tmp_path):
+    """Also through a handler that was there before, and without waiting for ever."""
+    log = logging.getLogger("test.at_once")
+    log.propagate = False
+    before = logging.FileHandler(tmp_path / "before")
+    log.addHandler(before)
+    ended = green.Event()
+    left = list(range(4))
+
+    def write(lines=5_000):
+        for n in range(lines):
+            log.warning("line %d", n)
+        left.pop()
+        if not left:
+            ended.set()
+
+    threads = [green.native_thread(write, f"writer {n}") for n in range(3)]
+    log.addHandler(after := logging.FileHandler(tmp_path / "after"))
+    green.hub().spawn(write)
+    assert ended.wait(60)
+    for thread in threads:
+        thread.join(10)
+    log.handlers.clear()
+    for handler in (before, after):
+        handler.close()
+    assert len((tmp_path / "before").read_text().splitlines()) == 20_000
