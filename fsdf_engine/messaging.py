@@ -342,6 +342,13 @@ class Broker(ABC):
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         """Return dead letters, the newest first; without BROWSE of the oldest 1,000 only."""
 
+    def delayed(self, queue: str, limit: int = 100) -> Sequence[Outgoing]:
+        """Return messages that wait for their time, as they would be sent now, the next one first.
+
+        `not_before` is when each is due. () where the broker does not list them. O(limit log n).
+        """
+        return ()
+
     @abstractmethod
     def bury(self, batch: Sequence[Letter]) -> None:
         """Keep dead letters of messages that nobody leases; one round trip per batch.

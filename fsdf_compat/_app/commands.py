@@ -65,10 +65,19 @@ def cancel(self: Any, ids: Iterable[str]) -> None:
 
 def purge_queue(self: Any, name: str) -> int:
     """Delete what waits in a queue of ours; return how many messages that were. Blocks."""
-    chosen = engine_place(self.conf)
-    broker = self.engine.broker(chosen["broker_kind"], chosen.get("broker_url"))
     with _operational():
-        return int(broker.purge(self.amqp.wire_queue(name)))
+        return int(_broker(self).purge(self.amqp.wire_queue(name)))
+
+
+def delayed(self: Any, name: str, limit: int) -> Any:
+    """Return messages of a queue of ours that wait in the broker for their time. Blocks."""
+    with _operational():
+        return _broker(self).delayed(self.amqp.wire_queue(name), limit)
+
+
+def _broker(app: Any) -> Any:
+    chosen = engine_place(app.conf)
+    return app.engine.broker(chosen["broker_kind"], chosen.get("broker_url"))
 
 
 def setup_security(

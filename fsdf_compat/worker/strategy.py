@@ -17,7 +17,7 @@ from ..utils.log import get_logger
 from ..utils.saferepr import saferepr
 from . import state
 
-__all__ = ("default", "receiver", "request_of")
+__all__ = ("default", "receiver", "request_of", "waiting_request")
 logger = get_logger("celery.worker.strategy")
 
 
@@ -73,6 +73,25 @@ def request_of(job: Job, task: Any, requests: Any, app: Any) -> Any:
     made = cls(message, app=app, hostname=requests.node, task=task, headers=headers)
     made.acknowledged, made.job = job.acked, job
     return made
+
+
+def waiting_request(item: Any, requests: Any, app: Any) -> Any:
+    """Return a message that a broker lists as a request; None: of no task that is known here."""
+    codec = app.engine.codecs[0]
+    try:
+        extra = codec.envelope(item.body, item.headers)[0]
+        task = app._tasks[extra["task"]]
+    except (KeyError, ValueError, TypeError):
+        return None
+    delivery = SimpleNamespace(
+        body=item.body, headers=item.headers, priority=item.priority, deliveries=0, state=None
+    )
+    job: Any = SimpleNamespace(
+        id=extra.get("task_id") or item.id, extra=extra, delivery=delivery, codec=codec,
+        plan=SimpleNamespace(name=task.name, queue=item.queue), acked=False,
+        attempt=extra.get("attempt") or 0,
+    )  # fmt: skip
+    return request_of(job, task, requests, app)
 
 
 def receiver(consumer: Any) -> Callable[[Job], None]:

@@ -69,6 +69,9 @@ class GreenBroker(Broker):
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         return self._call(self.broker.dead_letters, queue, limit, offset)
 
+    def delayed(self, queue: str, limit: int = 100) -> Sequence[Outgoing]:
+        return self._call(self.broker.delayed, queue, limit)
+
     def bury(self, batch: Sequence[Letter]) -> None:
         self._call(self.broker.bury, batch)
 

@@ -178,6 +178,16 @@ class MemoryBroker(Broker):
             letters = [letter for _, letter in reversed(q.dead.values())]
         return letters[offset : offset + limit]
 
+    def delayed(self, queue: str, limit: int = 100) -> Sequence[Outgoing]:
+        q = self._queue(queue)
+        with q.changed:
+            q.promote()
+            found = heapq.nsmallest(limit, q.delayed)
+        return [
+            Outgoing(queue, e.id, e.body, e.headers, not_before=due, priority=e.priority)
+            for due, _, e in found
+        ]
+
     def bury(self, batch: Sequence[Letter]) -> None:
         for item in batch:
             queue = self._queue(item.queue)

@@ -21,8 +21,8 @@ from ..contracts import DeadMessage, Letter, Outgoing, line_of
 from ..outcomes import DeadLetter, Release, State, Verdict, state_of
 
 __all__ = [
-    "BURIAL", "BURIAL_ONCE", "ENTRY", "LETTER", "arguments", "bare", "buried", "fresh", "letter",
-    "opened",
+    "BURIAL", "BURIAL_ONCE", "ENTRY", "LETTER", "arguments", "bare", "buried", "due_later", "fresh",
+    "letter", "opened",
 ]  # fmt: skip
 
 _HEAD = re.compile(rb"([\w/-]*):(\d{1,9}):(\d|-[369]):([^\n]*)\n")
@@ -62,6 +62,16 @@ def fresh(items: Sequence[Outgoing]) -> list[Any]:
         due = f"+{item.delay!r}" if item.delay > 0 else repr(item.not_before)
         told += (due, b"~%b-%d:0:%d:\n" % (token, n, line_of(item.priority)) + item.body)
     return told
+
+
+def due_later(queue: str, ranges: Sequence[Any]) -> list[Outgoing]:
+    """Return what keys of delayed messages hold, the next one first; ranges are with scores."""
+    found: list[Outgoing] = []
+    for entries in ranges:
+        for entry, due in zip(entries[::2], entries[1::2]):
+            id, _, priority, _, body = opened(entry.removeprefix(b"~"))
+            found.append(Outgoing(queue, id, body, not_before=float(due), priority=priority))
+    return sorted(found, key=lambda item: item.not_before)
 
 
 def buried(letters: Sequence[Letter]) -> list[Any]:

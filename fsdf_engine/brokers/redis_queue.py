@@ -30,7 +30,7 @@ from ..errors import BrokerError, ConfigurationError, PublishError, ServerRefuse
 from ..message import new_id
 from .redis_ack_scripts import BATCH, CLAIM, DELAY, FORGET, GIVE_BACK, LOOK, SCRIPTS, keys_of
 from .redis_connection import Command, Connection, Connections, Unanswered, failure
-from .redis_entries import buried, fresh, letter
+from .redis_entries import buried, due_later, fresh, letter
 from .redis_list_counts import BURY, LETTERS, PURGE, REPLAY, SIZE
 from .redis_list_counts import SCRIPTS as SENDING
 from .redis_names import holding
@@ -145,6 +145,11 @@ class RedisQueueBroker(Broker):
     def dead_letters(self, queue: str, limit: int = 100, offset: int = 0) -> Sequence[DeadMessage]:
         flat = self._call(queue, LETTERS(keys_of(queue), offset, limit))
         return [letter(*facts) for facts in zip(flat[::3], flat[1::3], flat[2::3])]
+
+    def delayed(self, queue: str, limit: int = 100) -> Sequence[Outgoing]:
+        keys = f"{{{queue}}}:delayed", f"{{{queue}}}:below:delayed"
+        ranges = [("ZRANGE", key, 0, limit - 1, "WITHSCORES") for key in keys]
+        return due_later(queue, self._connections.to(queue).call(*ranges))[:limit]
 
     def bury(self, batch: Sequence[Letter]) -> None:
         queues: dict[str, list[Letter]] = {}

@@ -40,7 +40,7 @@ from ..outcomes import Ack, DeadLetter, Release
 from . import sqlite_statements as statement
 from .sqlite_file import PATIENCE, SqliteFile, span
 from .sqlite_grace import Grace
-from .sqlite_rows import MEND, READABLE, delivery, letter, message, replayed
+from .sqlite_rows import MEND, READABLE, delivery, letter, message, replayed, waiting
 from .wakeup import Waiter
 
 __all__ = ["SqliteBroker"]
@@ -143,6 +143,11 @@ class SqliteBroker(Broker):
         with self.file.read() as db:
             rows = db.execute(sql, (queue, limit, offset)).fetchall()
         return [DeadMessage(str(seq), *rest) for seq, *rest in rows]
+
+    def delayed(self, queue: str, limit: int = 100) -> Sequence[Outgoing]:
+        with self.file.read() as db:
+            rows = db.execute(statement.DELAYED, (queue, limit)).fetchall()
+        return [waiting(queue, row) for row in rows]
 
     def bury(self, batch: Sequence[Letter]) -> None:
         now = time.time()

@@ -14,7 +14,7 @@ from typing import Any
 from ..contracts import Again, Delivery, Letter, Outgoing, line_of
 from ..outcomes import state_of
 
-__all__ = ["MEND", "ODD", "READABLE", "delivery", "letter", "message", "replayed"]
+__all__ = ["MEND", "ODD", "READABLE", "delivery", "letter", "message", "replayed", "waiting"]
 
 # Text of another program need not be UTF-8.
 READABLE = operator.methodcaller("decode", "utf-8", "backslashreplace")
@@ -60,6 +60,13 @@ def delivery(token: int, row: tuple[Any, ...]) -> Delivery:
     state = state_of(state) if state else None
     headers = _headers(headers) if headers else None
     return Delivery((token, seq), body, id, deliveries, state, headers, published, priority)
+
+
+def waiting(queue: str, row: tuple[Any, ...]) -> Outgoing:
+    """Return a row of `sqlite_statements.DELAYED` as what would be sent now."""
+    id, body, headers, priority, due = row
+    known = _headers(headers) if headers else None
+    return Outgoing(queue, id, body, known, not_before=due, priority=priority)
 
 
 def replayed(again: Again, body: bytes, headers: object) -> bytes:

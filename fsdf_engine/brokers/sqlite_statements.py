@@ -30,6 +30,10 @@ WAITING = """
 SELECT seq, id, CAST(body AS BLOB), deliveries, state, headers, published, priority FROM message
 WHERE queue = ? AND due = 0 ORDER BY priority DESC, seq LIMIT ?
 """  # O(limit)
+DELAYED = """
+SELECT CAST(id AS TEXT), CAST(body AS BLOB), headers, CAST(priority AS INTEGER), due FROM message
+WHERE queue = ? AND due > 0 AND due < '' ORDER BY due LIMIT ?
+"""  # O(log n + limit)
 LEASE = "INSERT INTO lease (token, ends, queue, count, seqs) VALUES (?, ?, ?, ?, ?)"
 RELEASE = "UPDATE message SET due = ?, state = ?, lease = NULL WHERE lease = ? AND seq = ?"
 BURY = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 
 import psutil
@@ -101,3 +102,23 @@ def test_a_run_is_terminated_and_its_caller_learns_it(asked, redis_project):
     sent.revoke(terminate=True)
     until(lambda: sent.state == "REVOKED")
     assert proj.add.delay(1, 2).get(timeout=BOUND) == 3
+
+
+def test_what_waits_for_its_time_is_told_of_as_scheduled(redis_project):
+    proj = redis_project.write("""
+    @app.task
+    def add(x, y=2):
+        return x + y
+    """)
+    redis_project.worker()
+    eta = datetime.datetime(2100, 1, 1, 12, 30, 15, 250, tzinfo=datetime.timezone.utc)
+    first = proj.add.apply_async((1,), {"y": 3}, countdown=3600)
+    last = proj.add.apply_async((4,), eta=eta)
+    proj.app.send_task("of.somebody.else", countdown=60)
+    [told] = proj.app.control.inspect(timeout=BOUND, limit=1).scheduled().values()
+    assert [each["request"]["id"] for each in told] == [first.id, last.id]
+    assert told[0]["request"]["kwargs"] == {"y": 3}
+    assert told[1]["eta"] == eta.isoformat()
+    asked = told[1]["request"]
+    assert (asked["name"], asked["args"], asked["time_start"]) == ("proj.add", [4], None)
+    assert (asked["acknowledged"], asked["worker_pid"]) == (False, None)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 from billiard.common import TERM_SIGNAME
 
 from ... import states
+from ..._app.commands import delayed
 from ...platforms import signals as _signals
 from ...utils.functional import maybe_list
 from ...utils.log import get_logger
 from ...utils.time import rate
 from .. import state as worker_state
+from ..strategy import waiting_request
 from .panel import control_command, inspect_command, nok, ok
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "revoke_by_stamped_headers", "revoked", "scheduled", "terminate", "time_limit",
 ]  # fmt: skip
 DEFAULT_TASK_INFO_ITEMS = ("exchange", "routing_key", "rate_limit")
+MOST = 1000  # messages of a queue that are told of as scheduled
 logger = get_logger("celery.worker.control")
 # What a task that no worker has ended, and that nobody has begun, may be.
 _NOT_BEGUN = {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
@@ -59,11 +63,18 @@ def reserved(state: Any, **kwargs: Any) -> Any:
 
 @inspect_command(alias="dump_schedule")
 def scheduled(state: Any, **kwargs: Any) -> Any:
-    """List the tasks that wait for their time here."""
-    return [
-        {"eta": r.eta.isoformat() if r.eta else None, "priority": 6, "request": r.info()}
-        for r in worker_state.scheduled_requests
-    ]
+    """List the tasks that wait for their time: in the broker, in the queues that are consumed here.
+
+    Every worker of a queue tells of them. 1,000 of each queue are told of at most.
+    """
+    here, found = state.consumer, []
+    for queue in here.task_queues():
+        for item in delayed(state.app, queue.name, MOST):
+            if (request := waiting_request(item, here.requests, state.app)) is not None:
+                told = {**request.info(), "worker_pid": None}
+                eta = request.eta or datetime.fromtimestamp(item.not_before, timezone.utc)
+                found.append({"eta": eta.isoformat(), "priority": 6, "request": told})
+    return found
 
 
 @inspect_command(alias="dump_revoked")
