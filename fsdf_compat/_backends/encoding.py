@@ -154,9 +154,18 @@ class Encoding(Part):
             for name, key in (("group", "group_id"), ("parent_id", "parent_id")):
                 if value := getattr(request, name, None):
                     meta[key] = value
-            if self.app.conf["result_extended"]:
+            if self._extends():
                 meta.update(self._extended(request, encode))
         return meta
+
+    def _extends(self) -> Any:
+        """Return whether more is stored about a task; looked up again when a setting changes."""
+        conf = self.app.conf
+        revision = getattr(conf, "revision", None)
+        known = self.__dict__.get("_extension")
+        if revision is None or known is None or known[0] is not revision:
+            known = self.__dict__["_extension"] = revision, conf["result_extended"]
+        return known[1]
 
     def _extended(self, request: Any, encode: bool) -> dict[str, Any]:
         """Return what `result_extended` adds."""

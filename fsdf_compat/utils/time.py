@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import numbers
 import random
@@ -85,7 +86,7 @@ class _Zone:
             logger.warning("Failed to retrieve local timezone (%s): %s", name, error)
             return LocalTimezone()
 
-    @cached_property
+    @functools.cached_property  # kombu's is slower, and this is asked for every result
     def utc(self) -> tzinfo:
         """UTC."""
         return self.get_timezone("UTC")

@@ -64,6 +64,16 @@ def test_other_programs_find_results_where_celery_has_them(make_app, redis_url):
     }  # fmt: skip
 
 
+def test_a_changed_setting_counts_for_the_next_result(make_app):
+    app, request = make_app("redis://localhost"), Context(task="same", id="id")
+    told = []
+    for extended in (False, True, False):
+        app.conf.result_extended = extended
+        record = app.backend.record("id", "SUCCESS", 1, None, request)
+        told.append(json.loads(record.body).get("name"))
+    assert told == [None, "same", None]
+
+
 def test_results_of_other_programs_are_found_and_waited_for(make_app, redis_url):
     app = make_app(redis_url)
     waiting = app.AsyncResult("theirs")
