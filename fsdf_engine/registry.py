@@ -177,6 +177,8 @@ brokers: Registry[Broker] = Registry(
     {
         "memory": "fsdf_engine.brokers.memory:MemoryBroker",
         "sqlite": "fsdf_engine.brokers.sqlite:SqliteBroker",
+        "rabbitmq_amqpstorm": "fsdf_engine.brokers.rabbitmq_amqpstorm:RabbitmqAmqpstormBroker",
+        "rabbitmq_rabbitpy": "fsdf_engine.brokers.rabbitmq_rabbitpy:RabbitmqRabbitpyBroker",
         "rabbitmq_pika": "fsdf_engine.brokers.rabbitmq_pika:RabbitmqPikaBroker",
         "redis": "fsdf_engine.brokers.redis_list:RedisBroker",
         "redis_ack": "fsdf_engine.brokers.redis_ack:RedisAckBroker",

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import socket
+
 import pika
+from helpers import until
 
-from fsdf_engine.contracts import Broker
+from fsdf_engine.contracts import Broker, Subscription
+from fsdf_engine.testing.brokers import BrokerConformance
 
-__all__ = ["spoil_queue"]
+__all__ = ["OverRabbit", "spoil_queue"]
+
+
+class OverRabbit(BrokerConformance):
+    """The suite over RabbitMQ, by whichever client."""
+
+    def spoil(self, broker: Broker, queue: str) -> int:
+        return spoil_queue(broker, queue)
+
+    def cut(self, broker: Broker, sub: Subscription) -> None:
+        owner = sub._owner
+
+        def shut() -> None:
+            if (connection := owner.current) is not None:
+                storm = getattr(connection, "_client", None)
+                found = storm.socket if storm else connection._connection._transport._sock
+                found.shutdown(socket.SHUT_RDWR)
+
+        owner(shut)
+        until(lambda: owner(lambda: owner.current is None))
 
 
 def spoil_queue(broker: Broker, queue: str) -> int:
@@ -26,5 +49,8 @@ def spoil_queue(broker: Broker, queue: str) -> int:
         for body, properties in odd:
             told = None if properties is None else pika.BasicProperties(**properties)
             channel.basic_publish("", queue, body, told)
+        channel.queue_bind(queue, "amq.topic", "#")
+        channel.basic_publish("amq.topic", b"\xff\xfe", b"[6]")  # a key that is no text
+        channel.queue_unbind(queue, "amq.topic", "#")
         channel.queue_declare(queue, passive=True)
-    return len(odd)
+    return len(odd) + 1

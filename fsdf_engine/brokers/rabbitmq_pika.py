@@ -371,8 +371,9 @@ class PikaChannel(AmqpChannel):
 
     def _publish(self, batch: Sequence[Publishing], confirms: Confirms) -> None:
         make, publish = self._connection._pika.BasicProperties, self._channel.basic_publish
-        for item in batch:
+        for item in batch:  # all before the first: what is not sent is not stored
             confirms.expect(item)
+        for item in batch:
             told = make(**item.properties)
             self._send(publish, item.exchange, item.routing_key, item.body, told, mandatory=True)
 

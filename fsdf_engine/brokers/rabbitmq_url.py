@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from ..errors import ConfigurationError
 from ..spelling import did_you_mean, masked
+from ..unpatched import unpatched
 from .amqp_client import Endpoint
 
 __all__ = ["Target", "target"]
@@ -100,10 +101,11 @@ def _place(text: str, port: int) -> tuple[str, int]:
 
 
 def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
+    plain: Any = unpatched("ssl")  # the socket's owner is a native thread
     try:
-        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        context: ssl.SSLContext = plain.create_default_context(cafile=options.get("ssl_ca_certs"))
         if options.get("ssl_cert_reqs", "").lower() in ("none", "cert_none"):
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.check_hostname, context.verify_mode = False, plain.CERT_NONE
         if certificate := options.get("ssl_certfile"):
             context.load_cert_chain(certificate, options.get("ssl_keyfile"))
     except OSError as error:

@@ -14,6 +14,8 @@ __all__ = ["ABSENT", "BROKERS", "HOMES", "LATER", "NotInThisVersion", "find"]
 
 # Broker's member -> the classes of its consumer and publisher in the old framework.
 BROKERS = {
+    "RABBITMQ_AMQPSTORM": ("RabbitmqConsumerAmqpStorm", "RabbitmqPublisherUsingAmqpStorm"),
+    "RABBITMQ_RABBITPY": ("RabbitmqConsumerRabbitpy", "RabbitmqPublisherUsingRabbitpy"),
     "RABBITMQ_PIKA": ("RabbitmqConsumer", "RabbitmqPublisher"),
     "REDIS": ("RedisConsumer", "RedisPublisher"),
     "LOCAL_PYTHON_QUEUE": ("LocalPythonQueueConsumer", "LocalPythonQueuePublisher"),
@@ -23,8 +25,6 @@ BROKERS = {
     "RedisBrpopLpush": ("RedisBrpopLpushConsumer", "RedisPublisherLpush"),
 }
 LATER = {
-    "RABBITMQ_AMQPSTORM": ("RabbitmqConsumerAmqpStorm", "RabbitmqPublisherUsingAmqpStorm"),
-    "RABBITMQ_RABBITPY": ("RabbitmqConsumerRabbitpy", "RabbitmqPublisherUsingRabbitpy"),
     "MONGOMQ": ("MongoMqConsumer", "MongoConsumer", "MongoMqPublisher", "MongoPublisher"),
     "NSQ": ("NsqConsumer", "NsqPublisher"),
     "KAFKA": ("KafkaConsumer", "KafkaPublisher"),

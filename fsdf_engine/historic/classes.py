@@ -7,9 +7,11 @@ from .clients import QueueConsumer, QueuePublisher
 
 __all__ = [
     "LocalPythonQueueConsumer", "LocalPythonQueuePublisher", "PersistQueueConsumer",
-    "PersistQueuePublisher", "RabbitmqConsumer", "RabbitmqPublisher", "RedisBrpopLpushConsumer",
-    "RedisConsmer", "RedisConsumer", "RedisConsumerAckAble", "RedisPublisher",
-    "RedisPublisherLpush", "RedisStreamConsumer", "RedisStreamPublisher",
+    "PersistQueuePublisher", "RabbitmqConsumer", "RabbitmqConsumerAmqpStorm",
+    "RabbitmqConsumerRabbitpy", "RabbitmqPublisher", "RabbitmqPublisherUsingAmqpStorm",
+    "RabbitmqPublisherUsingRabbitpy", "RedisBrpopLpushConsumer", "RedisConsmer", "RedisConsumer",
+    "RedisConsumerAckAble", "RedisPublisher", "RedisPublisherLpush", "RedisStreamConsumer",
+    "RedisStreamPublisher",
 ]  # fmt: skip
 
 
@@ -23,6 +25,30 @@ class RabbitmqPublisher(QueuePublisher):
     """A publisher on RABBITMQ_PIKA."""
 
     broker_kind = BrokerEnum.RABBITMQ_PIKA
+
+
+class RabbitmqConsumerAmqpStorm(QueueConsumer):
+    """A consumer on RABBITMQ_AMQPSTORM."""
+
+    broker_kind = BrokerEnum.RABBITMQ_AMQPSTORM
+
+
+class RabbitmqPublisherUsingAmqpStorm(QueuePublisher):
+    """A publisher on RABBITMQ_AMQPSTORM."""
+
+    broker_kind = BrokerEnum.RABBITMQ_AMQPSTORM
+
+
+class RabbitmqConsumerRabbitpy(QueueConsumer):
+    """A consumer on RABBITMQ_RABBITPY."""
+
+    broker_kind = BrokerEnum.RABBITMQ_RABBITPY
+
+
+class RabbitmqPublisherUsingRabbitpy(QueuePublisher):
+    """A publisher on RABBITMQ_RABBITPY."""
+
+    broker_kind = BrokerEnum.RABBITMQ_RABBITPY
 
 
 class RedisConsumer(QueueConsumer):

@@ -35,6 +35,7 @@ BROKERS = [
     "redis_ack",
     "redis_stream",
     "redis_brpoplpush",
+    "rabbitmq_amqpstorm",
     "rabbitmq_pika",
 ]
 

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
-from helpers import until
-from rabbitmq_suite import spoil_queue
+from rabbitmq_suite import OverRabbit
 
 from fsdf_engine.brokers.rabbitmq_pika import RabbitmqPikaBroker
-from fsdf_engine.contracts import Broker, Subscription
-from fsdf_engine.testing.brokers import BrokerConformance
 
 
-class OverPika(BrokerConformance):
-    def spoil(self, broker: Broker, queue: str) -> int:
-        return spoil_queue(broker, queue)
-
-    def cut(self, broker: Broker, sub: Subscription) -> None:
-        owner = sub._owner
-
-        def shut() -> None:
-            if owner.current is not None:
-                owner.current._connection._transport._sock.shutdown(socket.SHUT_RDWR)
-
-        owner(shut)
-        until(lambda: owner(lambda: owner.current is None))
-
-
-class TestPikaQuorum(OverPika):
+class TestPikaQuorum(OverRabbit):
     @pytest.fixture
     def broker(self, rabbitmq_url: str) -> RabbitmqPikaBroker:
         return RabbitmqPikaBroker(rabbitmq_url)
 
 
-class TestPikaClassic(OverPika):
+class TestPikaClassic(OverRabbit):
     @pytest.fixture
     def broker(self, rabbitmq_url: str) -> RabbitmqPikaBroker:
         return RabbitmqPikaBroker(rabbitmq_url + "?queue_type=classic")

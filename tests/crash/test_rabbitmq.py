@@ -13,7 +13,7 @@ from helpers import until
 from fsdf_engine import PublishError, Unavailable, default_engine, task_deco
 
 WORKER = Path(__file__).parent / "rabbitmq_worker.py"
-BROKERS = ["rabbitmq_pika"]
+BROKERS = ["rabbitmq_amqpstorm", "rabbitmq_pika"]
 KINDS = ["quorum", "classic"]
 LONG = 120.0  # seconds; a server takes a while to start on a busy machine
 

@@ -52,7 +52,8 @@ def test_misspelt_name_is_answered_with_the_right_one():
 @pytest.mark.parametrize("key", ["zzzz", 99, -1, True, "99", ""])
 def test_unknown_key_lists_what_there_is(key):
     with pytest.raises(
-        ConfigurationError, match="unknown broker .*; there are memory, rabbitmq_pika, redis,"
+        ConfigurationError,
+        match="unknown broker .*; there are memory, rabbitmq_amqpstorm, rabbitmq_pika,",
     ):
         brokers.name(key)
 
