@@ -27,6 +27,9 @@ def engine_place(conf: Any, url: Any = None) -> Any:
     options = conf.broker_transport_options or {}
     found = broker_options(url or conf.broker_url, options)
     place = found.get("broker_url", "")
+    if found["broker_kind"] == "rabbitmq_amqpstorm":
+        found["broker_url"] = ";".join(_amqp(conf, each) for each in place.split(";"))
+        return found
     parts = urlsplit(place)
     if found["broker_kind"] != "redis_ack" or parts.scheme not in ("redis", "rediss"):
         return found
@@ -37,6 +40,26 @@ def engine_place(conf: Any, url: Any = None) -> Any:
     query = "&".join(filter(None, (parts.query, *more)))
     found["broker_url"] = parts._replace(query=query).geturl()
     return found
+
+
+def _amqp(conf: Any, place: str) -> str:
+    """Return a URL of RabbitMQ with what the settings say; what it says itself is stronger.
+
+    Queues that are not there are made as Celery makes them, classic ones; with all priorities.
+    """
+    scheme, _, rest = place.partition("://")
+    if conf.broker_use_ssl and not scheme.endswith("s"):
+        scheme += "s"
+    known = dict(parse_qsl(rest.partition("?")[2]))
+    more = {"queue_type": "quorum" if conf.task_default_queue_type == "quorum" else "classic"}
+    if seconds := conf.broker_connection_timeout:
+        more["timeout"] = str(float(seconds))
+    if isinstance(conf.broker_use_ssl, dict):
+        for name in ("ca_certs", "certfile", "keyfile", "cert_reqs"):
+            if (value := conf.broker_use_ssl.get(name)) is not None:
+                more[f"ssl_{name}"] = _text(f"ssl_{name}", value)
+    query = "&".join(f"{k}={quote(v, safe='/')}" for k, v in more.items() if k not in known)
+    return f"{scheme}://{rest or 'localhost'}{'&' if '?' in rest else '?'}{query}"
 
 
 def engine_options(self: Any, results: bool = False) -> Any:

@@ -1,7 +1,7 @@
 """Celery's URLs as options of the engine. Pure.
 
-One URL is one place. Where Celery would go over to the next of several, the engine has a server
-that does so by itself: Redis Sentinel.
+One URL is one place. Where Celery would go over to the next of several, the engine has servers
+that do so by themselves: those of RabbitMQ, and Redis Sentinel.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from fsdf_engine import Options, masked
 
 from ..exceptions import ImproperlyConfigured
 
-__all__ = ["BROKERS", "broker_options", "rank", "result_options", "unrank"]
+__all__ = ["AMQP", "BROKERS", "broker_options", "rank", "result_options", "unrank"]
 _REDIS = ("redis", "rediss", "unix", "redis+socket", "sentinel")
+AMQP = ("amqp", "pyamqp", "amqps", "pyamqps")
 BROKERS: Mapping[str, str] = {
-    **dict.fromkeys(_REDIS, "redis_ack"), "sqlite": "sqlite", "sqla+sqlite": "sqlite",
-    "memory": "memory",
+    **dict.fromkeys(_REDIS, "redis_ack"), **dict.fromkeys(AMQP, "rabbitmq_amqpstorm"),
+    "sqlite": "sqlite", "sqla+sqlite": "sqlite", "memory": "memory",
 }  # fmt: skip
 _STORES = {
     **dict.fromkeys(_REDIS, "redis"), "sqlite": "sqlite", "db+sqlite": "sqlite",
@@ -79,8 +80,8 @@ def _one(url: object, key: str) -> str:
         kind = type(url).__name__  # its text may hold passwords
         raise ImproperlyConfigured(f"{key} is a {kind}: give a URL as text")
     urls = [each.strip() for each in url.split(";") if each.strip()]
-    if len(urls) == 1:
-        return urls[0]
+    if len(urls) == 1 or (urls and all(_scheme(each) in AMQP for each in urls)):  # of one cluster
+        return ";".join(urls)
     if urls and all(_scheme(each) == "sentinel" for each in urls):  # of one group
         first, *others = urls
         more = [urlsplit(each).netloc.rpartition("@")[2] for each in others]
@@ -88,7 +89,8 @@ def _one(url: object, key: str) -> str:
         return parts._replace(netloc=",".join([parts.netloc, *more])).geturl()
     raise ImproperlyConfigured(
         f"{key} has {len(urls)} URLs: a message is in one place, so there is no going over to"
-        " another one; give one URL, or the sentinels of a Redis group (sentinel://a;sentinel://b)"
+        " another one; give one URL, the servers of a RabbitMQ (amqp://a;amqp://b), or the"
+        " sentinels of a Redis group (sentinel://a;sentinel://b)"
     )
 
 
@@ -108,6 +110,8 @@ def _place(
         return kinds[scheme], _sentinel(text, key, options)
     if scheme in _REDIS:
         return kinds[scheme], _redis(text, scheme)
+    if scheme in AMQP:
+        return kinds[scheme], text
     if kinds[scheme] == "sqlite":
         return kinds[scheme], text.partition("+")[2] or text
     return kinds[scheme], ""

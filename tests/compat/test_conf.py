@@ -256,11 +256,13 @@ def test_priority_0_is_the_first_over_redis_and_9_elsewhere():
     assert [rank("redis+socket:///run/r.sock", n) for n in numbers] == steps
     assert [rank("redis://", n) for n in (-1, 10)] == [0, -9]
     assert [rank("sqlite:///x", n) for n in numbers] == list(numbers)
+    assert [rank("amqp://h//", n) for n in numbers] == list(numbers)
     assert [rank(None, n) for n in numbers] == list(numbers)
 
 
 @pytest.mark.parametrize(
-    "url", ["amqp://guest@localhost//", "sqs://", "redis://a;redis://b", ["x"]]
+    "url",
+    ["qpid://guest@localhost//", "sqs://", "redis://a;redis://b", "amqp://a;redis://b", ["x"]],
 )
 def test_other_transports_are_refused_by_name(url):
     with pytest.raises(ImproperlyConfigured, match="broker_url"):

@@ -2,7 +2,7 @@
 
 It is fsdf, unless FSDF_BEHAVIOUR_PYTHON names the interpreter of an environment that has Celery
 itself: the same assertions then hold there, but for those of test_pains. FSDF_BEHAVIOUR_POOL
-names the workers' pool.
+names the workers' pool, FSDF_BEHAVIOUR_BROKER the broker: redis or rabbitmq, with results in Redis.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fsdf_compat import _alias
 
 PYTHON = os.environ.get("FSDF_BEHAVIOUR_PYTHON", "")
 POOL = os.environ.get("FSDF_BEHAVIOUR_POOL", "threads")
+BROKER = os.environ.get("FSDF_BEHAVIOUR_BROKER", "redis")
 # What a client does is sent to it line by line; it answers with the JSON of `said`.
 CLIENT = """
 import json, sys, traceback
@@ -60,14 +61,14 @@ def environment() -> dict[str, str]:
 class World:
     """A project's folder with proj.py, and the processes that have been started in it."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
+    def __init__(self, folder: Path, url: str, results: str) -> None:
+        self.folder, self.url, self.results = folder, url, results
         self.processes: list[subprocess.Popen[str]] = []
         self._client: subprocess.Popen[str] | None = None
 
     def write(self, code: str, backend: str | None = "") -> None:
         """Write proj.py; `app` and `note` are there."""
-        backend = self.url if backend == "" else backend
+        backend = self.results if backend == "" else backend
         head = HEAD.format(url=self.url, backend=backend, folder=str(self.folder))
         (self.folder / "proj.py").write_text(head + textwrap.dedent(code))
 
@@ -129,28 +130,42 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     made.kill()
 
 
-def _world(folder: Path, server: RedisServer) -> Iterator[World]:
-    import redis
+@pytest.fixture(scope="module")
+def new_world(
+    request: pytest.FixtureRequest, server: RedisServer
+) -> Callable[[Path], Iterator[World]]:
+    """Make a project in a folder, and end its processes."""
 
-    with redis.Redis.from_url(server.url) as client:
-        client.flushall()
-    made = World(folder, server.url)
-    yield made
-    made.close()
+    def made(folder: Path) -> Iterator[World]:
+        import redis
+
+        with redis.Redis.from_url(server.url) as client:
+            client.flushall()
+        url = server.url
+        if BROKER == "rabbitmq":
+            url, api = request.getfixturevalue("rabbitmq_server")
+            api.empty(url.rpartition("/")[2])
+        world = World(folder, url, server.url)
+        yield world
+        world.close()
+
+    return made
 
 
 @pytest.fixture
-def world(tmp_path: Path, server: RedisServer) -> Iterator[World]:
+def world(tmp_path: Path, new_world: Callable[[Path], Iterator[World]]) -> Iterator[World]:
     """A project of the test's own."""
-    yield from _world(tmp_path, server)
+    yield from new_world(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def ask(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, server: RedisServer
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_world: Callable[[Path], Iterator[World]],
 ) -> Iterator[Callable[[str], Any]]:
     """Run code in a client of the module's PROJECT, which has a worker; return its `said`."""
-    worlds = _world(tmp_path_factory.mktemp("project"), server)
+    worlds = new_world(tmp_path_factory.mktemp("project"))
     made = next(worlds)
     made.write(request.module.PROJECT)
     made.worker()
