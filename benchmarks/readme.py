@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .report import LAYER_ABOUT, LAYER_HEADS, LAYER_RATIOS, RATIOS, Rows, ratios
+from .report import (
+    LAYER_ABOUT,
+    LAYER_HEADS,
+    LAYER_RATIOS,
+    RABBIT_HEADS,
+    RABBIT_RATIOS,
+    RATIOS,
+    Rows,
+    ratios,
+)
 
 __all__ = ["update"]
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -54,6 +63,8 @@ def _block(report: dict[str, Any]) -> str:
     parts = [about, ratios(rows, SHOWN)]
     if text := ratios(rows, LAYER_SHOWN, LAYER_HEADS):
         parts += [LAYER_ABOUT, text]
+    if text := ratios(rows, RABBIT_RATIOS, RABBIT_HEADS):
+        parts.append(text)
     parts.append(_rates(rows))
     more = "All tables, settings and commands: [docs/benchmarks.md](docs/benchmarks.md)."
     return "\n\n".join([part for part in parts if part] + [more])

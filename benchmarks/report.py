@@ -14,13 +14,24 @@ from .bench import Bench
 from .contestants import CONTESTANTS
 from .scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITED, Case
 from .scenarios.local import PERSIST_QUEUES
+from .scenarios.rabbitmq import CELERY, CLIENTS, RABBIT, layer_name, name_of, raw_name
 
-__all__ = ["LAYER_RATIOS", "RATIOS", "Rows", "document", "median", "ratios", "surroundings"]
+__all__ = [
+    "LAYER_RATIOS",
+    "RABBIT_RATIOS",
+    "RATIOS",
+    "Rows",
+    "document",
+    "median",
+    "ratios",
+    "surroundings",
+]
 
 Rows = list[dict[str, Any]]
 PACKAGES = (
     "fsdf", "redis", "hiredis", "orjson", "celery", "kombu", "funboost", "dramatiq", "huey",
-    "taskiq", "taskiq-redis", "rq", "persist-queue", "gevent", "eventlet", "Django",
+    "taskiq", "taskiq-redis", "rq", "persist-queue", "gevent", "eventlet", "Django", "pika",
+    "AMQPStorm",
 )  # fmt: skip
 
 
@@ -62,7 +73,7 @@ def surroundings(bench: Bench) -> dict[str, Any]:
                 "prefetch": one.prefetch,
                 "environment": dict(one.environment),
             }
-            for one in (*CONTESTANTS, *LAYER, *PERSIST_QUEUES)
+            for one in (*CONTESTANTS, *LAYER, *PERSIST_QUEUES, *RABBIT)
         ],
     }
 
@@ -175,6 +186,30 @@ LAYER_ABOUT = (
     "(`benchmarks/apps/layer_app.py`), settings, pool, slots and acknowledgement. Measured apart, "
     "in windows of about 4 s; the head of docs/benchmarks.md says when."
 )
+RABBIT_RATIOS: tuple[Pair, ...] = (
+    *(
+        (f"consume by {client}; Celery", "rabbitmq", "rate", name_of(client), CELERY)
+        for client in CLIENTS
+    ),
+    *(
+        (f"consume by {client}; a bare loop over it", "rabbitmq", "rate", name_of(client),
+         raw_name(client))
+        for client in CLIENTS
+    ),
+    *(
+        (f"`push_many` by {client}; Celery's `delay`", "rabbitmq_publish", "rate",
+         f"{name_of(client)}, publish_many", f"{CELERY}, publish")
+        for client in CLIENTS
+    ),
+    *(
+        (f"`push_many` by {client}; a bare loop over it", "rabbitmq_publish", "rate",
+         f"{name_of(client)}, publish_many", f"{raw_name(client)}, publish_many")
+        for client in CLIENTS
+    ),
+    ("`fsdf celery`, late, a project's worker; `celery`", "rabbitmq", "rate",
+     layer_name("fsdf celery"), layer_name("celery")),
+)  # fmt: skip
+RABBIT_HEADS = ("RabbitMQ, per second", "fsdf", "the other")
 LAYER_HEADS = ("per second; where something is waited for, ms", "`fsdf celery`", "`celery`")
 
 
@@ -232,6 +267,15 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
     ("A Celery project, waiting", "layer_wait",
      "From the call to the result, by a worker with `-P threads -c 50`; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2), "count": ("measured", 0)}, False),
+    ("RabbitMQ", "rabbitmq",
+     "Workers as under Consume, started on a full queue, in windows of about 4 s. Queues are "
+     "classic, as Celery's, but where quorum is said.",
+     {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1), "rss": ("RSS, MB", 0),
+      "messages": ("messages", 0), "window": ("window, s", 1)}, True),
+    ("RabbitMQ, publish", "rabbitmq_publish",
+     "One process, one thread. fsdf's pushes are confirmed, one by one or 500 at once; Celery's "
+     "`delay` is not.",
+     {"rate": ("per second", 0), "client_us": ("client, us CPU", 1)}, True),
     ("Idle", "idle", "A worker with nothing to do, for 10 s; one run.",
      {"cpu": ("CPU, %", 2), "commands": ("Redis commands/s", 2), "rss": ("RSS, MB", 1),
       "processes": ("processes", 0)}, False),
@@ -268,6 +312,8 @@ def document(report: dict[str, Any]) -> str:
         parts += ["## Ratios", text]
     if text := ratios(rows, LAYER_RATIOS, LAYER_HEADS):
         parts += ["## Ratios, a Celery project", LAYER_ABOUT, text]
+    if text := ratios(rows, RABBIT_RATIOS, RABBIT_HEADS):
+        parts += ["## Ratios, RabbitMQ", text]
     for title, scenario, about, columns, spread in SECTIONS:
         if _names(rows, scenario):
             parts += [f"## {title}", about, _table(rows, scenario, columns, spread)]

@@ -13,13 +13,13 @@ from typing import Any
 
 import redis
 
-__all__ = ["DATABASES", "RedisServer"]
+__all__ = ["DATABASES", "RedisServer", "free_port"]
 
 DATABASES = 8  # those that contestants may use; the others are kept
 OPTIONS = ("--save", "", "--appendonly", "no", "--bind", "127.0.0.1")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -34,7 +34,7 @@ class RedisServer:
             raise SystemExit(
                 "no redis-server on the PATH: install it, e.g. apt install redis-server"
             )
-        self.port = _free_port()
+        self.port = free_port()
         self.url = self.address(0)
         command = [binary, "--port", str(self.port), "--dir", str(folder), *OPTIONS]
         self.configuration = " ".join(["redis-server", *command[5:]])

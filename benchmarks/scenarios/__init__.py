@@ -13,6 +13,7 @@ from .layer import layer
 from .local import local
 from .processes import processes
 from .publish import publish
+from .rabbitmq import rabbitmq
 from .round_trip import round_trip
 
 __all__ = ["SCENARIOS"]
@@ -22,6 +23,7 @@ SCENARIOS: dict[str, Callable[[Bench, int], None]] = {
     "publish": publish,
     "round_trip": round_trip,
     "layer": layer,
+    "rabbitmq": rabbitmq,
     "idle": idle,
     "local": local,
     "processes": processes,

@@ -10,10 +10,11 @@ import pytest
 from benchmarks import readme
 from benchmarks.__main__ import _merged
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.report import LAYER_RATIOS, RATIOS, document, ratios
+from benchmarks.report import LAYER_RATIOS, RABBIT_RATIOS, RATIOS, document, ratios
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITED
 from benchmarks.scenarios.local import PERSIST_QUEUES
+from benchmarks.scenarios.rabbitmq import RABBIT
 from benchmarks.server import RedisServer
 from benchmarks.stock import Stock
 
@@ -62,6 +63,12 @@ def test_every_ratio_compares_two_that_take_part():
     for what, scenario, _, one, other in RATIOS:
         assert scenario in known, what
         assert {side.partition(", ")[0] for side in (one, other)} <= {*parts, "raw redis-py LPUSH"}
+    rabbits = {one.name for one in RABBIT}
+    for what, scenario, _, one, other in RABBIT_RATIOS:
+        assert scenario in ("rabbitmq", "rabbitmq_publish"), what
+        assert {
+            side.removesuffix(", publish_many").removesuffix(", publish") for side in (one, other)
+        } <= rabbits, what
     asked = {case.name for case in (*CASES, DELAY, *WAITED)}
     assert {pair[0] for pair in LAYER_RATIOS} == asked
     assert all(pair[3].removeprefix("fsdf ") == pair[4] for pair in LAYER_RATIOS)
