@@ -74,7 +74,7 @@ class RabbitMQ(Server):
             "consumer_timeout": 60_000,
             "log.console": "true",
             "log.console.level": "warning",
-            "vm_memory_high_watermark.absolute": "512MB",
+            "vm_memory_high_watermark.absolute": "2GB",
             "disk_free_limit.absolute": "50MB",
             "loopback_users": "none",
         }

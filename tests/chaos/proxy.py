@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 
 __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Listens on a free port of the loopback interface and passes on to `target`."""
+    """Listens on a free port of the loopback interface and passes on to `target`.
 
-    def __init__(self, target: int) -> None:
-        self._target, self._open = target, set()
+    With `tls` it speaks that to who connects, and plainly to the target.
+    """
+
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+        self._target, self._tls, self._open = target, tls, set()
         self.deaf = 0  # so many answers of the server are lost, with their connections
         self._flowing: asyncio.Event
         self._loop = asyncio.new_event_loop()
@@ -43,7 +47,7 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0)
+            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         )
         self.port: int = self._server.sockets[0].getsockname()[1]
         ready.set()

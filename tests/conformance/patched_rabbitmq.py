@@ -9,6 +9,7 @@ import time
 import pytest
 from heart import Heart
 from rabbitmq_suite import OverRabbit
+from rabbitmq_tls import CERTIFICATE
 
 from fsdf_engine.outcomes import Ack
 from fsdf_engine.registry import brokers
@@ -60,6 +61,17 @@ def test_other_greenlets_go_on_while_messages_come_and_go(broker):
         f" alone {alone.gap(0.99):.4f} s, {alone.gap(1):.4f} s"
     )
     assert heart.gap(0.99) < 0.05 + alone.gap(0.99)
+
+
+def test_tls_is_that_of_native_threads(rabbitmq_url):
+    place = f"{os.environ['FSDF_TEST_GREEN_TLS']}/{rabbitmq_url.rpartition('/')[2]}"
+    broker = brokers.load(KIND)(f"{place}?ssl_ca_certs={CERTIFICATE}")
+    with Heart() as heart:
+        for start in range(0, MANY, BATCH):
+            broker.publish([outgoing(n) for n in range(start, start + BATCH)])
+    assert broker.size(QUEUE).waiting == MANY
+    assert len(heart.gaps) > 10
+    broker.close()
 
 
 def test_waiting_for_nothing_lets_the_hub_sleep(broker):
