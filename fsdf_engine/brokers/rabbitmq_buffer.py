@@ -12,7 +12,7 @@ import itertools
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..contracts import Delivery, LeaseId
 from ..green import Event, native_lock
@@ -28,6 +28,15 @@ SOON = 0.001  # seconds before its time at which a message is due
 MEMORY = 10_000  # messages of which is known how often we gave them back
 
 
+class Source(NamedTuple):
+    """What a channel's messages are read by."""
+
+    token: int
+    shape: Shape
+    server: Server
+    properties_of: Callable[[Received], dict[str, Any]]
+
+
 class Buffer:
     """See above. `arrived` counts what has come, and rings the bell."""
 
@@ -38,6 +47,7 @@ class Buffer:
         self._order = itertools.count()
         self._prior = False  # something of a priority has come since it was last in order
         self._given: OrderedDict[str, int] = OrderedDict()
+        self._source = Source(0, Shape(), Server(), lambda message: {})
         self.arrived = 0
 
     def begin(
@@ -49,9 +59,11 @@ class Buffer:
         properties_of: Callable[[Received], dict[str, Any]],
     ) -> None:
         """Take from another channel from now on. The owner's thread."""
-        self.clear()
-        self._token, self._shape, self._server, self._tags = token, shape, server, tags
-        self._properties_of = properties_of
+        with self._lock:
+            self._due.clear()
+            self._early.clear()
+            self._source = Source(token, shape, server, properties_of)
+        self._tags = tags
 
     def clear(self) -> None:
         """Forget what is in it: its channel has ended. The owner's thread."""
@@ -94,24 +106,32 @@ class Buffer:
 
     def take(
         self, limit: int, max_bytes: int
-    ) -> tuple[list[tuple[Delivery, Lease]], list[tuple[LeaseId, Lease, float]]]:
-        """Hand out; and name what must be sent anew instead, with the delay that it still has."""
+    ) -> tuple[list[tuple[Delivery, Lease]], list[tuple[LeaseId, Lease]]]:
+        """Hand out; and name what must be sent anew instead."""
         taken: list[tuple[Delivery, Lease]] = []
-        anew: list[tuple[LeaseId, Lease, float]] = []
-        for message in self._pop(limit, max_bytes):
-            lease = (self._token, message.tag)
-            lost, again = self._lost(message)
-            id = message.message_id or new_id()
-            told = delivery(lease, message, id, lost, self._shape)
-            found = Lease(message, id, lost, told.state, self._shape, self._properties_of)
-            more = more_of(message.headers)
-            if again or more:
-                anew.append((lease, found, more))
+        anew: list[tuple[LeaseId, Lease]] = []
+        source, messages = self._pop(limit, max_bytes)
+        for message in messages:
+            told, found, again = self.leased(message, source)
+            if again:
+                anew.append((told.lease, found))
             else:
                 taken.append((told, found))
         return taken, anew
 
-    def _pop(self, limit: int, max_bytes: int) -> list[Received]:
+    def leased(
+        self, message: Received, source: Source | None = None
+    ) -> tuple[Delivery, Lease, bool]:
+        """Return what a message is to the engine, and to us, and whether it must be sent anew."""
+        source = source or self._source
+        lost, again = self._lost(message, source)
+        id = message.message_id or new_id()
+        told = delivery((source.token, message.tag), message, id, lost, source.shape)
+        found = Lease(message, id, lost, told.state, source.shape, source.properties_of)
+        return told, found, again or more_of(message.headers) > 0
+
+    def _pop(self, limit: int, max_bytes: int) -> tuple[Source, list[Received]]:
+        """Take what is due; and whose it is, for another channel may follow at any time."""
         found: list[Received] = []
         with self._lock:
             now = time.time() + SOON if self._early else 0.0
@@ -126,20 +146,20 @@ class Buffer:
             while due and len(found) < limit and (max_bytes > 0 or not found):
                 found.append(due.popleft())
                 max_bytes -= len(found[-1].body)
-        return found
+            return self._source, found
 
-    def _lost(self, message: Received) -> tuple[int, bool]:
+    def _lost(self, message: Received, source: Source) -> tuple[int, bool]:
         """Return how many leases of it were lost, and whether a copy has to remember that.
 
         Where the server counts what was given back, too, ours is known and left out.
         """
         lost = lost_of(message.headers, self._queue)
         mine = self._given.get(message.message_id or "", 0)
-        if self._shape.kind == "quorum":
+        if source.shape.kind == "quorum":
             count = number(message.headers or {}, "x-delivery-count")
-            return lost + (count if self._server.prior_quorum else max(0, count - mine)), False
+            return lost + (count if source.server.prior_quorum else max(0, count - mine)), False
         if message.redelivered and not mine:
-            return lost + 1, self._shape.kind == "classic"
+            return lost + 1, source.shape.kind == "classic"
         return lost, False
 
     def take_all(self) -> list[Received]:

@@ -7,6 +7,7 @@ A body is as it was given; properties and headers of others stay as they are. Ou
 - `fsdf-lost`: how many leases of it were lost, as far as copies of it have been made;
 - `fsdf-due`: when it is due, in milliseconds of Unix time: the ladder ends a little before;
 - `fsdf-more`: how many seconds it has still to be delayed after its walk, which has a limit;
+- `fsdf-line`: its priority, where that is below 0 and the queue has no lines of ours;
 - `fsdf-reason`, `fsdf-trace`, `fsdf-died`: of a dead letter, the last in Unix seconds.
 """
 
@@ -32,6 +33,7 @@ __all__ = ["changed", "delayed", "delivery", "due_of", "letter_of", "lost_of", "
 PREFIX = "fsdf-"
 STATE, LOST, DUE, MORE = "fsdf-state", "fsdf-lost", "fsdf-due", "fsdf-more"
 REASON, TRACE, DIED = "fsdf-reason", "fsdf-trace", "fsdf-died"
+LINE = "fsdf-line"
 MARGIN = 0.05  # seconds that the walk may take beside its steps
 # Tenths of a second: of so long a delay what is below so much is left to the buffer. Each step
 # costs the server about as much as a publish, and takes its time.
@@ -44,8 +46,8 @@ SERVERS = frozenset({
 })  # fmt: skip
 PERSISTENT = 2
 MOST = 40_000  # bytes of a traceback: all headers have to fit into one frame
-LINES = {line: place for place, line in enumerate((-9, -6, -3, *range(10)))}
-PLACES = {place: line for line, place in LINES.items()}
+LINES: dict[int, int] = {line: place for place, line in enumerate((-9, -6, -3, *range(10)))}
+PLACES: dict[int, int] = {place: line for line, place in LINES.items()}
 
 
 def name_of(id: str) -> str:
@@ -54,9 +56,14 @@ def name_of(id: str) -> str:
     return data.decode() if len(data) <= 255 else hashlib.sha256(data).hexdigest()
 
 
-def _priority(priority: int, shape: Shape) -> int:
-    line = line_of(priority)
-    return LINES[line] if shape.own_lines else max(0, line)
+def _set_priority(properties: dict[str, Any], priority: int, shape: Shape) -> None:
+    """Say how urgent something is, as the server knows it, or at least the next one who has it."""
+    if not (line := line_of(priority)) and not shape.own_lines:
+        return
+    if line < 0 and not shape.own_lines:
+        properties["headers"][LINE] = line
+    else:
+        properties["priority"] = LINES[line] if shape.own_lines else line
 
 
 def outgoing(item: Outgoing, shape: Shape, now: float) -> Publishing:
@@ -68,8 +75,7 @@ def outgoing(item: Outgoing, shape: Shape, now: float) -> Publishing:
         "timestamp": int(now),
         "headers": headers,
     }
-    if priority := _priority(item.priority, shape):
-        properties["priority"] = priority
+    _set_priority(properties, item.priority, shape)
     delay = item.delay or (item.not_before and item.not_before - now)
     return delayed(item.queue, item.body, properties, delay, now)
 
@@ -98,7 +104,7 @@ def changed(properties: dict[str, Any], id: str, state: State | None, lost: int)
     headers = {
         name: value
         for name, value in (properties.get("headers") or {}).items()
-        if name not in SERVERS and not name.startswith(PREFIX)
+        if name not in SERVERS and (name == LINE or not name.startswith(PREFIX))
     }
     if state:
         headers[STATE] = orjson.dumps(state).decode()
@@ -152,12 +158,15 @@ def delivery(lease: LeaseId, message: Received, id: str, lost: int, shape: Shape
         }
     return Delivery(
         lease, message.body, id, lost, state, known or None, float(message.timestamp or 0),
-        _line(message.priority or 0, shape),
+        _line(message.priority or 0, headers, shape),
     )  # fmt: skip
 
 
-def _line(priority: int, shape: Shape) -> int:
-    return PLACES.get(priority, 9) if shape.own_lines else min(priority, 9)
+def _line(priority: int, headers: Mapping[str, Any] | None, shape: Shape) -> int:
+    if shape.own_lines:
+        return PLACES.get(priority, 9)
+    below: Any = headers.get(LINE) if headers else None
+    return int(below) if below in (-3, -6, -9) else min(priority, 9)
 
 
 def died(
@@ -177,8 +186,7 @@ def buried(item: Letter, shape: Shape) -> Publishing:
     properties = {
         "message_id": name_of(item.id) or new_id(), "delivery_mode": PERSISTENT, "headers": headers,
     }  # fmt: skip
-    if priority := _priority(item.priority, shape):
-        properties["priority"] = priority
+    _set_priority(properties, item.priority, shape)
     return died(item.queue, item.body, properties, item)
 
 

@@ -24,7 +24,7 @@ from .amqp_owner import Owner
 from .rabbitmq_buffer import Buffer
 from .rabbitmq_held import Held
 from .rabbitmq_leases import Lease
-from .rabbitmq_message import changed, delayed, died
+from .rabbitmq_message import changed, delayed, died, due_of, more_of
 from .rabbitmq_stream import Stream
 from .rabbitmq_topology import Topology
 
@@ -122,14 +122,9 @@ class RabbitSubscription(Subscription):
             stream.give_back([message.tag for message in back])
             self.buffer.gave_back(back)
             return
-        self._store([
-            Publishing(
-                self.queue, m.body,
-                changed(stream.channel.properties_of(m), m.message_id or "", None, 0),
-            )
-            for m in back
-        ])  # fmt: skip
-        stream.ack([m.tag for m in back])
+        found = [self.buffer.leased(message)[1] for message in back]
+        self._store([self._same(lease) for lease in found])
+        stream.ack([message.tag for message in back])
         stream.prove()
 
     def _patience(self) -> float | None:
@@ -144,6 +139,8 @@ class RabbitSubscription(Subscription):
         if (now := time.monotonic()) < self._look or not stream.shape.ours:
             return None
         self._look, before = now + 1.0, now - Held.AFTER
+        for key in [key for key in list(self._handed) if key[0] != stream.token]:
+            self._handed.pop(key, None)  # handed out while its stream ended
         old = [(key, lease) for key, lease in self._handed.items() if lease.at <= before]
         try:
             if old:
@@ -272,19 +269,19 @@ class RabbitSubscription(Subscription):
                 f" {told.error or 'it refused them'}"
             )
 
-    def _send_anew(self, anew: Sequence[tuple[LeaseId, Lease, float]]) -> None:
+    def _same(self, lease: Lease) -> Publishing:
+        """Return a copy that is as the message was, what is left of its delay included."""
+        headers, now = lease.message.headers, time.time()
+        left = more_of(headers) or due_of(headers) - now
+        told = changed(lease.properties(), lease.id, lease.state, lease.lost)
+        return delayed(self.queue, lease.message.body, told, left, now)
+
+    def _send_anew(self, anew: Sequence[tuple[LeaseId, Lease]]) -> None:
         """Publish again, and acknowledge, what must not start as it is."""
-        now = time.time()
-        self._handed.update((lease, found) for lease, found, _ in anew)
-        leases = [lease for lease, _, _ in anew]
+        self._handed.update(anew)
+        leases = [lease for lease, _ in anew]
         try:
-            self._store([
-                delayed(
-                    self.queue, found.message.body,
-                    changed(found.properties(), found.id, found.state, found.lost), more, now,
-                )
-                for _, found, more in anew
-            ])  # fmt: skip
+            self._store([self._same(found) for _, found in anew])
             self._owner(partial(self._try, partial(self._end, leases, (), [])))
         except Unavailable as error:
             log.warning("queue %s: messages cannot be sent anew: %s", self.queue, error)
@@ -292,35 +289,44 @@ class RabbitSubscription(Subscription):
 
     def _end(self, acks: Sequence[LeaseId], back: Sequence[LeaseId], lost: list[LeaseId]) -> None:
         """Acknowledge and give back, and see that the server has heard of it."""
-        found: list[tuple[LeaseId, Lease, bool]] = []
-        for leases, acked in ((acks, True), (back, False)):
-            for lease in leases:
-                if known := self._handed.pop(lease, None):
-                    found.append((lease, known, acked))
-                else:
-                    lost.append(lease)
-        self._copied.difference_update(acks)
-        if (stream := self._stream) is None or not found:
+        if (stream := self._stream) is None:
+            lost += [*acks, *back]
             return None
-        stream.ack([lease[1] for lease, known, acked in found if acked and not known.held])
-        moved = [known for _, known, acked in found if not acked and known.held]
-        self._store([self._copied_as(known, Release(0.0, known.state)) for known in moved])
-        returned = [known.message for _, known, acked in found if not acked and not known.held]
-        self.buffer.gave_back(returned)
-        if held := [known.held for _, known, _ in found if known.held]:
+        acked, returned = self._ours(stream, acks, lost), self._ours(stream, back, lost)
+        moved = [found for found in returned.values() if found.held]  # meanwhile
+        self._store([self._same(found) for found in moved])
+        for lease in (*acked, *returned):
+            self._handed.pop(lease, None)
+        self._copied.difference_update(acked)
+        stream.ack([lease[1] for lease, found in acked.items() if not found.held])
+        if held := [found.held for found in (*acked.values(), *moved) if found.held]:
             assert self._held is not None
             self._held.ack(held)
-        if returned:
-            return stream.give_back([message.tag for message in returned])
-        stream.prove()
-        return None
+        messages = [found.message for found in returned.values() if not found.held]
+        self.buffer.gave_back(messages)
+        if messages:
+            return stream.give_back([message.tag for message in messages])
+        return stream.prove() if acked and not held else None
+
+    def _ours(
+        self, stream: Stream, leases: Sequence[LeaseId], lost: list[LeaseId]
+    ) -> dict[LeaseId, Lease]:
+        """Return those that are of this stream, and name the others as lost."""
+        known = {
+            lease: found
+            for lease in leases
+            if lease[0] == stream.token and (found := self._handed.get(lease))
+        }
+        lost += [lease for lease in leases if lease not in known]
+        return known
 
     def extend(self, leases: Sequence[LeaseId]) -> Collection[LeaseId]:
         try:
             self._owner(partial(self._try, self._prove))
         except Unavailable as error:
             log.warning("the leases of queue %s have ended: %s", self.queue, error)
-        return [lease for lease in leases if lease in self._handed]
+        stream, lost = self._stream, list[LeaseId]()
+        return self._ours(stream, leases, lost) if stream is not None else ()
 
     def _prove(self) -> None:
         """Ask the server whether our channels live."""

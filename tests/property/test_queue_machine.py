@@ -21,6 +21,7 @@ from fsdf_engine.registry import brokers
 from fsdf_engine.testing.deliveries import take
 
 NAMES = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
+SERVED = ["rabbitmq_pika quorum", "rabbitmq_pika classic"]
 MB = 1 << 20
 VERDICTS = [ACK, Release(), Release(0.0, {"attempt": 1}), Release(600.0), DeadLetter("x")]
 
@@ -180,12 +181,19 @@ def machine(make_broker):
     return Machine
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(f"thin {lack}" for lack in LACKS)])
+@pytest.mark.parametrize("name", [*NAMES, *SERVED, *(f"thin {lack}" for lack in LACKS)])
 def test_every_message_is_in_exactly_one_part(name, request, tmp_path):
     numbers = iter(range(10**6))
     url = request.getfixturevalue("redis_url") if name.startswith("redis") else ""
+    if name.startswith("rabbitmq"):
+        kind = name.partition(" ")[2]
+        url = request.getfixturevalue("rabbitmq_url") + f"?queue_type={kind}"
 
     def make():
+        if name.startswith("rabbitmq"):
+            broker = brokers.load(name.partition(" ")[0])(url)
+            broker.check()  # what the server grants
+            return broker
         if name.startswith("thin"):
             return ThinBroker(LACKS[name.partition(" ")[2]])
         place = str(tmp_path / f"{next(numbers)}.sqlite") if name == "sqlite" else url

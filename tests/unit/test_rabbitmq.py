@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdf_engine.brokers.amqp_client import Publishing, Received
 from fsdf_engine.brokers.amqp_confirms import Confirms
+from fsdf_engine.brokers.rabbitmq_buffer import HOLD, Buffer
 from fsdf_engine.brokers.rabbitmq_leases import Tags
 from fsdf_engine.brokers.rabbitmq_message import MORE, changed, delayed, delivery, lost_of, outgoing
 from fsdf_engine.brokers.rabbitmq_names import LONGEST, RUNGS, key_of, rung, steps, valid
@@ -15,6 +18,7 @@ from fsdf_engine.brokers.rabbitmq_server import LIMIT, LINES, Server, Shape, lea
 from fsdf_engine.brokers.rabbitmq_url import target
 from fsdf_engine.contracts import Capability, Outgoing
 from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.green import Event
 
 # As servers introduce themselves; what is of no use here is left out.
 SERVERS = {
@@ -183,16 +187,21 @@ def test_walk_ends_a_little_before_the_message_is_due(delay):
 
 
 def test_priorities_are_lines_of_our_queues_and_numbers_of_others():
-    def sent(priority, shape):
+    def told(priority, shape):
         item = Outgoing("q", "id", b"", priority=priority)
-        return outgoing(item, shape, 0.0).properties.get("priority", 0)
+        return outgoing(item, shape, 0.0).properties
+
+    def sent(priority, shape):
+        return told(priority, shape).get("priority", 0)
 
     assert [sent(n, CLASSIC) for n in (9, 1, 0, -1, -3, -6, -9)] == [12, 4, 3, 3, 2, 1, 0]
     others = Shape("classic", 10)
     assert [sent(n, others) for n in (9, 1, 0, -3, -9)] == [9, 1, 0, 0, 0]
-    for shape in (CLASSIC, others):
-        found = delivery((1, 1), received(priority=sent(5, shape)), "id", 0, shape)
-        assert found.priority == 5
+    for shape in (CLASSIC, others, QUORUM):
+        for priority in (5, 0, -6):
+            headers = changed(told(priority, shape), "id", None, 0)["headers"]
+            message = received(headers, priority=sent(priority, shape))
+            assert delivery((1, 1), message, "id", 0, shape).priority == priority
 
 
 def received(headers=None, **options):
@@ -246,6 +255,49 @@ def test_every_message_is_acknowledged_once_and_none_before_it_is_done(count, da
         server -= multiple | set(singles)
         assert not done & server
     assert not server
+
+
+def test_lease_is_its_channels_although_another_one_follows_during_a_fetch():
+    buffer = Buffer("q", Event())
+    buffer.begin(1, CLASSIC, Server(), Tags(), dict)
+    buffer.put(received())
+    source, messages = buffer._pop(5, 1000)
+    buffer.begin(2, QUORUM, Server(), Tags(), dict)
+    told, found, again = buffer.leased(messages[0], source)
+    assert (told.lease, found.shape, again) == ((1, 1), CLASSIC, False)
+    assert buffer.take(5, 1000) == ([], [])
+
+
+def test_what_comes_early_is_held_back_and_no_longer_than_clocks_may_differ():
+    bell = Event()
+    buffer = Buffer("q", bell)
+    buffer.begin(1, CLASSIC, Server(), Tags(), dict)
+    now = time.time()
+    buffer.put(received({"fsdf-due": round((now + 3600) * 1000)}))
+    assert bell.is_set()
+    assert not buffer
+    assert buffer.sizes() == (0, 1)
+    assert HOLD - 0.5 < buffer.next_due() <= HOLD
+    buffer.put(received({"fsdf-due": round((now - 5) * 1000)}))
+    assert buffer
+    [(told, _)], _ = buffer.take(5, 1000)
+    assert told.state is None
+    assert [message.tag for message in buffer.take_all()] == [1]
+    assert buffer.sizes() == (0, 0)
+
+
+def test_lost_leases_of_classic_queues_are_remembered_by_copies():
+    buffer = Buffer("q", Event())
+    buffer.begin(1, CLASSIC, Server(), Tags(), dict)
+    again = received({"fsdf-lost": 2})
+    again.redelivered = True
+    buffer.put(again)
+    taken, [(_, lease)] = buffer.take(5, 1000)
+    assert (taken, lease.lost) == ([], 3)
+    buffer.gave_back([again])  # that it comes again is our own doing
+    buffer.put(again)
+    [(told, _)], anew = buffer.take(5, 1000)
+    assert (told.deliveries, anew) == (2, [])
 
 
 def test_confirms_are_counted_by_batches():
