@@ -41,7 +41,7 @@ from .rabbitmq_url import target
 
 __all__ = ["RabbitBroker"]
 T = TypeVar("T")
-LOOKS = 4  # at a queue of which messages come to us meanwhile
+LOOKS = 5  # at a queue of which messages move meanwhile
 HEARTBEAT = 10  # seconds, of the connections that hold no leases
 
 
@@ -167,24 +167,24 @@ class RabbitBroker(Broker):
         return (sub for sub in list(self._subscriptions) if sub.queue == queue)
 
     def size(self, queue: str) -> QueueSize:
-        subs = list(self._of(queue))
-        come = [sub.let_come() for sub in subs]
+        subs, before = list(self._of(queue)), None
         for _ in range(LOOKS):
             counts = self._ask(lambda connection: self._count(connection, queue))
-            before, come = come, [sub.let_come() for sub in subs]
-            if come == before:  # nothing was on its way to us while it was counted
+            found = counts, [sub.let_come() for sub in subs]
+            if found == before:  # nothing was on its way while it was counted
                 break
-        waiting, delayed, letters = counts
+            before = found
+        delayed, waiting, letters = counts
         for sub in subs:
             due, early = sub.buffer.sizes()
             waiting, delayed = waiting + due, delayed + early
         return QueueSize(waiting, delayed, -1, letters)
 
     def _count(self, connection: AmqpConnection, queue: str) -> tuple[int, int, int]:
-        rungs = self._rungs(connection, queue)
+        rungs = [*reversed(self._rungs(connection, queue))]  # as what is delayed goes
         return (
-            _ready(connection, queue),
             on_channel(connection, lambda ch: sum(ch.count(name)[0] for name in rungs)),
+            _ready(connection, queue),
             _ready(connection, dead(queue)),
         )
 

@@ -379,7 +379,8 @@ class PikaChannel(AmqpChannel):
 
     def close(self) -> None:
         with suppress(Exception):
-            if self.is_open:
+            if self._connection.is_open and self._channel.is_open:
+                self._reason = None  # that of a consumer, whose channel is open all the same
                 self._channel.close()
                 self._await(lambda: self._channel.is_closed)
 
