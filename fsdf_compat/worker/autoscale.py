@@ -1,4 +1,7 @@
-"""Autoscaling: the engine's pools grow with their work, so there is nothing to be steered."""
+"""Autoscaling: the engine's pools grow with their work, so there is nothing to be steered.
+
+Idle threads and greenlets end by themselves; children of prefork stay.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ class WorkerComponent(bootsteps.Step):
     def create(self, w: Any) -> None:
         """Make the object, and say what it means here."""
         logger.warning(
-            "--autoscale=%s,%s: up to %s slots start as work needs them; none ends for want of it",
+            "--autoscale=%s,%s: up to %s slots start as work needs them; threads and greenlets that"
+            " were idle for a minute end, children stay",
             w.max_concurrency, w.min_concurrency, w.max_concurrency,
         )  # fmt: skip
         w.autoscaler = Autoscaler(w.pool, w.max_concurrency, w.min_concurrency)
