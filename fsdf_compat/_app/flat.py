@@ -17,6 +17,7 @@ import orjson
 from dateutil.parser import isoparse
 from kombu import serialization
 
+from .._engine.places import whole
 from ..utils.nodenames import anon_nodename
 from ..utils.time import maybe_make_aware
 from .messages import Shown
@@ -80,7 +81,7 @@ def written(task: Any, message: Any, reply: str, serializer: str) -> bytes:
     hard, soft = headers.get("timelimit") or (None, None)
     if hard or soft:
         extra["limits"] = [soft, hard]
-    if (priority := properties.get("priority")) and priority % 3:  # between Redis' four lines
+    if (priority := whole(properties.get("priority") or 0)) % 3:  # between Redis' four lines
         extra["priority"] = priority
     if more := _headers(task, headers, properties, links):
         extra["headers"] = more

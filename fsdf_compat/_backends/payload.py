@@ -33,11 +33,9 @@ def decompressed(payload: Any) -> Any:
 
 def json_of(value: Any) -> bytes | None:
     """Return the JSON of a plain value; None where kombu's encoder has to say what it is."""
-    if not _is_plain(value):
-        return None
     try:
-        return orjson.dumps(value)
-    except (TypeError, ValueError):  # an integer beyond 64 bits, a lone surrogate
+        return orjson.dumps(value) if _is_plain(value) else None
+    except (TypeError, ValueError, RecursionError):  # beyond 64 bits, a lone surrogate, too deep
         return None
 
 

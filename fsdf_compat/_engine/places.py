@@ -15,7 +15,7 @@ from fsdf_engine import Options, masked
 
 from ..exceptions import ImproperlyConfigured
 
-__all__ = ["AMQP", "BROKERS", "broker_options", "rank", "result_options", "unrank"]
+__all__ = ["AMQP", "BROKERS", "broker_options", "rank", "result_options", "unrank", "whole"]
 _REDIS = ("redis", "rediss", "unix", "redis+socket", "sentinel")
 AMQP = ("amqp", "pyamqp", "amqps", "pyamqps")
 BROKERS: Mapping[str, str] = {
@@ -52,8 +52,17 @@ def result_options(url: object, options: Mapping[str, Any] | None = None) -> Opt
     return {"result_store": kind, "result_url": place} if place else {"result_store": kind}
 
 
-def rank(url: object, priority: int) -> int:
+def whole(priority: Any) -> int:
+    """Return a priority that may be a text, as kombu takes it; 0 of what is no number."""
+    try:
+        return int(priority)
+    except (TypeError, ValueError):
+        return 0
+
+
+def rank(url: object, priority: Any) -> int:
     """Return the engine's priority for one of Celery's: over Redis 0 is the first of four steps."""
+    priority = whole(priority)
     if not _is_redis(url):
         return priority
     return -3 * (min(9, max(0, priority)) // 3)

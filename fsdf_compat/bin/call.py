@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from kombu.exceptions import OperationalError
 
 from .base import (
     ISO8601,
@@ -14,6 +15,7 @@ from .base import (
     CeleryCommand,
     CeleryOption,
     handle_preload_options,
+    handle_remote_command_error,
 )
 
 __all__ = ["call"]
@@ -38,4 +40,9 @@ def _option(*names: str, group: str = "Calling Options", **kwargs: Any) -> Any:
 @handle_preload_options
 def call(ctx: Any, name: str, **options: Any) -> None:
     """Send a task by its NAME, which need not be known here; print its id."""
-    ctx.obj.echo(ctx.obj.app.send_task(name, **options).id)
+    try:
+        sent = ctx.obj.app.send_task(name, **options)
+    except OperationalError as error:
+        handle_remote_command_error("call", error)
+    else:
+        ctx.obj.echo(sent.id)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -234,3 +237,40 @@ def test_of_two_apps_with_one_name_for_a_task_each_has_its_own(monkeypatch):
     for app in apps:
         assert app.tasks["same"]() is app
         app.close()
+
+
+def test_a_value_that_is_too_deep_for_our_encoder_is_one_for_kombus(app):
+    deep = []
+    for _ in range(400):
+        deep = [deep]
+
+    @app.task(name="nest", shared=False)
+    def nest():
+        return deep
+
+    with works(app):
+        assert nest.delay().get(timeout=BOUND) == deep
+
+
+@pytest.mark.parametrize(("given", "is_told"), [("6", 6), ("high", 0)])
+def test_a_priority_may_be_a_text_as_in_celery(app, given, is_told):
+    @app.task(name="ranked", bind=True, shared=False)
+    def ranked(self):
+        return self.request.delivery_info["priority"]
+
+    with works(app):
+        assert ranked.apply_async(priority=given).get(timeout=BOUND) == is_told
+
+
+def test_the_command_call_tells_of_a_broker_that_is_down_without_a_traceback(make_project):
+    project = make_project("redis://127.0.0.1:1/0", None)
+    project.write("app.conf.broker_connection_timeout = 0.2\n")
+    words = "celery", "-A", "proj", "call", "proj.one"
+    done = subprocess.run(
+        [sys.executable, "-m", "fsdf_engine.cli", *words],
+        cwd=project.folder, env={**os.environ, "PYTHONPATH": project.root},
+        capture_output=True, text=True, timeout=BOUND,
+    )  # fmt: skip
+    assert done.returncode == 69
+    assert done.stderr.startswith("Error: Could not connect to the message broker.")
+    assert "Traceback" not in done.stderr

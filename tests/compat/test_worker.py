@@ -366,8 +366,11 @@ def test_worker_waits_for_an_absent_server_and_survives_its_restart(own_redis, m
         return x + y
     """)
     server.stop()
-    project.worker()
+    worker = project.start()
+    worker.says("consumer: Cannot connect")
+    assert "ready." not in "".join(worker.said)
     server.start()
+    worker.says("ready.")
     assert proj.add.delay(1, 2).get(timeout=BOUND) == 3
     server.kill()
     server.start()

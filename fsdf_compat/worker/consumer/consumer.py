@@ -17,6 +17,7 @@ from ...utils.nodenames import gethostname
 from ...utils.time import rate
 from .. import state
 from ..strategy import receiver, request_of
+from .arrival import Arrival
 
 __all__ = ("Consumer", "Evloop")
 logger = get_logger("celery.worker.consumer.consumer")
@@ -70,6 +71,7 @@ class Consumer:
         self.serving = serve(app)
         self.requests = self.serving.requests
         self.steps: list[Any] = []
+        self.arrival = Arrival(app)
         self.blueprint = self.Blueprint(steps=app.steps["consumer"], on_close=self.on_close)
         self.blueprint.apply(self, **dict(worker_options or {}, **kwargs))
 
@@ -93,21 +95,23 @@ class Consumer:
 
     def on_close(self) -> None:
         """Called when the steps are about to be stopped."""
+        self.arrival.give_up()
         if self.timer is not None:
             self.timer.clear()
 
     def shutdown(self) -> None:
         """Free everything."""
         self.in_shutdown = True
+        self.arrival.give_up()
         if self.look in state.lookers:
             state.lookers.remove(self.look)
         self.blueprint.shutdown(self)
 
     def on_ready(self) -> None:
-        """Tell that messages are fetched, once."""
+        """Tell that messages are fetched, once: when the broker answers."""
         callback, self.init_callback = self.init_callback, None
         if callback is not None:
-            callback(self)
+            self.arrival.then(lambda: callback(self))
 
     def loop_args(self) -> tuple[Any, ...]:
         """Return what `loop` is called with."""
