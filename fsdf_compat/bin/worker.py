@@ -196,9 +196,16 @@ def detach(
 
 def _argv() -> list[str]:
     """Return the arguments of this command as it runs in the background."""
-    dropped = {"--detach", "-D", "--uid", "--gid"}
-    package = __name__.partition(".")[0]
-    return ["-m", package, *(word for word in sys.argv[1:] if word not in dropped)]
+    words = iter(sys.argv[1:])
+    kept = ["-m", __name__.partition(".")[0]]
+    for place, word in enumerate(words):
+        if word in ("--uid", "--gid"):  # it is somebody else by then
+            next(words, None)
+        elif word in ("-D", "--detach") or word.startswith(("--uid=", "--gid=")):
+            continue
+        elif place or word != "celery":  # of `fsdf celery`
+            kept.append(word)
+    return kept
 
 
 def _tell_children(ctx: Any, include: Any) -> None:

@@ -27,6 +27,9 @@ except ImportError as error:
 __all__ = ["TIMEOUT", "Route"]
 
 _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
+_TIMED = re.compile(
+    r"(?<=[?&])(?:socket_connect_timeout|socket_timeout)=[\d.]*(?:&|\Z)"
+)  # no place
 TIMEOUT = 5.0  # seconds to connect, and for each answer
 _ASKED = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds idle, between, tries
 _KEEPALIVE = {getattr(socket, k): n for k, n in _ASKED.items() if hasattr(socket, k)}
@@ -53,7 +56,11 @@ class Route:
 
     def __init__(self, url: str, key: str) -> None:
         # what has no scheme is no path here, as which it would be shown
-        self.masked = masked(url) if "://" in url else masked(f"redis://{url}")[len("redis://") :]
+        shown = _TIMED.sub("", url)
+        shown = url if shown == url else shown.rstrip("?&")
+        self.masked = (
+            masked(shown) if "://" in shown else masked(f"redis://{shown}")[len("redis://") :]
+        )
         self._key = key
         scheme, _, rest = url.partition("://")
         self._scheme, plus, self.kind = scheme.partition("+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -161,3 +162,25 @@ def test_an_app_without_a_broker_url_is_told_where_its_messages_wait(make_projec
     assert "transport:   sqlite:// (broker_url is not set: only this machine)" in "".join(
         worker.said
     )
+
+
+@pytest.mark.parametrize("words", [["-D"], ["--detach", "--uid", str(os.getuid())]])
+def test_a_detached_worker_runs_and_ends_at_a_signal(redis_project, words):
+    proj = redis_project.write("""
+    @app.task
+    def one():
+        print("in the background")
+        return 1
+    """)
+    folder = redis_project.folder
+    log, pidfile = folder / "d.log", folder / "d.pid"
+    about = "-P", "threads", "-l", "INFO", "-f", str(log), "--pidfile", str(pidfile)
+    started = redis_project.start(*about, *words)
+    assert started.ends() == 0
+    try:
+        assert proj.one.delay().get(timeout=2 * BOUND) == 1
+        until(lambda: "ready." in log.read_text() and "in the background" in log.read_text())
+    finally:
+        until(lambda: pidfile.exists() and pidfile.read_text().strip())
+        os.kill(int(pidfile.read_text()), signal.SIGTERM)
+    until(lambda: not pidfile.exists())

@@ -129,3 +129,16 @@ def test_value_of_a_wrong_type_is_not_shown(value):
     with pytest.raises(ConfigurationError, match="REDIS_URL is a") as caught:
         Config({"REDIS_URL": value})
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("redis://h:1/0?socket_connect_timeout=4.0&socket_timeout=4.0", "redis://h:1/0"),
+        ("redis://h:1?socket_timeout=4.0&db=3", "redis://h:1?db=3"),
+        ("unix:///path?db=2&socket_timeout=4", "unix:///path?db=2"),
+        ("redis://h:1/0?db=3", "redis://h:1/0?db=3"),
+    ],
+)
+def test_how_long_to_wait_is_no_part_of_the_place_that_is_told(given, shown):
+    assert Route(given, "").masked == shown
