@@ -242,7 +242,8 @@ class StormChannel(AmqpChannel):
 
     def close(self) -> None:
         with suppress(Exception):
-            if self.is_open:
+            if self._connection.is_open and self._client.is_open:
+                self._reason = None  # that of a consumer, whose channel is open all the same
                 self._client.remove_consumer_tag()  # they end with it
                 self._client.close()
         self._connection.forget(self._client.channel_id)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ..contracts import LeaseId
-from ..errors import Unavailable
+from ..errors import BrokerError, Unavailable
 from .amqp_client import AmqpConnection, Publishing, Received
 from .rabbitmq_leases import Lease
 from .rabbitmq_message import changed
@@ -37,6 +37,7 @@ class Held:
         self._connection, self.name = connection, held(queue, os.urandom(8).hex())
         self.channel = connection.channel()
         self._came: dict[str, int] = {}
+        self._void: set[str] = set()  # of copies that may come, of what stays where it is
         self.channel.declare(
             self.name,
             {
@@ -49,7 +50,12 @@ class Held:
         self.channel.consume(self.name, 0, self._take)
 
     def _take(self, message: Received) -> None:
-        self._came[str((message.headers or {}).get(PLACE, ""))] = message.tag
+        place = str((message.headers or {}).get(PLACE, ""))
+        if place in self._void:
+            self._void.discard(place)
+            self.channel.ack(message.tag)
+        else:
+            self._came[place] = message.tag
 
     def move(
         self,
@@ -59,19 +65,29 @@ class Held:
         """Move what is held elsewhere, or here for long; return the tags that it had here.
 
         Raises:
-            Unavailable: some may have copies here by now, and all are where they were.
+            BrokerError: all are where they were, and copies that come here are dropped.
         """
         places = {f"{lease[0]}.{lease[1]}.{os.urandom(4).hex()}": found for lease, found in leases}
-        store([self._copy(place, found) for place, found in places.items()])
-        end = time.monotonic() + ARRIVAL
-        while not places.keys() <= self._came.keys():
-            if (left := end - time.monotonic()) <= 0:
-                raise Unavailable(f"copies do not come from {self.name!r}")
-            self._connection.wait(left)
+        try:
+            store([self._copy(place, found) for place, found in places.items()])
+            self._await(places)
+        except BrokerError:
+            self._void |= places.keys() - self._came.keys()
+            for place in places.keys() & self._came.keys():
+                self.channel.ack(self._came.pop(place))
+            raise
         before = [found.held for found in places.values() if found.held]
         for place, found in places.items():
             found.held, found.at = self._came.pop(place), time.monotonic()
         return before
+
+    def _await(self, places: Collection[str]) -> None:
+        """Wait until copies have come."""
+        end = time.monotonic() + ARRIVAL
+        while not self._came.keys() >= set(places):
+            if (left := end - time.monotonic()) <= 0:
+                raise Unavailable(f"copies do not come from {self.name!r}")
+            self._connection.wait(left)
 
     def _copy(self, place: str, found: Lease) -> Publishing:
         told: dict[str, Any] = changed(found.properties(), found.id, found.state, found.lost)

@@ -14,7 +14,15 @@ from helpers import BOUND, until
 
 from fsdf_engine import task_deco
 
-BROKERS = ["sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush", "rabbitmq_pika"]
+BROKERS = [
+    "sqlite",
+    "redis",
+    "redis_ack",
+    "redis_stream",
+    "redis_brpoplpush",
+    "rabbitmq_pika",
+    "rabbitmq_amqpstorm",
+]
 WATCHED = 10.5  # seconds; the longest wait of a consumer is 5
 WORKER = """
 import sys

@@ -23,7 +23,7 @@ from fsdf_engine.outcomes import ACK, DeadLetter, Release
 from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB, fetch_some, outgoing
 
-BROKERS = ["rabbitmq_pika"]
+BROKERS = ["rabbitmq_pika", "rabbitmq_amqpstorm"]
 Q = "trouble"
 
 

@@ -24,7 +24,7 @@ def resident():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-@pytest.mark.parametrize("name", ["rabbitmq_pika"])
+@pytest.mark.parametrize("name", ["rabbitmq_pika", "rabbitmq_amqpstorm"])
 def test_many_delayed_messages_come_once_not_early_and_cost_the_worker_little(name, rabbitmq_url):
     """How late they are depends on who else uses the machine."""
     broker, chance, due = brokers.load(name)(rabbitmq_url), random.Random(7), {}

@@ -14,7 +14,7 @@ WORKER = Path(__file__).parent / "crash_worker.py"
 
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
-@pytest.mark.parametrize("broker", ["rabbitmq_pika"])
+@pytest.mark.parametrize("broker", ["rabbitmq_pika", "rabbitmq_amqpstorm"])
 def test_a_frozen_worker_is_taken_over_and_what_it_does_later_is_refused(
     broker, kind, rabbitmq_url, monkeypatch, spawn, tmp_path
 ):

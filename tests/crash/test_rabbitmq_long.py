@@ -11,7 +11,7 @@ from helpers import until
 from fsdf_engine import task_deco
 
 LASTS = 180.0  # seconds; consumer_timeout is 60 s on the tests' server
-BROKERS = ["rabbitmq_pika"]
+BROKERS = ["rabbitmq_pika", "rabbitmq_amqpstorm"]
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ def test_a_run_of_three_minutes_runs_once(rabbitmq_url, monkeypatch):
             options = {"broker_kind": broker, "broker_url": url, "lease": 10.0}
             name = f"long.{queue}" if queue == "theirs" else f"long.{queue}.{broker}"
             tasks.append(task_deco(name, **options, concurrent_num=2)(work))
-            tasks[-1].push(name)
+            tasks[-1].push(f"{name} by {broker}")
             tasks[-1].consume()
     until(lambda: len(started) == len(tasks))
     until(lambda: len(ended) == len(tasks), LASTS + 30.0)

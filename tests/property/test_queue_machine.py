@@ -21,7 +21,7 @@ from fsdf_engine.registry import brokers
 from fsdf_engine.testing.deliveries import take
 
 NAMES = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
-SERVED = ["rabbitmq_pika quorum", "rabbitmq_pika classic"]
+SERVED = ["rabbitmq_pika quorum", "rabbitmq_pika classic", "rabbitmq_amqpstorm quorum"]
 MB = 1 << 20
 VERDICTS = [ACK, Release(), Release(0.0, {"attempt": 1}), Release(600.0), DeadLetter("x")]
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from fsdf_engine.brokers.amqp_client import Publishing, Received
 from fsdf_engine.brokers.amqp_confirms import Confirms
 from fsdf_engine.brokers.rabbitmq_buffer import HOLD, Buffer
-from fsdf_engine.brokers.rabbitmq_leases import Tags
+from fsdf_engine.brokers.rabbitmq_held import Held
+from fsdf_engine.brokers.rabbitmq_leases import Lease, Tags
 from fsdf_engine.brokers.rabbitmq_message import MORE, changed, delayed, delivery, lost_of, outgoing
 from fsdf_engine.brokers.rabbitmq_names import LONGEST, RUNGS, key_of, rung, steps, valid
 from fsdf_engine.brokers.rabbitmq_server import LIMIT, LINES, Server, Shape, learn, server_of
 from fsdf_engine.brokers.rabbitmq_url import target
 from fsdf_engine.contracts import Capability, Outgoing
-from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.errors import ConfigurationError, Unavailable
 from fsdf_engine.green import Event
 
 # As servers introduce themselves; what is of no use here is left out.
@@ -298,6 +299,44 @@ def test_lost_leases_of_classic_queues_are_remembered_by_copies():
     buffer.put(again)
     [(told, _)], anew = buffer.take(5, 1000)
     assert (told.deliveries, anew) == (2, [])
+
+
+class Silent:
+    """A connection, and its channel, whose server takes everything and says nothing."""
+
+    def __init__(self):
+        self.acked, self.take = [], None
+
+    def channel(self):
+        return self
+
+    def consume(self, queue, prefetch, take):
+        self.take = take
+
+    def ack(self, tag):
+        self.acked.append(tag)
+
+    def wait(self, timeout):
+        raise Unavailable("cut")
+
+    def declare(self, *_): ...
+
+    def count(self, queue):
+        return 0, 1
+
+
+def test_copies_of_a_run_that_was_not_moved_are_dropped_when_they_come():
+    server = Silent()
+    held, copies = Held(server, "q"), []
+    lease = Lease(received({"a": "b"}), "id", 0, None, CLASSIC, lambda message: {})
+    with pytest.raises(Unavailable):
+        held.move([((1, 1), lease), ((1, 2), lease)], copies.extend)
+    assert lease.held == 0
+    for copy, tag in zip(copies, (7, 8), strict=True):
+        late = received(copy.properties["headers"])
+        late.tag = tag
+        server.take(late)
+    assert server.acked == [7, 8]
 
 
 def test_confirms_are_counted_by_batches():
