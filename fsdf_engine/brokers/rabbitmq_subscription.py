@@ -165,9 +165,16 @@ class RabbitSubscription(Subscription):
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         self._asked = limit
-        if not self.buffer:
+        if not self.buffer or self._lags(limit):
             self._owner(partial(self._try, partial(self._feed, limit)))
         return self._hand_out(limit, max_bytes)
+
+    def _lags(self, limit: int) -> bool:
+        """Say whether far fewer are sent than are wanted by now: the buffer may never be empty."""
+        stream = self._stream
+        if stream is None or not stream.consumer or self.buffer.sizes()[0] >= limit:
+            return False
+        return 2 * stream.prefetch <= min(self._taken() + limit, MOST)
 
     def _hand_out(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         taken, anew = self.buffer.take(limit, max_bytes)
