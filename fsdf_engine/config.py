@@ -51,6 +51,9 @@ class Settings(TypedDict, total=False):
     RABBITMQ_PASS: str
     RABBITMQ_VIRTUAL_HOST: str
     SQLITE_PATH: str
+    SQLALCHEMY_URL: str
+    SQLACHEMY_ENGINE_URL: str
+    SQL_LISTEN_URL: str
     RESULT_STORE: str
     TIMEZONE: str
     RESULT_EXPIRES: float
@@ -154,6 +157,9 @@ KEYS: Mapping[str, Key] = {
         Key("RABBITMQ_PASS", "guest", "Its password, likewise.", _text, secret=True),
         Key("RABBITMQ_VIRTUAL_HOST", "/", "Its virtual host, likewise.", _text),
         Key("SQLITE_PATH", "", "The SQLite file; empty: in the user's data folder.", _text),
+        Key("SQLALCHEMY_URL", "", "SQL: postgresql://, mysql://, mariadb://, sqlite:///", _text),
+        Key("SQLACHEMY_ENGINE_URL", "", "The same, where SQLALCHEMY_URL is not set.", _text),
+        Key("SQL_LISTEN_URL", "", "PostgreSQL itself, where that is a pooler's.", _text),
         Key("RESULT_STORE", "", "Where results are kept; empty: with the task's broker.", _store),
         Key("TIMEZONE", "", "The scheduler's, as Asia/Shanghai; empty: this machine's.", _zone),
         Key("RESULT_EXPIRES", 86_400.0, "Seconds for which a result is kept.", _expires),
@@ -236,6 +242,8 @@ class Config:
             return self._composed(found, *COMPOSED[name])
         if name == "SQLITE_PATH":
             return found._replace(value=self._sqlite_path(found))
+        if name == "SQLALCHEMY_URL":
+            return self._sql_url(found)
         if name == "LOG_FOLDER" and not found.value:
             return found._replace(value=str(_data_folder() / "logs"))
         return found
@@ -269,6 +277,16 @@ class Config:
         if strongest.rank >= url.rank:
             return url
         return strongest._replace(value=make(*(part.value for part in parts)))
+
+    def _sql_url(self, url: Found) -> Found:
+        """Take the former name's URL where that has the stronger source; add where to listen."""
+        url = min(self._look_up("SQLACHEMY_ENGINE_URL"), url, key=lambda found: found.rank)
+        if not (listen := str(self._look_up("SQL_LISTEN_URL").value)) or not url.value:
+            return url
+        from urllib.parse import quote
+
+        mark = "&" if "?" in str(url.value) else "?"
+        return url._replace(value=f"{url.value}{mark}listen={quote(listen, safe='')}")
 
     def files(self) -> list[frame_file.FrameFile]:
         """Return where files were looked for, the strongest first; read at the first call."""

@@ -184,6 +184,7 @@ brokers: Registry[Broker] = Registry(
         "redis_ack": "fsdf_engine.brokers.redis_ack:RedisAckBroker",
         "redis_stream": "fsdf_engine.brokers.redis_stream:RedisStreamBroker",
         "redis_brpoplpush": "fsdf_engine.brokers.redis_brpoplpush:RedisBrpopLpushBroker",
+        "sqlalchemy": "fsdf_engine.brokers.sql:SqlBroker",
     },
     Broker,  # type: ignore[type-abstract]
     BrokerEnum,

@@ -47,10 +47,10 @@ _HIDDEN = "***"
 _SCHEME = re.compile(r"^[^:@]*?\b[a-zA-Z][\w+.-]*\Z")  # words may precede it
 _HOST = re.compile(r"(\[[\w:.%]*\]|[\w.-]*)(:\d{0,5})?")
 _PLAIN = {
-    "client_name", "db", "health_check_interval", "heartbeat", "max_connections", "protocol",
-    "socket_connect_timeout", "socket_keepalive", "socket_timeout", "ssl_ca_certs",
-    "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile", "timeout",
-    "virtual_host",
+    "charset", "client_name", "connect_timeout", "db", "health_check_interval", "heartbeat",
+    "max_connections", "pool_size", "protocol", "schema", "socket_connect_timeout",
+    "socket_keepalive", "socket_timeout", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile",
+    "ssl_check_hostname", "ssl_keyfile", "sslmode", "timeout", "virtual_host",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser; each parsed command has its function as `run`."""
-    from . import cancel, dead, queues, settings, work
+    from . import cancel, dead, queues, settings, sql, work
     from .arguments import Parser
 
     top = Parser(
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     dead.add_to(commands)
     cancel.add_to(commands)
     settings.add_to(commands)
+    sql.add_to(commands)
     commands.add_parser("celery", help="the commands of Celery, run by fsdf", add_help=False)
     commands.add_parser(
         "migrate",

@@ -21,6 +21,7 @@ BROKERS = {
     "LOCAL_PYTHON_QUEUE": ("LocalPythonQueueConsumer", "LocalPythonQueuePublisher"),
     "PERSISTQUEUE": ("PersistQueueConsumer", "PersistQueuePublisher"),
     "REDIS_ACK_ABLE": ("RedisConsumerAckAble",),
+    "SQLACHEMY": ("SqlachemyConsumer", "SqlachemyQueuePublisher"),
     "REDIS_STREAM": ("RedisStreamConsumer", "RedisStreamPublisher"),
     "RedisBrpopLpush": ("RedisBrpopLpushConsumer", "RedisPublisherLpush"),
 }
@@ -28,7 +29,6 @@ LATER = {
     "MONGOMQ": ("MongoMqConsumer", "MongoConsumer", "MongoMqPublisher", "MongoPublisher"),
     "NSQ": ("NsqConsumer", "NsqPublisher"),
     "KAFKA": ("KafkaConsumer", "KafkaPublisher"),
-    "SQLACHEMY": ("SqlachemyConsumer", "SqlachemyQueuePublisher"),
     "ROCKETMQ": ("RocketmqConsumer", "RocketmqPublisher"),
     "ZEROMQ": ("ZeroMqConsumer", "ZeroMqPublisher"),
     "KOMBU": ("KombuConsumer", "KombuPublisher"),

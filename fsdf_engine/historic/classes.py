@@ -12,6 +12,7 @@ __all__ = [
     "RabbitmqPublisherUsingRabbitpy", "RedisBrpopLpushConsumer", "RedisConsmer", "RedisConsumer",
     "RedisConsumerAckAble", "RedisPublisher", "RedisPublisherLpush", "RedisStreamConsumer",
     "RedisStreamPublisher",
+    "SqlachemyConsumer", "SqlachemyQueuePublisher",
 ]  # fmt: skip
 
 
@@ -118,3 +119,15 @@ class RedisPublisherLpush(QueuePublisher):
 
 
 RedisConsmer = RedisConsumer  # as the old README spells it
+
+
+class SqlachemyConsumer(QueueConsumer):
+    """A consumer on SQLACHEMY."""
+
+    broker_kind = BrokerEnum.SQLACHEMY
+
+
+class SqlachemyQueuePublisher(QueuePublisher):
+    """A publisher on SQLACHEMY."""
+
+    broker_kind = BrokerEnum.SQLACHEMY

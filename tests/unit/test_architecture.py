@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent.parent
 ENGINE, COMPAT = ROOT / "fsdf_engine", ROOT / "fsdf_compat"
 CLIENTS = {
     "amqpstorm", "celery", "confluent_kafka", "eventlet", "gevent", "greenlet", "hiredis", "kafka",
-    "kombu", "nats", "pika", "pymongo", "rabbitpy", "redis", "sqlalchemy", "zmq",
+    "kombu", "nats", "pika", "psycopg", "pymongo", "pymysql", "rabbitpy", "redis",
+    "sqlalchemy", "zmq",
 }  # fmt: skip
 # What a layer on top may use of the engine: its front door, and the contracts it may implement.
 # Errors, outcomes and everything else it needs are exported there.

@@ -84,7 +84,7 @@ def test_version_is_told(capsys):
         (
             "xyzzy",
             "unknown command 'xyzzy'; there are cancel, celery, config, dead, init, migrate, purge,"
-            " run, size",
+            " run, size, sql",
         ),
         ("dead lst q", "unknown command 'lst'; did you mean 'list'?"),
         ("--verion", "did you mean '--version'?"),

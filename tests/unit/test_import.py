@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS = {
     "celery", "eventlet", "fsdf_compat", "gevent", "greenlet", "hiredis", "kombu", "pika",
-    "pymongo", "redis", "sqlalchemy", "zmq",
+    "psycopg", "pymongo", "pymysql", "redis", "sqlalchemy", "zmq",
 }  # fmt: skip
 BUDGET = 0.060  # seconds that the import may take
 # As installed: compiled, even where this run is told to write no bytecode.
