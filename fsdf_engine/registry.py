@@ -197,6 +197,7 @@ stores: Registry[ResultStore] = Registry(
         "memory": "fsdf_engine.stores.memory:MemoryStore",
         "sqlite": "fsdf_engine.stores.sqlite:SqliteStore",
         "redis": "fsdf_engine.stores.redis:RedisStore",
+        "sqlalchemy": "fsdf_engine.stores.sql:SqlStore",
     },
     ResultStore,  # type: ignore[type-abstract]
 )

@@ -7,16 +7,18 @@ told as what it means. After a fork the child leaves the parent's connections al
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import weakref
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import BrokerError, FsdfError
 from ..green import native_lock
 from .sql_errors import Blame, blame_of, translated
 from .sql_place import Place, place_of
+from .sql_rows import clean
 from .sql_schema import Naming, ensure
 from .sql_session import Session, session_to
 
@@ -58,6 +60,24 @@ class SqlDatabase:
         """
         return self.naming(text.replace("@@now", self.now))
 
+    def key(self, text: str) -> Any:
+        """Return what a text is found by in a column of keys: itself, unless it is long."""
+        kept = clean(text)
+        if len(kept.encode()) > 200:
+            digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=32)
+            kept = f"#{digest.hexdigest()}"
+        return kept if self.is_postgresql else kept.encode()
+
+    def text(self, key: Any) -> str:
+        """Return what a column of keys holds."""
+        return key if isinstance(key, str) else bytes(key).decode(errors="replace")
+
+    def ignoring(self, insert: str) -> str:
+        """Return an INSERT, as the server takes it, that leaves what is there."""
+        if self.is_postgresql:
+            return self.sql(insert + " ON CONFLICT DO NOTHING")
+        return self.sql(insert.replace("INSERT INTO", "INSERT IGNORE INTO", 1))
+
     def run(self, work: Callable[[Session], T]) -> T:
         """Return `work(session)`; `work` is called again after a deadlock. Blocks.
 
@@ -85,7 +105,7 @@ class SqlDatabase:
             return value
         raise BrokerError("unreachable")
 
-    def rows(self, sql: str, values: dict[str, object]) -> list[tuple[object, ...]]:
+    def rows(self, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Return what one statement gives. Raises as `run`."""
         return self.run(lambda session: session.rows(sql, values))
 

@@ -13,14 +13,13 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from ..errors import Unavailable
+from ..errors import FsdfError, Unavailable
 from ..green import Event, native_lock, native_thread
 from ..unpatched import unpatched
 from .sql_database import SqlDatabase
 from .sql_errors import blame_of, translated
-from .sql_session import Session
 
-__all__ = ["Bell", "Bells", "Listener"]
+__all__ = ["Bell", "Bells", "Ear", "Listener"]
 
 
 class Bell:
@@ -62,6 +61,57 @@ class Bells:
             bell.event.set()
 
 
+class Ear:
+    """A connection that hears of notifications; of one thread, but for `poke`."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        """Connect. Raises as the client, or as `SqlDatabase.run`."""
+        self._told: list[str] = []
+        self._pipe = os.pipe()
+        self._pid = os.getpid()
+        try:
+            self._session = database.connect_to_listen()
+        except BaseException:
+            self._close_pipe()
+            raise
+        self.pid = int(self._session.raw.info.backend_pid)
+        self._session.raw.add_notify_handler(lambda told: self._told.append(told.payload))
+        self._select = unpatched("select").select
+
+    def listen(self, channel: str) -> None:
+        """Hear what is told on a channel, too."""
+        self._session.rows(f"LISTEN {channel}")
+
+    def wait(self, timeout: float | None) -> list[str]:
+        """Block until something is told, or `poke`; return what was told. Raises as the client."""
+        told = [self._session.descriptor(), self._pipe[0]]
+        ready, _, _ = self._select(told, [], [], 0.0 if self._told else timeout)
+        if self._pipe[0] in ready:
+            os.read(self._pipe[0], 4096)
+        connection = self._session.raw.pgconn
+        if told[0] in ready:
+            connection.consume_input()
+            while notice := connection.notifies():
+                self._told.append(notice.extra.decode())
+        heard, self._told = self._told, []
+        return heard
+
+    def poke(self) -> None:
+        """End the wait. Any thread."""
+        with contextlib.suppress(OSError):
+            os.write(self._pipe[1], b"\0")
+
+    def close(self) -> None:
+        """Free the connection."""
+        if self._pid == os.getpid():
+            self._session.close()
+            self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        for end in self._pipe:
+            os.close(end)
+
+
 class Listener:
     """The connection that hears of notifications, owned by one native thread. Any thread."""
 
@@ -75,9 +125,8 @@ class Listener:
         self._wanted: dict[str, Event] = {}  # channels, set once they are listened to
         self._failure: BaseException | None = None
         self._thread: Any = None
-        self._pipe: tuple[int, int] | None = None
+        self._ear: Ear | None = None
         self._closing = False
-        self.pid = 0  # of the server's process for our connection
 
     def hear(self, channel: str, bell: Bell) -> int:
         """Let the bell be rung by notifications; return the connection's number. Blocks at first.
@@ -89,19 +138,18 @@ class Listener:
             self._renew()
         with self._lock:
             if self._thread is None:
-                self._failure, self._closing = None, False
-                self._wanted = {}
-                self._pipe = os.pipe()
+                self._failure, self._closing, self._wanted = None, False, {}
                 self._thread = native_thread(self._run, "fsdf-sql-listener")
             self._bells[bell.token] = bell
-            heard, pipe = self._wanted.get(channel), self._pipe
-            if heard is None:
+            if (heard := self._wanted.get(channel)) is None:
                 heard = self._wanted[channel] = Event()
-                self._poke(pipe)
+            ear = self._ear
+        if ear is not None and not heard.is_set():
+            ear.poke()
         heard.wait()
         if (failure := self._failure) is not None:
             raise failure
-        return self.pid
+        return self._ear.pid if self._ear is not None else 0
 
     def forget(self, bell: Bell) -> None:
         """Ring it no more."""
@@ -113,66 +161,49 @@ class Listener:
         if self._pid != os.getpid():
             return
         with self._lock:
-            thread, self._closing = self._thread, True
-            self._poke(self._pipe)
+            thread, ear, self._closing = self._thread, self._ear, True
+        if ear is not None:
+            ear.poke()
         if thread is not None:
             thread.join(10.0)
 
-    def _poke(self, pipe: tuple[int, int] | None) -> None:
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                os.write(pipe[1], b"\0")
-
     def _run(self) -> None:
-        session, failure = None, Unavailable("the listener was closed")
-        pipe = self._pipe
-        assert pipe is not None
+        failure: BaseException = Unavailable("the listener was closed")
         try:
-            session = self._database.connect_to_listen()
-            self.pid = session.raw.info.backend_pid
-            session.raw.add_notify_handler(lambda told: self._ring(told.payload))
-            self._listen(session, pipe[0])
+            ear = Ear(self._database)
+            with self._lock:
+                self._ear = ear
+            self._listen(ear)
         except BaseException as error:
             shown = self._database.place.shown
-            blame = blame_of(error)
-            failure = translated(error, blame, shown, False) if blame else error  # type: ignore[assignment]
+            blame = None if isinstance(error, FsdfError) else blame_of(error)
+            failure = translated(error, blame, shown, False) if blame else error
         finally:
-            self._end(failure, pipe)
-            if session is not None:
-                session.close()
+            self._end(failure)
 
-    def _listen(self, session: Session, pipe: int) -> None:
-        wait = unpatched("select").select
+    def _listen(self, ear: Ear) -> None:
         listening: set[str] = set()
         while not self._closing:
             with self._lock:
                 new = {name: done for name, done in self._wanted.items() if name not in listening}
             for name, done in new.items():
-                session.rows(f"LISTEN {name}")
+                ear.listen(name)
                 listening.add(name)
                 done.set()
-            ready, _, _ = wait([session.descriptor(), pipe], [], [])
-            if pipe in ready:
-                os.read(pipe, 4096)
-            if len(ready) > 1 or pipe not in ready:
-                session.raw.pgconn.consume_input()
-                while told := session.raw.pgconn.notifies():
-                    self._ring(told.extra.decode())
+            for told in ear.wait(None):
+                with self._lock:
+                    bell = self._bells.get(int(told)) if told.isdecimal() else None
+                if bell is not None:
+                    bell.event.set()
 
-    def _ring(self, told: str) -> None:
-        with self._lock:
-            bell = self._bells.get(int(told)) if told.isdecimal() else None
-        if bell is not None:
-            bell.event.set()
-
-    def _end(self, failure: BaseException, pipe: tuple[int, int]) -> None:
+    def _end(self, failure: BaseException) -> None:
         """Let nobody wait for what will not come; the next one who waits begins anew."""
         with self._lock:
-            self._thread, self._pipe, self._failure = None, None, failure
+            ear, self._ear, self._thread, self._failure = self._ear, None, None, failure
             bells, self._bells = list(self._bells.values()), {}
             wanted = list(self._wanted.values())
-        for end in pipe:
-            os.close(end)
+        if ear is not None:
+            ear.close()
         for done in wanted:
             done.set()
         for bell in bells:

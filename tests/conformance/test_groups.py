@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from helpers import until
 from fsdf_engine.contracts import Claim, Group, Member, Outgoing
 from fsdf_engine.stores.memory import MemoryStore
 from fsdf_engine.stores.redis import RedisStore
+from fsdf_engine.stores.sql import SqlStore
 from fsdf_engine.stores.sqlite import SqliteStore
 from fsdf_engine.testing.groups import MINE, GroupConformance, ended, group, ids
 
@@ -25,6 +27,22 @@ class TestSqlite(GroupConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> SqliteStore:
         return SqliteStore(str(tmp_path / "results.sqlite"))
+
+
+class TestPostgresql(GroupConformance):
+    @pytest.fixture
+    def store(self, postgresql_url: str) -> Iterator[SqlStore]:
+        made = SqlStore(postgresql_url)
+        yield made
+        made.close()
+
+
+class TestMysql(GroupConformance):
+    @pytest.fixture
+    def store(self, mysql_url: str) -> Iterator[SqlStore]:
+        made = SqlStore(mysql_url)
+        yield made
+        made.close()
 
 
 class TestRedis(GroupConformance):

@@ -21,6 +21,7 @@ from fsdf_engine.stores import redis as redis_module
 from fsdf_engine.stores import sqlite as sqlite_module
 from fsdf_engine.stores.memory import MemoryStore
 from fsdf_engine.stores.redis import RedisStore
+from fsdf_engine.stores.sql import SqlStore
 from fsdf_engine.stores.sqlite import SqliteStore
 from fsdf_engine.testing.stores import BOUND, Received, StoreConformance, connected, nothing
 
@@ -64,6 +65,22 @@ class TestRedisCluster(StoreConformance):
     @pytest.fixture
     def store(self, cluster_url: str) -> RedisStore:
         return RedisStore(cluster_url)
+
+
+class TestPostgresql(StoreConformance):
+    @pytest.fixture
+    def store(self, postgresql_url: str) -> Iterator[SqlStore]:
+        made = SqlStore(postgresql_url)
+        yield made
+        made.close()
+
+
+class TestMysql(StoreConformance):
+    @pytest.fixture
+    def store(self, mysql_url: str) -> Iterator[SqlStore]:
+        made = SqlStore(mysql_url)
+        yield made
+        made.close()
 
 
 class TestSqliteOnly:

@@ -43,7 +43,9 @@ def old(name):
 
 
 @pytest.mark.parametrize(("broker", "name"), [*CLASSES, ("REDIS", "RedisConsmer")])
-def test_class_form_consumes_its_brokers_queue(broker, name, redis_url, rabbitmq_url, tmp_path, monkeypatch):
+def test_class_form_consumes_its_brokers_queue(
+    broker, name, redis_url, rabbitmq_url, tmp_path, monkeypatch
+):
     monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
     monkeypatch.setenv("FSDF_RABBITMQ_URL", rabbitmq_url)
     monkeypatch.setenv("FSDF_SQLACHEMY_ENGINE_URL", f"sqlite:///{tmp_path}/q.sqlite")
@@ -59,7 +61,9 @@ def test_class_form_consumes_its_brokers_queue(broker, name, redis_url, rabbitmq
 
 
 @pytest.mark.parametrize("name", [n for names in BROKERS.values() for n in names if "Pub" in n])
-def test_publisher_class_publishes_to_its_broker(name, redis_url, rabbitmq_url, tmp_path, monkeypatch):
+def test_publisher_class_publishes_to_its_broker(
+    name, redis_url, rabbitmq_url, tmp_path, monkeypatch
+):
     monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
     monkeypatch.setenv("FSDF_RABBITMQ_URL", rabbitmq_url)
     monkeypatch.setenv("FSDF_SQLACHEMY_ENGINE_URL", f"sqlite:///{tmp_path}/q.sqlite")
