@@ -21,6 +21,8 @@ AMQP = ("amqp", "pyamqp", "amqps", "pyamqps")
 BROKERS: Mapping[str, str] = {
     **dict.fromkeys(_REDIS, "redis_ack"), **dict.fromkeys(AMQP, "rabbitmq_amqpstorm"),
     "sqlite": "sqlite", "sqla+sqlite": "sqlite", "memory": "memory",
+    **dict.fromkeys(("sqla+postgresql", "sqla+postgres"), "sqlalchemy"),
+    **dict.fromkeys(("sqla+mysql", "sqla+mariadb"), "sqlalchemy"),
 }  # fmt: skip
 _STORES = {
     **dict.fromkeys(_REDIS, "redis"), "sqlite": "sqlite", "db+sqlite": "sqlite",
@@ -78,7 +80,10 @@ def _is_redis(url: object) -> bool:
 
 
 def _scheme(url: str) -> str:
-    return url.partition(":")[0].lower()
+    """Return what the URL begins with; of databases without the driver, which the engine has."""
+    scheme = url.partition(":")[0].lower()
+    kept = 2 if scheme.startswith(("sqla+", "db+")) else None
+    return "+".join(scheme.split("+")[:kept])
 
 
 def _one(url: object, key: str) -> str:
@@ -121,7 +126,7 @@ def _place(
         return kinds[scheme], _redis(text, scheme)
     if scheme in AMQP:
         return kinds[scheme], text
-    if kinds[scheme] == "sqlite":
+    if kinds[scheme] in ("sqlite", "sqlalchemy"):
         return kinds[scheme], text.partition("+")[2] or text
     return kinds[scheme], ""
 

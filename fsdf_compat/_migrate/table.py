@@ -76,8 +76,6 @@ _BROKERS: Mapping[str, Finding] = {
     "mongodb": _not("MongoDB is not there yet"),
     "kafka": _not("Kafka is not there yet"),
     "filesystem": _not("use sqlite:// instead"),
-    "sqla+postgresql": _not("PostgreSQL as a broker is not there yet"),
-    "sqla+mysql": _not("MySQL as a broker is not there yet"),
 }
 _SETTINGS: Mapping[str, Finding] = {
     "broker_transport_options": _differs(

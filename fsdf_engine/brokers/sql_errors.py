@@ -34,7 +34,7 @@ _TABLES = {1054, 1064, 1072, 1109, 1136, 1146, 1305, 1356, 1364}
 _VALUES = {1048, 1062, 1153, 1264, 1265, 1292, 1366, 1406, 3140, 3819, 4025}
 # What PostgreSQL refuses a connection with; the client keeps no code of it.
 _PASSING = re.compile(
-    r"starting up|shutting down|recovery mode|too many|remaining connection|terminat|not accepting",
+    r"starting up|shutting down|recovery|too many|remaining conn|terminat|not (yet )?accepting",
     re.IGNORECASE,
 )
 

@@ -213,6 +213,14 @@ def test_what_a_url_says_itself_is_stronger():
         ("memory://", {"broker_kind": "memory"}),
         ("sqlite:////x/y", {"broker_kind": "sqlite", "broker_url": "sqlite:////x/y"}),
         ("sqla+sqlite:///y", {"broker_kind": "sqlite", "broker_url": "sqlite:///y"}),
+        (
+            "sqla+postgresql+psycopg2://u:p@h/d?sslmode=require",
+            {
+                "broker_kind": "sqlalchemy",
+                "broker_url": "postgresql+psycopg2://u:p@h/d?sslmode=require",
+            },
+        ),
+        ("sqla+mysql://h/d", {"broker_kind": "sqlalchemy", "broker_url": "mysql://h/d"}),
         ("redis://h:1/2", {"broker_kind": "redis_ack", "broker_url": "redis://h:1/2"}),
         ("redis://", {"broker_kind": "redis_ack", "broker_url": "redis://127.0.0.1:6379/0"}),
         ("rediss://h", {"broker_kind": "redis_ack", "broker_url": "rediss://h"}),

@@ -285,7 +285,7 @@ class TestTables:
         broker.close()
         again = SqlBroker(broker.url + "?connect_timeout=9")
         again.check()  # it says that we may go on
-        run(again, "UPDATE @version SET least = 2")
+        run(again, "UPDATE @version SET least = 9")
         again.close()
         with pytest.raises(ServerRefused, match="upgrade fsdf"):
             SqlBroker(broker.url + "?connect_timeout=8").check()
