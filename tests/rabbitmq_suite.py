@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pika
 from helpers import until
 
 from fsdf_engine.contracts import Broker, Subscription
-from fsdf_engine.testing.brokers import BrokerConformance
+from fsdf_engine.outcomes import Ack
+from fsdf_engine.testing.brokers import BrokerConformance, fetch_some, outgoing
+from fsdf_engine.testing.deliveries import Open, collect
 
 __all__ = ["OverRabbit", "spoil_queue"]
 
@@ -30,6 +33,21 @@ class OverRabbit(BrokerConformance):
 
         owner(shut)
         until(lambda: owner(lambda: owner.current is None))
+
+    def test_a_forked_child_has_connections_of_its_own(self, broker: Broker, open: Open) -> None:
+        sub = open()
+        broker.publish([outgoing(1)])
+        [found] = fetch_some(sub)
+        if (child := os.fork()) == 0:
+            published = False
+            try:
+                broker.publish([outgoing(n) for n in (2, 3)])
+                published = True
+            finally:
+                os._exit(0 if published else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert sub.settle([(found.lease, Ack())]) == []
+        assert len(collect(broker, sub, 2)) == 2
 
 
 def spoil_queue(broker: Broker, queue: str) -> int:

@@ -121,10 +121,11 @@ def _measure(bench: Bench, one: Contestant, run: int) -> None:
     try:
         with rabbit() as server:
             url = server.variables()["FSDF_TEST_RABBITMQ_URL"]
-            if one.name not in bench.counts:
+            count = bench.options.messages or bench.counts.get(one.name)
+            if count is None:
                 rate = _consumed(bench, one, url, FILLED)["rate"]
-                bench.counts[one.name] = min(CAPACITY, int(rate * window * 1.1) + FILLED)
-            count = bench.options.messages or bench.counts[one.name]
+                count = min(CAPACITY, int(rate * window * 1.1) + FILLED)
+                bench.counts[one.name] = count
             bench.add(scenario, one.name, run, **_consumed(bench, one, url, count))
             environment = one.variables(url, bench.folder, results=False)
             many = one.app.endswith(("fsdf_app", "raw_amqp_app"))
