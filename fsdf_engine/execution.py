@@ -93,15 +93,18 @@ class Job:
     tries: int
 
 
-def finish(job: Job, outcome: Outcome) -> bool:
-    """Hand a job's outcome to its owner, once; False when a deadline had done so before."""
+def finish(job: Job, outcome: Outcome, *, here: bool = False) -> bool:
+    """Hand a job's outcome to its owner, once; False when a deadline had done so before.
+
+    `here`: the calling thread is not needed elsewhere, and may be kept by storing it.
+    """
     if job.claims is not None:
         try:
             job.claims.pop()
         except IndexError:
             return False
     job.outcome = outcome
-    job.owner.put(job)
+    (getattr(job.owner, "put_and_store", job.owner.put) if here else job.owner.put)(job)
     return True
 
 

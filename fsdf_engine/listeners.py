@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
-from .contracts import Job, Plan
+from .contracts import Job, Plan, Report
 from .errors import SoftTimeLimit
-from .outcomes import Deadline, Interrupted, Outcome
+from .outcomes import ACK, SUCCEEDED, Deadline, Interrupted, Outcome, Retry, Succeeded
 
-__all__ = ["EVENTS", "Listener", "Listeners"]
+__all__ = ["EVENTS", "Listener", "Listeners", "tell_ends"]
 log = logging.getLogger("fsdf.listeners")
 
 Listener: TypeAlias = Callable[..., object]
@@ -90,3 +90,22 @@ class Listeners:
                 if inside and type(error) in _MEANT:
                     raise
                 log.exception("a listener of %s failed; the others are told", event)
+
+
+def tell_ends(
+    jobs: Sequence[Job],
+    report: Report | None,
+    listeners: Listeners | None,
+    lost: Collection[object],
+) -> None:
+    """Tell of ends that are stored; to the report of those only that are not plain, nor lost."""
+    for job in jobs:
+        outcome = job.outcome
+        if type(outcome) is not Succeeded or job.verdict is not ACK:
+            if report and job.delivery.lease not in lost:
+                report.ended(job, outcome)
+            job.outcome = SUCCEEDED  # an error holds its frames, and they hold the job
+        if listeners:
+            if type(outcome) is Retry:
+                listeners.emit("run_retried", job=job, outcome=outcome)
+            listeners.emit("run_ended", job=job, outcome=outcome)

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol
 
 from .errors import ArgumentError, ConfigurationError
 from .groups import GroupStore
-from .marks import Marks
+from .marks import Mark, Marks
 from .messaging import LeaseId, Outgoing, Subscription
 
 __all__ = ["Inbox", "Layout", "Record", "ResultStore", "Together"]
@@ -60,9 +60,17 @@ class Layout:
     ended: Callable[[bytes], bool]
 
 
-Together: TypeAlias = Callable[
-    [Sequence[Outgoing], Sequence[Record], Sequence[LeaseId]], tuple[int, Collection[LeaseId]]
-]
+class Together(Protocol):
+    """Takes several steps in one round trip, see `ResultStore.together`."""
+
+    def __call__(
+        self,
+        publishes: Sequence[Outgoing],
+        records: Sequence[Record],
+        leases: Sequence[LeaseId],
+        marks: Sequence[Mark] = (),
+    ) -> tuple[int, Collection[LeaseId]]:
+        """Return how many of the three steps are done, and which leases were no longer ours."""
 
 
 class Inbox(ABC):
@@ -168,9 +176,10 @@ class ResultStore(ABC):
         """Return what takes the steps of a small flush in one round trip; None: nothing can.
 
         It is called with messages to publish to the broker of this subscription, records to write
-        and leases to acknowledge, and does one after the other. It returns how many of these three
-        steps are done, and the leases that were no longer ours; what is not done is left to who
-        asked, for whatever reason: 0 where it takes no such messages or records. Opens nothing yet.
+        and leases to acknowledge, and does one after the other. Marks are put with the records, if
+        they are absent. It returns how many of these three steps are done, and the leases that were
+        no longer ours; what is not done is left to who asked, for whatever reason: 0 where it takes
+        no such messages or records. Opens nothing yet.
 
         Raises:
             PublishError: of all of them it is unknown whether they are published, and what follows.

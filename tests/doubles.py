@@ -17,6 +17,9 @@ class Results:
         self._marks = MemoryMarks()
         self.records, self.log, self.broken = {}, log if log is not None else [], None
 
+    def together(self, subscription):
+        return None
+
     def write(self, records):
         if self.broken and (error := self.broken(records)):
             raise error

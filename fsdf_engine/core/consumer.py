@@ -22,6 +22,7 @@ from ..contracts import (
 )  # fmt: skip
 from ..errors import Unavailable
 from ..listeners import Listeners
+from ..marking import Marking
 from ..message import FLAT
 from ..outcomes import Lost, Outcome, Requeue
 from .early import Early
@@ -30,7 +31,6 @@ from .grants import Share
 from .isolation import Isolation
 from .kinds import Kinds
 from .lease import Keeper
-from .marking import Marking
 from .outage import Outage
 from .outbox import Outbox
 from .overload import Overload

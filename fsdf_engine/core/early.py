@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from ..contracts import Job, LeaseId, Subscription
 from ..errors import LeaseLost
+from ..marking import Marking
 from ..outcomes import ACK, Failed, Lost, Outcome, Requeue
 from .lease import Keeper
-from .marking import Marking
 from .slots import take_last
 
 __all__ = ["Early"]
@@ -68,22 +68,38 @@ class Early:
         Raises:
             Unavailable: perhaps some are acknowledged; ask again.
         """
-        if gone := self._marking.put(self.group):
-            self.group = [job for job in self.group if job not in gone]
-            for job in gone:
-                self._answer(job, Lost(1))
-        told = [(job.delivery.lease, ACK) for job in self.group if job.plan.early]
-        try:
-            lost = self._subscription.settle(told) if told else ()
-        except Exception:
-            self._repeats = True
-            raise
+        done, lost = self._at_once() if not self._repeats else (0, ())
+        if done < 3:
+            lost = self._step_by_step()
         start, self.group = self.group, ()
         if lost:
             start = self._without(set(lost), start)
         self._keep([job for job in start if job.plan.early])
         self._marking.told()
         return start
+
+    def _told(self) -> list[LeaseId]:
+        return [job.delivery.lease for job in self.group if job.plan.early]
+
+    def _at_once(self) -> tuple[int, Collection[LeaseId]]:
+        told, marking = self._told(), self._marking
+        try:
+            return marking.put_and_acknowledge(self.group, self._subscription, told)
+        except Exception:
+            self._repeats = True
+            raise
+
+    def _step_by_step(self) -> Collection[LeaseId]:
+        if gone := self._marking.put(self.group):
+            self.group = [job for job in self.group if job not in gone]
+            for job in gone:
+                self._answer(job, Lost(1))
+        told = [(lease, ACK) for lease in self._told()]
+        try:
+            return self._subscription.settle(told) if told else ()
+        except Exception:
+            self._repeats = True
+            raise
 
     def give_up(self) -> Sequence[Job]:
         """Ask for the last time; what then has no answer goes back, if it is not acknowledged."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..at_once import Settle, Ways
 from ..contracts import Broker, Effect, Job, Report, ResultStore, Settlement, Subscription
 from ..errors import LeaseLost, PublishError, Unanswered, Unavailable
-from ..listeners import Listeners
-from ..outcomes import ACK, SUCCEEDED, DeadLetter, Outcome, Retry, Succeeded, text_of
+from ..listeners import Listeners, tell_ends
+from ..outcomes import DeadLetter, text_of
 from . import commit as picks
 from .commit import LATER, Commit, Item, names_all
 from .ending import give_ends, give_up
@@ -40,7 +40,7 @@ BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Outbox:
-    """Owns one thread. `settled` and `ended` are written by that thread only."""
+    """Owns one thread. What an end changes is written by who has the turn: it, or a slot."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Outbox:
         self._commits = 0  # how many of `_done` are no jobs
         self._counting = threading.Lock()
         self._parked, self._wakeup = False, threading.Event()
+        self._turn = threading.Lock()  # of who stores
         self._deadline: float | None = None  # set by close
         self._lost: set[object] = set()  # what the last settle has found to be no longer ours
         self._closed = False  # the thread has ended
@@ -84,6 +85,19 @@ class Outbox:
             self._parked = False
             self._wakeup.set()
 
+    def put_and_store(self, job: Job, /) -> None:
+        """As `put`; but where nothing else is stored right now the caller does it. May block."""
+        if self._listeners or not (self._parked and self._turn.acquire(False)):
+            return self.put(job)
+        self._done.append(job)
+        try:
+            self._flush_all()
+        finally:
+            self._turn.release()
+        if self._kept or self._done:  # to be repeated; or its putter saw us parked no more
+            self._wakeup.set()
+        return None
+
     def join_groups(self, groups: Grouping) -> None:
         """Take part in groups from now on: tell them of members, and finish what others left."""
         self._groups = groups
@@ -92,7 +106,8 @@ class Outbox:
     def disown(self) -> None:
         """Store nothing: in a forked child all of it is the parent's."""
         self._done, self._kept, self._groups = deque(), [], None
-        setattr(self, "put", lambda item: None)  # noqa: B010  a method that every run calls
+        for name in ("put", "put_and_store"):  # methods that every run calls
+            setattr(self, name, lambda item: None)
 
     def commit(self, job: Job, effects: Sequence[Effect]) -> None:
         """Block until the effects are stored, in a flush shared with all other slots.
@@ -148,24 +163,31 @@ class Outbox:
         self._tell(item, Unavailable("the worker stopped before these effects were stored"))
 
     def _loop(self) -> None:
-        while items := self._take():
-            try:
-                self._flush(items)
-            except Exception as error:  # a loop's edge, before anything was stored: all is repeated
-                log.warning("cannot store %d items: %r", len(items), error)
-                self._kept = items
-            if self._failures and not self._kept:
-                log.warning("what could not be stored is stored now")
-            self._failures = self._failures + 1 if self._kept else 0
-            self._suspects.intersection_update(self._kept)
-            self._given_up.intersection_update(self._kept)
-            self.flushes += 1
-            self._flushed()
-            if self._groups:
-                self._groups.sweep()
+        while self._wait():
+            with self._turn:
+                self._flush_all()
+                if self._groups:
+                    self._groups.sweep()
 
-    def _take(self) -> list[Item]:
-        """Return what there is to flush; blocks until there is something. Empty: we are closed."""
+    def _flush_all(self) -> None:
+        """Store what there is. Who does so has the turn. Blocks."""
+        if not (items := self._take()):
+            return
+        try:
+            self._flush(items)
+        except Exception as error:  # a loop's edge, before anything was stored: all is repeated
+            log.warning("cannot store %d items: %r", len(items), error)
+            self._kept = items
+        if self._failures and not self._kept:
+            log.warning("what could not be stored is stored now")
+        self._failures = self._failures + 1 if self._kept else 0
+        self._suspects.intersection_update(self._kept)
+        self._given_up.intersection_update(self._kept)
+        self.flushes += 1
+        self._flushed()
+
+    def _wait(self) -> bool:
+        """Block until there is something to flush; False: we are closed."""
         if self._failures:
             pause = BACKOFF[min(self._failures, len(BACKOFF)) - 1]
             if self._deadline is not None:
@@ -173,30 +195,31 @@ class Outbox:
             self._wakeup.clear()
             self._wakeup.wait(pause)  # rung only by close: nobody sees us parked
             if self._deadline and time.monotonic() > self._deadline:
-                return []
+                return False
         while not self._done and not self._kept:
             if self._deadline is not None:
-                return []
+                with self._turn:  # of a slot
+                    return bool(self._done or self._kept)
             self._parked = True
             if not self._done and self._deadline is None:
                 self._wakeup.wait(self._groups.pause() if self._groups else None)
             self._parked = False
             self._wakeup.clear()
             if self._groups:
-                self._groups.sweep()
+                with self._turn:
+                    self._groups.sweep()
+        return True
+
+    def _take(self) -> list[Item]:
         take = self._done.popleft
         fresh = [take() for _ in range(min(len(self._done), LIMIT - min(LIMIT, len(self._kept))))]
-        self._prepare(fresh)
+        jobs = give_ends([i for i in fresh if type(i) is Job], time.time(), self.broker.valid_queue)
+        self.ended += jobs
+        if jobs != len(fresh):
+            with self._counting:
+                self._commits -= len(fresh) - jobs
         items, self._kept = self._kept + fresh if self._kept else fresh, []
         return items
-
-    def _prepare(self, items: Sequence[Item]) -> None:
-        """Turn outcomes into verdicts and effects, and count what has ended."""
-        jobs = give_ends([i for i in items if type(i) is Job], time.time(), self.broker.valid_queue)
-        self.ended += jobs
-        if jobs != len(items):
-            with self._counting:
-                self._commits -= len(items) - jobs
 
     def _flush(self, items: list[Item]) -> None:
         """Store, then settle. Whatever does not get through is in `_kept` afterwards. Blocks."""
@@ -237,14 +260,7 @@ class Outbox:
             done = done + (ended := self._bury(acked))
             self._keeper.acked.difference_update(ended)
         self.settled += len(done)
-        for job in done:
-            if type(outcome := job.outcome) is not Succeeded or job.verdict is not ACK:
-                if self.report and job.delivery.lease not in self._lost:
-                    self.report.ended(job, outcome)
-                job.outcome = SUCCEEDED  # an error holds its frames, and they hold the job
-                self._emit(job, outcome)
-            elif self._listeners:
-                self._emit(job, job.outcome)
+        tell_ends(done, self.report, self._listeners, self._lost)
 
     def _bury(self, acked: list[Job]) -> list[Job]:
         """Keep what of them is dead: nobody leases it."""
@@ -253,12 +269,6 @@ class Outbox:
             return acked
         others = [job for job in acked if job not in dead]
         return others + self._step([*dead], picks.letters, self.broker.bury)
-
-    def _emit(self, job: Job, outcome: Outcome) -> None:
-        if self._listeners:
-            if type(outcome) is Retry:
-                self._listeners.emit("run_retried", job=job, outcome=outcome)
-            self._listeners.emit("run_ended", job=job, outcome=outcome)
 
     def _step(self, items: list[Any], pick: Pick, write: Write) -> list[Any]:
         """Write what `pick` finds in the items; return what got through, the rest is kept."""

@@ -142,6 +142,10 @@ class Slots(Generic[T]):
         self.items.extend(items)
         self.wake()
 
+    def spares(self) -> bool:
+        """Say whether the calling slot is not needed now: nothing waits, and another is free."""
+        return not self.items and (bool(self._parked) or len(self.all) < self.size)
+
     def wake(self) -> None:
         """Wake one slot, or start one."""
         try:

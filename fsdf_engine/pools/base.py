@@ -14,6 +14,8 @@ __all__ = ["SlotPool"]
 class SlotPool(Pool):
     """A pool of jobs on slots; subclasses choose the carrier."""
 
+    stores = False  # a slot that is not needed may be kept by storing how its run ended
+
     def __init__(self, size: int, keep_alive: float, carrier: Carrier) -> None:
         self.size, self._carrier = size, carrier
         self._slots: Slots[Job] = Slots(size, keep_alive, carrier, self._run)
@@ -33,7 +35,7 @@ class SlotPool(Pool):
                 break
             except BaseException as error:  # no call in here: nothing can be raised between two
                 failure = error
-        finish(job, outcome)
+        finish(job, outcome, here=self.stores and self._slots.spares())
         outcome = failure = None  # else the frame and its exception's traceback are a cycle
         if slot.abandoned:
             slot.abandoned = False

@@ -47,6 +47,8 @@ class ThreadPool(SlotPool):
     only abandoned.
     """
 
+    stores = True
+
     def __init__(self, size: int, keep_alive: float = 60.0) -> None:
         super().__init__(size, keep_alive, ThreadCarrier())
 

@@ -29,7 +29,6 @@ from ..contracts import (
     GroupStore,
     Inbox,
     Layout,
-    Marks,
     Record,
     ResultStore,
     Subscription,
@@ -157,7 +156,7 @@ class RedisStore(ResultStore):
         """Return the calling thread's, of a server alone."""
         return self._shards.connections.to()
 
-    def marks(self) -> Marks:
+    def marks(self) -> redis_marks.RedisMarks:
         return self._marks
 
     def groups(self) -> GroupStore:

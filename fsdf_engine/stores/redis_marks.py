@@ -7,7 +7,7 @@ one such set in each shard.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..brokers.redis_connection import Connection, Script
@@ -15,7 +15,7 @@ from ..contracts import Mark, Marks
 from .base import LAPSED
 from .redis_shards import Shards
 
-__all__ = ["SCRIPTS", "RedisMarks"]
+__all__ = ["PUTTING", "SCRIPTS", "RedisMarks"]
 
 _MARK, _WATCHED = "mark:", "marks:watched"
 _NOW = """
@@ -23,26 +23,29 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: the set, then one per mark. ARGV: four per mark: name, value, milliseconds, '1' if watched.
-# Reply: the names that were absent. O(marks log watched).
-_PUT = Script(
+# `put` is told KEYS: the set, then one per mark; ARGV: four per mark: name, value, milliseconds,
+# '1' if watched. Returns the names that were absent. O(marks log watched).
+PUTTING = (
     _NOW
     + """
-local put = {}
-for i = 2, #KEYS do
-    local name, value, life, watched = unpack(ARGV, i * 4 - 7, i * 4 - 4)
-    local done
-    if watched == '1' then
-        done = redis.call('SET', KEYS[i], value, 'NX')
-        if done then redis.call('ZADD', KEYS[1], now + life, name) end
-    else
-        done = redis.call('SET', KEYS[i], value, 'NX', 'PX', life)
+local function put(KEYS, ARGV)
+    local absent = {}
+    for i = 2, #KEYS do
+        local name, value, life, watched = unpack(ARGV, i * 4 - 7, i * 4 - 4)
+        local done
+        if watched == '1' then
+            done = redis.call('SET', KEYS[i], value, 'NX')
+            if done then redis.call('ZADD', KEYS[1], now + life, name) end
+        else
+            done = redis.call('SET', KEYS[i], value, 'NX', 'PX', life)
+        end
+        if done then absent[#absent + 1] = name end
     end
-    if done then put[#put + 1] = name end
+    return absent
 end
-return put
 """
 )
+_PUT = Script(PUTTING + "return put(KEYS, ARGV)")
 
 # KEYS: the set, then one per mark. ARGV: the names. Reply: how many there were.
 # O(marks log watched).
@@ -115,11 +118,14 @@ class RedisMarks(Marks):
     def put(self, marks: Sequence[Mark]) -> Collection[str]:
         put: list[str] = []
         for connection, places, keys in self._each([mark.name for mark in marks]):
-            arguments: list[Any] = []
-            for m in (marks[n] for n in places):
-                arguments += (m.name, m.value, _milliseconds(m.life), int(m.watched))
-            put += _names(connection.call(_PUT(keys, *arguments))[0])
+            said = _said(marks[n] for n in places)
+            put += _names(connection.call(_PUT(keys, *said))[0])
         return put
+
+    def told(self, marks: Sequence[Mark]) -> tuple[list[str], list[Any]]:
+        """Return the keys and arguments of `put`, on a server alone."""
+        [(_, _, keys)] = self._each([mark.name for mark in marks])
+        return keys, _said(marks)
 
     def read(self, names: Sequence[str]) -> Mapping[str, bytes]:
         found: dict[str, bytes] = {}
@@ -149,6 +155,13 @@ class RedisMarks(Marks):
             names = _names(reply[::2])
             found += [Mark(name, v, life, watched=True) for name, v in zip(names, reply[1::2])]
         return found
+
+
+def _said(marks: Iterable[Mark]) -> list[Any]:
+    said: list[Any] = []
+    for m in marks:
+        said += (m.name, m.value, _milliseconds(m.life), int(m.watched))
+    return said
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,8 +1,8 @@
 """The steps of a small flush in one round trip, where messages and results are in one Redis.
 
-They may be in different databases of it. One script publishes, then stores, then acknowledges, and
-stops at the first step that the server refuses: what has to be done in order stays in order, and a
-process that is killed has taken all the steps or none.
+They may be in different databases of it. One script publishes, stores results and marks, and
+acknowledges. It stops at the first step that the server refuses: what has to be done in order stays
+in order, and a process that is killed has taken all the steps or none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from ..brokers.redis_ack import AckSubscription
 from ..brokers.redis_ack_scripts import ACKING
 from ..brokers.redis_connection import Script, failure
 from ..brokers.redis_route import Route
-from ..contracts import LeaseId, Outgoing, Record, Subscription
+from ..contracts import LeaseId, Mark, Outgoing, Record, Subscription
 from ..errors import PublishError, Unanswered, Unavailable
+from .redis_marks import PUTTING
 from .redis_write import WRITING
 
 if TYPE_CHECKING:
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TOGETHER", "AtOnce", "together"]
 
-# KEYS: those of a consumer's queue (`redis_ack_scripts`), a queue to publish to, those of `write`.
-# ARGV: the databases of messages and of results, '' if that is one; then, each after their number,
-# bodies and what `acknowledge` is told; then what `write` is. Reply: how many of the steps are
-# done, what `write` and `acknowledge` have returned. O(messages).
+# KEYS: those of a consumer's queue (`redis_ack_scripts`), a queue to publish to, those of `put` and
+# of `write`. ARGV: the databases of messages and of results, '' if that is one; the number of keys
+# of `put`; then, each after their number, bodies, what `acknowledge` is told, and `put`; then what
+# `write` is. Reply: how many of the steps are done, what `write` and `acknowledge` have returned.
+# Marks belong to the step of the results. O(messages).
 TOGETHER = Script(
     ACKING
+    + PUTTING
     + WRITING
     + """
-local at = 2
+local at = 3
 local function some(list, count, last)
     local found = {}
     for i = at + 1, last or at + count do found[#found + 1] = list[i] end
@@ -45,17 +48,19 @@ end
 local function go_to(database)
     if database ~= '' then call('SELECT', database) end
 end
-local bodies, leases = counted(), counted()
+local bodies, leases, marks = counted(), counted(), counted()
 local told = some(ARGV, nil, #ARGV)
 at = 22
+local marked = some(KEYS, tonumber(ARGV[3]))
 local keys, done, older, lost = some(KEYS, nil, #KEYS), 0, {}, {}
 pcall(function() -- what is refused ends it, and is found out by who takes that step again
     go_to(ARGV[1])
     if #bodies > 0 then call('LPUSH', KEYS[22], unpack(bodies)) end
     done = 1
-    if #keys > 0 then
+    if #keys > 0 or #marks > 0 then
         go_to(ARGV[2])
-        older = write(keys, told)
+        if #keys > 0 then older = write(keys, told) end
+        if #marks > 0 then put(marked, marks) end
         go_to(ARGV[1])
     end
     done = 2
@@ -87,17 +92,22 @@ class AtOnce:
         self._store, self._subscription, self._databases = store, subscription, databases
 
     def __call__(
-        self, publishes: Sequence[Outgoing], records: Sequence[Record], leases: Sequence[LeaseId]
+        self,
+        publishes: Sequence[Outgoing],
+        records: Sequence[Record],
+        leases: Sequence[LeaseId],
+        marks: Sequence[Mark] = (),
     ) -> tuple[int, Collection[LeaseId]]:
         if not _are_plain(publishes) or not _are_alike(records):
             return 0, ()
         acks, owners = self._subscription.acknowledging(leases)
         keys, said = self._store.told(records) if records else ([], [])
+        marked, put = self._store.marks().told(marks) if marks else ([], [])
         queue = publishes[0].queue if publishes else self._subscription.keys[0]
         bodies = [message.body for message in publishes]
         command = TOGETHER(
-            (*self._subscription.keys, queue, *keys),
-            *self._databases, len(bodies), *bodies, len(acks), *acks, *said,
+            (*self._subscription.keys, queue, *marked, *keys), *self._databases, len(marked),
+            len(bodies), *bodies, len(acks), *acks, len(put), *put, *said,
         )  # fmt: skip
         try:
             [reply] = self._store.connection().exchange([command])

@@ -8,7 +8,7 @@ from helpers import BOUND, until
 
 from fsdf_engine import default_engine, task_deco
 from fsdf_engine.brokers.redis_ack import RedisAckBroker
-from fsdf_engine.contracts import Outgoing, Record
+from fsdf_engine.contracts import Mark, Outgoing, Record
 from fsdf_engine.errors import PublishError, Unanswered, Unavailable
 from fsdf_engine.stores.redis import RedisStore
 
@@ -61,6 +61,18 @@ def test_all_is_done_and_told(broker, store, leased, redis_url):
     assert store.read(["a", "b"], final=True) == {"a": b'{"a":1}', "b": b'{"b":1}'}
     assert together([], [Record("c", b"{}")], leases) == (3, leases)  # lost by now, and named
     assert together([message()], [], []) == (3, [])
+
+
+def test_marks_are_put_if_they_are_absent(broker, store, leased):
+    subscription, leases = leased
+    marks = [Mark("group", b"its jobs", 60.0, watched=True), Mark("fate", b"lives", 60.0)]
+    assert store.together(subscription)([], [], leases[:1], marks) == (3, [])
+    assert store.together(subscription)([], [], leases[1:], [Mark("fate", b"lost")]) == (3, [])
+    assert store.marks().read(["group", "fate"]) == {"group": b"its jobs", "fate": b"lives"}
+    assert store.marks().renew(["group", "fate"], 0.001) == ["group", "fate"]
+    until(lambda: store.marks().lapsed(60.0), BOUND)
+    until(lambda: list(store.marks().read(["group", "fate"])) == ["group"], BOUND)
+    assert broker.size("q") == (0, 0, 0, 0)
 
 
 def test_it_is_one_round_trip_and_one_command(broker, store, leased, redis_url):
@@ -161,7 +173,8 @@ def test_an_answer_that_does_not_come_leaves_what_is_published_unknown(
         together([], [Record("a", b"{}")], leases)
 
 
-def test_lone_messages_end_so(redis_url, monkeypatch):
+@pytest.mark.parametrize("ack", ["late", "early"])
+def test_lone_messages_end_so(redis_url, monkeypatch, ack):
     monkeypatch.setenv("FSDF_REDIS_URL", redis_url)
     told = []
     together = RedisStore.together
@@ -171,9 +184,9 @@ def test_lone_messages_end_so(redis_url, monkeypatch):
         return lambda *given: told.append(tuple(map(len, given))) or do(*given)
 
     monkeypatch.setattr(RedisStore, "together", noted)
-    task = task_deco("lone", broker_kind="redis_ack", is_using_rpc_mode=True)(lambda n: n)
+    task = task_deco("lone", broker_kind="redis_ack", is_using_rpc_mode=True, ack=ack)(lambda n: n)
     task.consume()
     assert [task.push(n).get(BOUND) for n in range(5)] == list(range(5))
     until(lambda: sum(task.size()[:3]) == 0, BOUND)
     default_engine().stop()
-    assert told == [(0, 1, 1)] * 5
+    assert told == ([(0, 1, 1)] * 5 if ack == "late" else [(0, 0, 1, 1), (0, 1, 0)] * 5)

@@ -74,6 +74,7 @@ def arm(step):
     """Choose the call at which to die."""
     engine = default_engine()
     store, where = engine.replies(member.options).store, engine.broker(broker)
+    store.together = lambda subscription: None  # each step by itself
     if step == "settle":
         subscribe = where.subscribe
 

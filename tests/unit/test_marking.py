@@ -12,8 +12,8 @@ from helpers import BOUND, until
 
 from fsdf_engine.contracts import Layout
 from fsdf_engine.core import consumer as consumer_module
-from fsdf_engine.core.marking import ENDED
 from fsdf_engine.errors import Unavailable
+from fsdf_engine.marking import ENDED
 from fsdf_engine.outcomes import Succeeded
 from fsdf_engine.result_sink import result_sink
 from fsdf_engine.stores.memory import MemoryStore

@@ -14,6 +14,7 @@ from fsdf_engine.core import outbox as outbox_module
 from fsdf_engine.core.context import current_job
 from fsdf_engine.errors import LeaseLost, PublishError, Unanswered, Unavailable
 from fsdf_engine.grouping import Grouping
+from fsdf_engine.listeners import Listeners
 from fsdf_engine.result_sink import result_sink
 from fsdf_engine.stores.memory import MemoryStore
 
@@ -42,6 +43,87 @@ def test_order_of_a_commit_is_publishes_results_settle(start):
     handle = start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results)
     settled(handle, 1)
     assert [type(entry) for entry in log[1:]] == [Outgoing, Record, tuple]
+
+
+def writers(results, more=lambda: None):
+    """Return the names of the threads that write results, in order; `more` is called by them."""
+    names, write = [], results.write
+
+    def noted(records):
+        names.append(threading.current_thread().name)
+        more()
+        return write(records)
+
+    results.write = noted
+    return names
+
+
+def rested(handle):
+    """Wait until nothing is being stored."""
+    until(lambda: handle.consumer.outbox._parked)
+    return handle
+
+
+def test_a_slot_that_is_not_needed_stores_how_its_run_ended(start):
+    broker, results = Loud([]), Results([])
+    names = writers(results)
+    handle = rested(start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results))
+    for n in range(5):
+        broker.publish(bodies(1))
+        settled(handle, n + 1)
+    assert names == ["fsdf-slot"] * 5
+
+
+def test_while_a_slot_stores_the_outbox_stores_for_the_others_and_waits_for_it(start):
+    broker, results, first, go = Loud([]), Results([]), threading.Event(), threading.Event()
+
+    def hang():
+        if not first.is_set():
+            first.set()
+            assert go.wait(BOUND)
+
+    names = writers(results, hang)
+    handle = rested(start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results))
+    broker.publish(bodies(1))
+    assert first.wait(BOUND)
+    broker.publish(bodies(7))
+    outbox = handle.consumer.outbox
+    until(lambda: outbox.last_ended() == 8)
+    closing = threading.Thread(target=lambda: outbox.close(BOUND))
+    closing.start()
+    assert outbox.settled == 0
+    go.set()
+    closing.join(BOUND)
+    assert outbox.settled == 8
+    assert broker.size("next").waiting == 8
+    assert names[0] == "fsdf-slot"
+    assert set(names[1:]) == {"fsdf-outbox"}
+
+
+def test_what_a_slot_could_not_store_the_outbox_repeats(start):
+    broker, results, errors = Loud([]), Results([]), [Unavailable("down")] * 2
+
+    def fail():
+        if errors:
+            raise errors.pop()
+
+    names = writers(results, fail)
+    handle = rested(start(broker, lambda n: None, spec={"sinks": (follow,)}, results=results))
+    broker.publish(bodies(1))
+    settled(handle, 1)
+    assert names == ["fsdf-slot", "fsdf-outbox", "fsdf-outbox"]
+    assert broker.size("next").waiting == 1
+
+
+def test_who_listens_to_ends_hears_of_them_from_the_outbox(start):
+    broker, results, heard = Loud([]), Results([]), []
+    listeners = Listeners()
+    listeners.add("run_ended", lambda job, outcome: heard.append(threading.current_thread().name))
+    spec = {"sinks": (follow,)}
+    handle = start(broker, lambda n: None, spec=spec, results=results, listeners=listeners)
+    broker.publish(bodies(1))
+    settled(handle, 1)
+    assert heard == ["fsdf-outbox"]
 
 
 def grouped(broker, log):

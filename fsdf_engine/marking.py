@@ -11,20 +11,20 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from .. import fates
-from ..contracts import Job, Mark, Plan, ResultStore
-from ..errors import Unavailable
-from ..fates import LIVES, LOST, after, before
-from ..message import new_id
-from ..outcomes import Outcome
-from .outbox import Outbox
+from . import fates
+from .contracts import Job, LeaseId, Mark, Plan, ResultStore, Subscription, Together
+from .core.outbox import Outbox
+from .errors import Unavailable
+from .fates import LIVES, LOST, after, before
+from .message import new_id
+from .outcomes import Outcome
 
 __all__ = ["Marking"]
 ENDED = 8  # marks that are deleted together
 
 
 class Marking:
-    """`put`, `told` and `adopt` are the consumer's thread's, `tend` the keeper's.
+    """`put...`, `told` and `adopt` are the consumer's thread's, `tend` the keeper's.
 
     What they share changes by single operations. Where results are off nothing is done.
     """
@@ -35,6 +35,8 @@ class Marking:
         self._lease, self._outbox, self._acked = lease, outbox, acked
         self._open: dict[str, Sequence[Job]] = {}
         self._next = ""  # of the group that is not known to be acknowledged
+        self._store: ResultStore | None = None  # that `_together` is of
+        self._together: Together | None = None
 
     def put(self, group: Sequence[Job]) -> Collection[Job]:
         """Mark what is acknowledged next; a repeat changes nothing. Blocks for a round trip.
@@ -44,23 +46,47 @@ class Marking:
         Raises:
             Unavailable: to be repeated before anything is acknowledged.
         """
-        store = self._outbox.results
-        if store is None or self._next in self._open:
+        store, jobs = self._outbox.results, self._unmarked(group)
+        if store is None or not jobs:
             return ()
-        if len(ended := self._ended()) >= ENDED:
-            self._delete(store, ended)
-        jobs = [job for job in group if job.plan.early and job.plan.sinks]
-        if not jobs:
-            return ()
-        self._next = self._next or self._prefix + new_id()
-        mark = Mark(self._next, fates.write(jobs), self._lease, watched=True)
-        names = {j: before(j) for j in jobs if j.delivery.deliveries or "sends" in j.extra}
+        names = _before(jobs)
+        mark = self._mark(store, jobs)
         lost = fates.decide(store, [n for each in names.values() for n in each], LIVES, mark)
         gone = [job for job, each in names.items() if not lost.isdisjoint(each)]
         if gone:  # one that is delivered again was never sent anew, but its letter may be
             store.marks().delete([after(job)[1] for job in gone])
         self._open[self._next] = jobs
         return gone
+
+    def put_and_acknowledge(
+        self, group: Sequence[Job], subscription: Subscription, leases: Sequence[LeaseId]
+    ) -> tuple[int, Collection[LeaseId]]:
+        """Do both in one round trip; return how far that came, and what was lost: see `Together`.
+
+        0 where that cannot be, or somebody else may have decided the fate of one of them.
+        """
+        store, jobs = self._outbox.results, self._unmarked(group)
+        if self._store is not store:
+            self._store = store
+            self._together = store.together(subscription) if store else None
+        if store is None or not self._together or not jobs or _before(jobs):
+            return 0, ()
+        done, lost = self._together((), (), leases, [self._mark(store, jobs)])
+        if done > 1:
+            self._open[self._next] = jobs
+        return done, lost
+
+    def _unmarked(self, group: Sequence[Job]) -> Sequence[Job]:
+        if self._next in self._open:
+            return ()
+        return [job for job in group if job.plan.early and job.plan.sinks]
+
+    def _mark(self, store: ResultStore, jobs: Sequence[Job]) -> Mark:
+        if len(ended := self._ended()) >= ENDED:
+            with suppress(Unavailable):  # then with the next ones
+                self._delete(store, ended)
+        self._next = self._next or self._prefix + new_id()
+        return Mark(self._next, fates.write(jobs), self._lease, watched=True)
 
     def told(self) -> None:
         """The group is acknowledged, or has been given back."""
@@ -143,3 +169,8 @@ class Marking:
             store.marks().delete(names)
         for name in names:
             self._open.pop(name, None)
+
+
+def _before(jobs: Sequence[Job]) -> dict[Job, list[str]]:
+    """Return the fates that others may have decided, of those that were there before."""
+    return {j: before(j) for j in jobs if j.delivery.deliveries or "sends" in j.extra}
