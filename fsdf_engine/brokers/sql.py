@@ -42,7 +42,7 @@ from .sql_waiting import Bell, Bells, Listener
 __all__ = ["SqlBroker"]
 
 LOOK = 5.0  # seconds; a process that is killed between its ring and its fetch delays others so long
-MEND = 0.5  # seconds between two looks, among busy fetches, for what is due or has ended
+MEND = 0.1  # seconds between two looks, among busy fetches, for what is due or has ended
 SOONEST, LATEST = 0.01, 0.25  # seconds between two looks where no server notifies
 _ROOM = 100_000  # bytes of a statement that are not bodies
 
