@@ -22,10 +22,11 @@ __all__ = ["LEASED", "Facts", "Steps"]
 
 _CHUNK = 500  # rows that are moved at a time
 LEASED = "seq, priority, spot, id, body, deliveries, state, headers, published"
+# The clock is volatile: only as a value of its own does PostgreSQL look it up in an index.
 # O(log n): of a queue, what there is, and when something comes.
 _FACTS = """
 SELECT @@now, EXISTS (SELECT 1 FROM @message WHERE queue = %(queue)s AND due = 0),
-    (SELECT min(due) FROM @message WHERE queue = %(queue)s AND due > 0),
+    (SELECT due FROM @message WHERE queue = %(queue)s AND due > 0 ORDER BY due LIMIT 1),
     (SELECT min(ends) FROM @lease WHERE queue = %(queue)s AND count > 0),
     EXISTS (SELECT 1 FROM @lease WHERE queue = %(queue)s AND count <= 0)
 """
@@ -38,7 +39,7 @@ UPDATE @message SET due = 0, lease = NULL, deliveries = deliveries + {lost}
 WHERE seq IN ({seqs}) AND lease = {token}
 """
 _DUE = """
-SELECT seq FROM @message WHERE queue = %(queue)s AND due > 0 AND due <= @@now
+SELECT seq FROM @message WHERE queue = %(queue)s AND due > 0 AND due <= (SELECT @@now)
 ORDER BY due LIMIT 2000 FOR UPDATE SKIP LOCKED
 """
 # What is due, or whose lease has ended, waits, whether a fetch has noticed or not.
