@@ -25,6 +25,8 @@ def load(request, monkeypatch):
     def load(mode, broker="memory", ack="late"):
         if broker.startswith("redis"):
             monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
+        if broker.startswith("rabbitmq"):
+            monkeypatch.setenv("FSDF_RABBITMQ_URL", request.getfixturevalue("rabbitmq_url"))
         for key, value in (("MODE", mode), ("BROKER", broker), ("ACK", ack)):
             monkeypatch.setenv(f"WIRE_{key}", value)
         return importlib.import_module("wire_tasks")
@@ -150,4 +152,4 @@ def test_retries_keep_their_form_whatever_way_they_go(load, broker, ack, mode):
         for n, (more, attempt) in expected.items():
             assert results[n].get(BOUND) == [n, more, attempt, {"by": n}]
     assert tasks.work.join(BOUND)
-    assert tasks.work.size() == (0, 0, 0, 0)
+    assert max(tasks.work.size()) == 0
