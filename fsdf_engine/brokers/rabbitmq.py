@@ -28,6 +28,7 @@ from ..contracts import (
     unchanged,
 )  # fmt: skip
 from ..errors import PublishError, ServerRefused, Unavailable
+from ..green import Event
 from .amqp_client import AmqpConnection, ChannelClosed, Confirmed, Endpoint, Publishing
 from .amqp_owner import Owner
 from .rabbitmq_letters import Letters
@@ -42,6 +43,7 @@ from .rabbitmq_url import target
 __all__ = ["RabbitBroker"]
 T = TypeVar("T")
 LOOKS = 5  # at a queue of which messages move meanwhile
+APART = 0.05  # seconds; what is on its way from one rung to the next is in no count
 HEARTBEAT = 10  # seconds, of the connections that hold no leases
 
 
@@ -173,6 +175,8 @@ class RabbitBroker(Broker):
             found = counts, [sub.let_come() for sub in subs]
             if found == before:  # nothing was on its way while it was counted
                 break
+            if self._topology.rungs.get(queue):
+                Event().wait(APART)
             before = found
         delayed, waiting, letters = counts
         for sub in subs:

@@ -141,7 +141,7 @@ class RabbitSubscription(Subscription):
         self._look, before = now + 1.0, now - Held.AFTER
         for key in [key for key in list(self._handed) if key[0] != stream.token]:
             self._handed.pop(key, None)  # handed out while its stream ended
-        old = [(key, lease) for key, lease in self._handed.items() if lease.at <= before]
+        old = self._handed_before(before)
         try:
             if old:
                 self._try(partial(self._move, stream, old[:MOVED]))
@@ -149,6 +149,10 @@ class RabbitSubscription(Subscription):
             log.warning("queue %s: long runs stay where they are: %s", self.queue, error)
             self._look = now + RETRY
         return None
+
+    def _handed_before(self, at: float) -> list[tuple[LeaseId, Lease]]:
+        """Return what was handed out by then; the consumer hands out more meanwhile."""
+        return [(key, lease) for key, lease in self._handed.copy().items() if lease.at <= at]
 
     def _move(self, stream: Stream, old: Sequence[tuple[LeaseId, Lease]]) -> None:
         """Hold elsewhere what runs for long, and acknowledge it here."""

@@ -19,6 +19,8 @@ from fsdf_engine.brokers.rabbitmq_leases import Lease, Tags
 from fsdf_engine.brokers.rabbitmq_message import MORE, changed, delayed, delivery, lost_of, outgoing
 from fsdf_engine.brokers.rabbitmq_names import LONGEST, RUNGS, key_of, rung, steps, valid
 from fsdf_engine.brokers.rabbitmq_server import LIMIT, LINES, Server, Shape, learn, server_of
+from fsdf_engine.brokers.rabbitmq_subscription import RabbitSubscription
+from fsdf_engine.brokers.rabbitmq_topology import Topology
 from fsdf_engine.brokers.rabbitmq_url import target
 from fsdf_engine.contracts import Capability, Outgoing
 from fsdf_engine.errors import ConfigurationError, Unavailable
@@ -340,6 +342,19 @@ def test_copies_of_a_run_that_was_not_moved_are_dropped_when_they_come():
         late.tag = tag
         server.take(late)
     assert server.acked == [7, 8]
+
+
+def test_long_runs_are_looked_for_while_others_are_handed_out():
+    sub = RabbitSubscription("q", Silent, Topology("quorum"), lambda *_: None)
+
+    class Run:
+        @property
+        def at(self):
+            sub._handed[1, len(sub._handed)] = self
+            return 1.0
+
+    sub._handed[1, 0] = Run()
+    assert [lease for lease, _ in sub._handed_before(2.0)] == [(1, 0)]
 
 
 def test_confirms_are_counted_by_batches():
