@@ -61,25 +61,38 @@ class Stream:
             self.channel.ack(tag)
 
     def give_back(self, tags: Sequence[int]) -> None:
-        """Give back in the order of the tags; the queue then has it, and its count shows it."""
+        """Give back in the order of the tags; the queue then has it, and its count shows it.
+
+        A quorum queue keeps the order of `ORDERED` at once. That these have arrived is told by its
+        count, which is exact only while nothing is on its way to us.
+        """
         ordered = sorted(tags)
         step = ORDERED if self.shape.kind == "quorum" else max(1, len(ordered))
+        prefetch = self.prefetch if self.consumer and len(ordered) > step else 0
+        if prefetch:
+            self.cancel()
         for start in range(0, len(ordered), step):
             part = ordered[start : start + step]
-            before, _ = self.channel.count(self.queue)
-            arrived = self._buffer.arrived
+            before, _ = self._present()
             for tag in part:
                 self.channel.nack(tag)
             self.tags.returned(part)
-            self._see(before + len(part) + arrived)
+            self._see(before + len(part))
+        if prefetch:
+            self.consume(prefetch)
+
+    def _present(self) -> tuple[int, int]:
+        """Count what is in the queue or has ever come to our consumer; and its consumers."""
+        ready, consumers = self.channel.count(self.queue)
+        return ready + (self._buffer.arrived if self.consumer else 0), consumers
 
     def _see(self, expected: int) -> None:
         """Wait until what was given back is in the queue, or has come again."""
         end = time.monotonic() + TRUE
         while True:
-            ready, consumers = self.channel.count(self.queue)
+            present, consumers = self._present()
             others = consumers > self._consumers()  # which take of it: nothing can be told
             if others or self.shape.kind != "quorum" or time.monotonic() > end:
                 return
-            if ready + self._buffer.arrived >= expected:
+            if present >= expected:
                 return
