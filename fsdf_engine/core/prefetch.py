@@ -22,7 +22,7 @@ class Prefetch:
 
     def __init__(self, horizon: float = HORIZON, ceiling: int = 500) -> None:
         self.ceiling, self._horizon, self._rate = ceiling, horizon, 0.0
-        self._ended, self._at = 0, 0.0
+        self._ended, self._at, self._skipped = 0, 0.0, 0
 
     def depth(self, ended: int, now: float) -> int:
         """Return the depth, given the number of runs ended since the beginning."""
@@ -40,13 +40,15 @@ class Prefetch:
     def _learn(self, ended: int, now: float) -> None:
         elapsed = now - self._at
         if elapsed > 0.01:
-            rate = (ended - self._ended) / elapsed
+            runs = ended - self._ended
+            self._skipped -= (skipped := min(self._skipped, runs))
+            rate = (runs - skipped) / elapsed
             self._rate += min(1.0, elapsed / HORIZON) * (rate - self._rate)
             self._ended, self._at = ended, now
 
     def skip(self, count: int) -> None:
-        """So many have ended without having run: they tell nothing of how fast runs are."""
-        self._ended += count
+        """So many end, now or soon, without having run: they tell nothing of how fast runs are."""
+        self._skipped += count
 
     def forget(self) -> None:
         """Start learning anew: the queue's work has changed."""

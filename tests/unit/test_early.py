@@ -108,6 +108,14 @@ def test_five_milliseconds_of_work_are_acknowledged_ahead():
     assert Prefetch(ceiling=10).ahead(0, 1.0, 40) == 10
 
 
+def test_what_goes_back_tells_nothing_of_speed_even_if_it_ends_later():
+    prefetch = Prefetch()
+    prefetch.skip(400)
+    depths = [prefetch.depth(*told) for told in ((0, 1.0), (300, 2.0), (400, 3.0), (400, 4.0))]
+    assert depths == [0, 0, 0, 0]
+    assert prefetch.depth(500, 5.0) == 10  # and what runs tells as before
+
+
 def test_of_long_runs_as_many_are_acknowledged_as_there_are_free_slots(start, eager, monkeypatch):
     monkeypatch.setattr(Prefetch, "ahead", lambda *_: 0)
     broker, run = Acks(), Held()
