@@ -34,6 +34,7 @@ class _Call:
 class Owner:
     """Owns a connection, which is opened when it is first asked for, and again when it was lost.
 
+    The thread lives while there is a connection, or something to do.
     `lost` is called in the owner's thread when a connection has ended; `patience` says there how
     long it may wait, and each wait is followed by `tend`. A forked child begins anew.
     """
@@ -55,7 +56,7 @@ class Owner:
         self._pid, self._lock = os.getpid(), native_lock()
         self._calls: deque[_Call] = deque()
         self._thread: Any = None
-        self._wakeup, self._waiting, self._stopping = Event(), False, False
+        self._waiting = self._stopping = False
         self._connection: AmqpConnection | None = None
 
     def __call__(self, fn: Callable[[], T]) -> T:
@@ -80,7 +81,6 @@ class Owner:
                 self._stopping = False
                 self._thread = native_thread(self._live, self._name)
             connection = self._connection if self._waiting else None
-        self._wakeup.set()
         if connection is not None:
             connection.wake()
 
@@ -110,6 +110,9 @@ class Owner:
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
+        self._end(connection)
+
+    def _end(self, connection: AmqpConnection | None) -> None:
         if connection is not None:
             connection.close()
             self._lost()
@@ -119,14 +122,14 @@ class Owner:
             while self._calls:
                 self._do(self._calls.popleft())
             with self._lock:
-                if self._stopping and not self._calls:
-                    self._thread = None
+                if not self._calls and (self._stopping or self._connection is None):
+                    last, self._thread, self._connection = self._connection, None, None
                     break
                 self._waiting = not self._calls
             if self._waiting:
                 self._wait()
                 self._waiting = False
-        self._drop()
+        self._end(last)
 
     def _do(self, call: _Call) -> None:
         try:
@@ -139,10 +142,7 @@ class Owner:
         call.done.set()
 
     def _wait(self) -> None:
-        if self._connection is None:
-            self._wakeup.wait()
-            self._wakeup.clear()
-            return
+        assert self._connection is not None
         patience = self._patience()
         try:
             self._connection.wait(LONGEST if patience is None else min(patience, LONGEST))
@@ -161,7 +161,6 @@ class Owner:
         with self._lock:
             thread, self._stopping = self._thread, True
             connection = self._connection
-        self._wakeup.set()
         if connection is not None:
             connection.wake()
         if thread is not None:

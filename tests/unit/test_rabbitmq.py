@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
+from helpers import until
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdf_engine.brokers.amqp_client import Publishing, Received
 from fsdf_engine.brokers.amqp_confirms import Confirms
+from fsdf_engine.brokers.amqp_owner import Owner
 from fsdf_engine.brokers.rabbitmq_buffer import HOLD, Buffer
 from fsdf_engine.brokers.rabbitmq_held import Held
 from fsdf_engine.brokers.rabbitmq_leases import Lease, Tags
@@ -373,3 +376,14 @@ def test_confirms_are_counted_by_batches():
     confirms.answered(5, False, False)
     error = OSError()
     assert confirms.answer(error) == ([], [], [1], error)
+
+
+def test_no_thread_is_left_where_there_is_no_connection():
+    def connect():
+        raise Unavailable("nobody is there")
+
+    owner = Owner(connect, "fsdf-nobody")
+    for _ in range(2):  # a thread of its own each time
+        with pytest.raises(Unavailable, match="nobody is there"):
+            owner(owner.connection)
+        until(lambda: "fsdf-nobody" not in [thread.name for thread in threading.enumerate()])
