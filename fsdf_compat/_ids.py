@@ -1,11 +1,14 @@
-"""Ids of messages: random UUIDs as text, as kombu makes them, many with one system call."""
+"""Ids of messages: random UUIDs as text, as kombu makes them, many with one system call.
+
+Those of others are whatever text they have chosen.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 
-__all__ = ["new_id"]
+__all__ = ["new_id", "text_id"]
 
 _MANY = 128
 _ids: deque[str] = deque()
@@ -21,6 +24,19 @@ def new_id() -> str:
         made = [_uuid(each) for each in _chunks(os.urandom(16 * _MANY).hex())]
         _ids.extend(made[1:])
         return made[0]
+
+
+def text_id(id: object) -> str:
+    """Return an id as text, which bytes are taken for, too: a client of Redis may give them.
+
+    Raises:
+        TypeError: it is of another type, and would be no key of a result.
+    """
+    if isinstance(id, str):
+        return id
+    if isinstance(id, bytes):
+        return id.decode()
+    raise TypeError(f"the task id {id!r} is no text but of type {type(id).__name__}; give str(id)")
 
 
 def _chunks(digits: str) -> list[str]:

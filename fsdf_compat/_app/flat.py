@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from marshal import dumps as marshalled
@@ -22,7 +23,7 @@ from ..utils.nodenames import anon_nodename
 from ..utils.time import maybe_make_aware
 from .messages import Shown
 
-__all__ = ["encoded", "instant", "named", "written"]
+__all__ = ["encoded", "instant", "named", "origin", "written"]
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _NO_PLACES: tuple[tuple[str, ...], int] = (), 0
@@ -31,6 +32,18 @@ _ELSEWHERE = frozenset({
     "argsrepr", "expires", "id", "ignore_result", "kwargsrepr", "lang", "origin",
     "replaced_task_nesting", "retries", "root_id", "stamps", "task", "timelimit",
 })  # fmt: skip
+
+
+_origins: list[str] = []  # of this process
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_origins.clear)
+
+
+def origin() -> str:
+    """Return what messages say of who has published them: this process."""
+    if not _origins:
+        _origins.append(anon_nodename())
+    return _origins[-1]
 
 
 def named(
@@ -59,6 +72,7 @@ def written(task: Any, message: Any, reply: str, serializer: str) -> bytes:
     headers, properties, (args, kwargs, links) = _parts(message)
     extra: dict[str, Any] = {
         "task_id": headers["id"], "publish_time": time.time(), "task": headers["task"],
+        "origin": headers.get("origin") or origin(),
     }  # fmt: skip
     data: dict[str, Any] = {}
     if serializer in ("json", "application/json"):
@@ -113,8 +127,8 @@ def _headers(
     if (root := headers.get("root_id")) and root != headers["id"]:
         told["root_id"] = root
     told.update((k, headers[k]) for k in ("replaced_task_nesting", "stamps") if headers.get(k))
-    if (origin := headers.get("origin")) and origin != anon_nodename():
-        told["origin"] = origin
+    if (correlated := properties.get("correlation_id")) and correlated != headers["id"]:
+        told["correlation_id"] = correlated
     if own := {k: v for k, v in properties.items() if v and k not in _PROPERTIES}:
         told["properties"] = own
     if properties.get("reply_to"):

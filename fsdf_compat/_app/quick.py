@@ -102,7 +102,12 @@ def _way_of(task: Any, app: Any) -> _Way | None:
 def _extra(task: Any, way: _Way, parent: Any, id: str, backend: Any) -> dict[str, Any]:
     """Return what a message says beside its arguments."""
     now = time.time()
-    extra: dict[str, Any] = {"task_id": id, "publish_time": now, "task": task.name}
+    extra: dict[str, Any] = {
+        "task_id": id,
+        "publish_time": now,
+        "task": task.name,
+        "origin": flat.origin(),
+    }
     if backend is not None and backend.native is True and (to := backend.reply_to((id,), now)):
         extra["reply"] = to
     if way.limits:

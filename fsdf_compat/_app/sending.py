@@ -10,7 +10,7 @@ from typing import Any
 
 from dateutil.parser import isoparse
 
-from .._ids import new_id
+from .._ids import new_id, text_id
 from ..exceptions import AlwaysEagerIgnored
 from ..utils.functional import maybe_list
 from ..utils.time import subtract_datetimes
@@ -43,8 +43,8 @@ def send_task(
     (seconds, a datetime or ISO text) it may no more. `queue`, or `exchange` and `routing_key`, say
     where it goes, before the routes do. Further options are properties of the message.
 
-    Raises TypeError for arguments that are no list or no mapping, kombu's EncodeError for values
-    without JSON form, and its OperationalError where the broker cannot be reached.
+    Raises TypeError for arguments (no list, no mapping) or an id (no text) of a wrong type, kombu's
+    EncodeError for values without JSON form, its OperationalError without a broker.
     """
     if task_type is None:  # a task has seen to that itself
         task_type, options = _with_defaults(self, name, options)
@@ -57,7 +57,7 @@ def send_task(
         "ignore_result": options.pop("ignore_result", None),
         "replaced_task_nesting": replaced_task_nesting, **bounds,
     }  # fmt: skip
-    task_id, producer = task_id or new_id(), producer or publisher
+    task_id, producer = text_id(task_id) if task_id else new_id(), producer or publisher
     router = router or self.amqp.router
     options = router.route(options, route_name or name, args, kwargs, task_type)
     parent = _parent(self, call, options) if add_to_parent or not (root_id and parent_id) else None

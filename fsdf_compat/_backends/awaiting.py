@@ -10,6 +10,7 @@ from typing import Any
 from kombu.utils.encoding import bytes_to_str
 
 from .. import states
+from .._ids import text_id
 from ..exceptions import TimeoutError
 from .part import Part
 
@@ -62,11 +63,11 @@ class Awaiting(Part):
                 on_interval=on_interval, on_message=on_message, **kwargs,
             )  # fmt: skip
         self._ensure_not_eager()
-        self._has_waited = True
+        self._has_waited, id = True, text_id(result.id)
         for pause in _turns(timeout, on_interval):
-            body = self.replies().wait(result.id, pause, "")
+            body = self.replies().wait(id, pause, "")
             if body is not None:
-                meta = self._meta_of(body, result.id)
+                meta = self._meta_of(body, id)
                 if on_interval and meta["status"] in states.PROPAGATE_STATES:
                     on_interval()  # what a parent has raised is told rather than what follows of it
                 result._maybe_set_cache(meta)
@@ -104,7 +105,7 @@ class Awaiting(Part):
             elif node._cache:
                 yield node.id, node._cache
             else:
-                left[node.id] = node
+                left[text_id(node.id)] = node
         for pause in _turns(timeout, on_interval):
             if not left:
                 return

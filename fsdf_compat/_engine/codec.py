@@ -10,6 +10,7 @@ content         instead of all arguments: [content type, encoding, text], where 
                 binary is base64; read only where the app's `accept_content` has the type
 param           the value of a parameter that is itself called `extra`
 headers         Celery's headers that differ from their defaults, and those of the publisher's own
+origin          the process that has published it: gen<pid>@<host>
 priority        Celery's, where the broker has fewer
 redelivered     the task has put its message back in line
 

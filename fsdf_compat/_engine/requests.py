@@ -12,7 +12,7 @@ from fsdf_engine.contracts import Job
 from .places import unrank
 
 __all__ = ["NODE", "PLAIN", "Requests", "node_name"]
-PLAIN = 9  # headers of a request that has none of its own
+PLAIN = 10  # headers of a request that has none of its own
 NODE = "FSDF_CELERY_NODE"  # the environment variable that tells children the worker's name
 
 
@@ -51,6 +51,7 @@ class Requests:
             "retries": job.attempt,
             "hostname": self.node,
             "is_eager": False,
+            "origin": extra.get("origin"),
             "delivery_info": {
                 "exchange": "",
                 "routing_key": self.queue_of(job.plan.queue),

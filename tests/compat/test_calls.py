@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import uuid
 
 import pytest
 from helpers import BOUND, until
@@ -114,3 +117,43 @@ def test_a_receiver_of_the_publish_signal_changes_what_arrives(redis_project):
     redis_project.worker()
     told = proj.show.delay(5).get(timeout=BOUND)
     assert told == ["00-1", {"traceparent": "00-1"}, [5]]
+
+
+def test_a_run_knows_who_has_sent_it_and_what_it_correlates_with(redis_project):
+    proj = redis_project.write("""
+
+    @app.task(bind=True)
+    def child(self):
+        note(self.request.origin)
+
+    @app.task(bind=True)
+    def show(self, calls=False):
+        if calls:
+            child.delay()
+        return self.request.origin, self.request.correlation_id, f"gen{os.getpid()}"
+    """)
+    redis_project.worker()
+    here = f"gen{os.getpid()}@{socket.gethostname()}"
+    plain, chosen = proj.show.delay(True), proj.show.apply_async(correlation_id="c", origin="me")
+    origin, correlated, runs_in = plain.get(timeout=BOUND)
+    assert (origin, correlated) == (here, plain.id)
+    assert chosen.get(timeout=BOUND)[:2] == ["me", "c"]
+    by_name = proj.app.send_task("proj.show")
+    assert by_name.get(timeout=BOUND)[:2] == [here, by_name.id]
+    redis_project.noted(f"{runs_in}@{socket.gethostname()}")
+
+
+def test_an_id_that_is_no_text_is_refused_and_keeps_nobody_from_results(redis_project):
+    proj = redis_project.write("""
+    @app.task
+    def one():
+        return 1
+    """)
+    redis_project.worker()
+    for id in (5, uuid.uuid4()):
+        with pytest.raises(TypeError, match="task id .* is no text"):
+            proj.one.apply_async(task_id=id)
+        with pytest.raises(TypeError, match="task id .* is no text"):
+            proj.app.AsyncResult(id).get(timeout=BOUND)
+    assert proj.one.apply_async(task_id="mine").get(timeout=BOUND) == 1
+    assert proj.app.AsyncResult(b"mine").get(timeout=BOUND) == 1  # as a client of Redis gives it

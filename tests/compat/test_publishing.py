@@ -48,7 +48,7 @@ def fetched(app, queue="celery", *, url="memory"):
 
 def only(app, queue="celery"):
     [(data, extra)] = fetched(app, queue)
-    for key in ("publish_time", "task_id"):
+    for key in ("publish_time", "task_id", "origin"):
         assert extra.pop(key)
     return data, extra
 
