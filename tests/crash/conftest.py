@@ -13,13 +13,21 @@ import pytest
 from helpers import signal_each
 
 ROOT = Path(__file__).parent.parent.parent
+SQL = ("postgresql", "mysql")
 
 
 @pytest.fixture(params=["sqlite", "redis_ack", "redis_stream", "redis_brpoplpush"])
 def broker(request, monkeypatch):
-    """The name of a broker that outlives its workers; in a Redis of the test's if that is one."""
+    """The name of a broker that outlives its workers, its data being the test's own.
+
+    `postgresql` and `mysql` are the SQL broker there.
+    """
     if request.param.startswith("redis"):
         monkeypatch.setenv("FSDF_REDIS_URL", request.getfixturevalue("redis_url"))
+    elif request.param in SQL:
+        url = request.getfixturevalue(f"{request.param}_url")
+        monkeypatch.setenv("FSDF_SQLALCHEMY_URL", url)
+        return "sqlalchemy"
     return request.param
 
 

@@ -16,6 +16,7 @@ from helpers import BOUND, until
 from fsdf_engine import PublishError, TaskFailed, Unavailable, default_engine, task_deco
 
 DURABLE = ["sqlite", "redis_ack", "redis_stream", "redis_brpoplpush"]
+SQL = ["postgresql", "mysql"]
 SLOTS, CEILING = 4, 500
 WORKER = Path(__file__).parent / "crash_worker.py"
 
@@ -55,7 +56,7 @@ def test_kill_9_fifty_times_loses_nothing_and_repeats_only_what_was_held(broker,
     assert max(int(most) for _, _, most, _ in runs) <= SLOTS + 2 * CEILING
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis_ack", "redis"], indirect=True)
+@pytest.mark.parametrize("broker", ["sqlite", "redis_ack", "redis", *SQL], indirect=True)
 def test_waiters_learn_of_a_killed_worker_that_had_acknowledged(broker, spawn):
     """And of the results that it had stored before."""
     task = queue(broker, "early", ack="early", is_using_rpc_mode=True)
@@ -127,6 +128,7 @@ def stall(process, broker):
             process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.parametrize("broker", [*DURABLE, *SQL], indirect=True)
 def test_a_stalled_worker_is_taken_over_and_what_it_does_later_is_refused(broker, spawn, tmp_path):
     go = tmp_path / "go"
     task = queue(broker, "stalled", is_using_rpc_mode=True)
@@ -150,6 +152,7 @@ def test_a_stalled_worker_is_taken_over_and_what_it_does_later_is_refused(broker
     assert task.size() == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("broker", [*DURABLE, *SQL], indirect=True)
 def test_a_message_that_kills_its_workers_is_given_up_and_its_company_runs(broker, spawn):
     task = queue(broker, "company")
     task.push_many({"n": n} for n in range(16))  # all in one fetch of sixteen slots

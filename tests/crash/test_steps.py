@@ -36,7 +36,7 @@ def stored(result, options):
     return end(default_engine().result(result.task_id, options))
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis_ack"], indirect=True)
+@pytest.mark.parametrize("broker", ["sqlite", "redis_ack", "postgresql"], indirect=True)
 @pytest.mark.parametrize(("ack", "place"), PLACES)
 def test_kill_9_between_two_steps_leaves_one_end_to_everybody(broker, spawn, ack, place):
     options = {"broker_kind": broker, "lease": LEASE, "ack": ack, "is_using_rpc_mode": True}

@@ -22,6 +22,7 @@ from fsdf_engine.testing.deliveries import take
 
 NAMES = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
 SERVED = ["rabbitmq_pika quorum", "rabbitmq_pika classic", "rabbitmq_amqpstorm quorum"]
+SQL = ["sqlalchemy postgresql", "sqlalchemy mysql"]  # on SQLite it is `sqlite` itself
 MB = 1 << 20
 VERDICTS = [ACK, Release(), Release(0.0, {"attempt": 1}), Release(600.0), DeadLetter("x")]
 
@@ -181,13 +182,16 @@ def machine(make_broker):
     return Machine
 
 
-@pytest.mark.parametrize("name", [*NAMES, *SERVED, *(f"thin {lack}" for lack in LACKS)])
+@pytest.mark.parametrize("name", [*NAMES, *SERVED, *SQL, *(f"thin {lack}" for lack in LACKS)])
 def test_every_message_is_in_exactly_one_part(name, request, tmp_path):
     numbers = iter(range(10**6))
     url = request.getfixturevalue("redis_url") if name.startswith("redis") else ""
     if name.startswith("rabbitmq"):
         kind = name.partition(" ")[2]
         url = request.getfixturevalue("rabbitmq_url") + f"?queue_type={kind}"
+
+    if name.startswith("sqlalchemy"):
+        url = request.getfixturevalue(f"{name.partition(' ')[2]}_url")
 
     def make():
         if name.startswith("rabbitmq"):
@@ -197,7 +201,7 @@ def test_every_message_is_in_exactly_one_part(name, request, tmp_path):
         if name.startswith("thin"):
             return ThinBroker(LACKS[name.partition(" ")[2]])
         place = str(tmp_path / f"{next(numbers)}.sqlite") if name == "sqlite" else url
-        return brokers.load(name)(place)
+        return brokers.load(name.partition(" ")[0])(place)
 
     run_state_machine_as_test(
         machine(make),
