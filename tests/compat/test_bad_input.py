@@ -262,15 +262,22 @@ def test_a_priority_may_be_a_text_as_in_celery(app, given, is_told):
         assert ranked.apply_async(priority=given).get(timeout=BOUND) == is_told
 
 
-def test_the_command_call_tells_of_a_broker_that_is_down_without_a_traceback(make_project):
-    project = make_project("redis://127.0.0.1:1/0", None)
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("call", "Could not connect to the message broker."),
+        ("result", "Could not ask the result backend redis://127.0.0.1:1/0."),
+    ],
+)
+def test_a_command_tells_of_a_server_that_is_down_without_a_traceback(make_project, command, told):
+    project = make_project("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0")
     project.write("app.conf.broker_connection_timeout = 0.2\n")
-    words = "celery", "-A", "proj", "call", "proj.one"
+    words = "celery", "-A", "proj", command, "proj.one"
     done = subprocess.run(
         [sys.executable, "-m", "fsdf_engine.cli", *words],
         cwd=project.folder, env={**os.environ, "PYTHONPATH": project.root},
         capture_output=True, text=True, timeout=BOUND,
     )  # fmt: skip
     assert done.returncode == 69
-    assert done.stderr.startswith("Error: Could not connect to the message broker.")
+    assert done.stderr.startswith(f"Error: {told}")
     assert "Traceback" not in done.stderr
