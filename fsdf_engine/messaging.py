@@ -53,7 +53,8 @@ class Capability(enum.Flag):
     - COUNTED: `Delivery.deliveries` counts lost leases only. Without it it is an upper bound: what
       was given back may count, too. So it alone never makes a message Lost, or a suspect.
     - BROWSE: dead letters are listed newest first from any offset, which disturbs nobody, and
-      replayed by id. Without it only the oldest 1,000 are seen, by one reader at a time.
+      replayed by id. Without it only the oldest 1,000 are seen, by one reader at a time, and a
+      letter that two bury at the same time may be kept twice.
     - ATOMIC: a release with a state or a delay, a dead letter and a replay are one step. Without
       it a copy is stored, then the message ends: a crash between is a duplicate, never a loss, and
       the copy may be last in line.

@@ -8,7 +8,7 @@ from typing import Any
 
 from .sql_rows import Ending, MessageRow, listed
 from .sql_session import Row, Session, Values
-from .sql_steps import LEASED, Steps
+from .sql_steps import ALONE, LEASED, Steps
 
 __all__ = ["MySqlSteps"]
 
@@ -149,6 +149,7 @@ class MySqlSteps(Steps):
         sql = self.sql(_BURY_ONCE)
         session.many(
             ("BEGIN", _NONE),
+            (self.sql(ALONE), _NONE),
             *((sql, {**row, "queue": self.key(row["queue"])}) for row in letters),
             ("COMMIT", _NONE),
         )

@@ -1,4 +1,4 @@
-"""The steps on PostgreSQL: one statement each, so one round trip.
+"""The steps on PostgreSQL: one statement each, so one round trip; to bury takes four.
 
 `UPDATE .. RETURNING` gives rows in any order; whoever takes them sorts them.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from .sql_rows import Ending, MessageRow
 from .sql_session import Row, Session
-from .sql_steps import LEASED, Steps
+from .sql_steps import ALONE, LEASED, Steps
 
 __all__ = ["PostgresSteps", "channel_of"]
 
@@ -167,7 +167,10 @@ class PostgresSteps(Steps):
         return {row[0] for row in session.rows(self.sql(_EXTEND), values)}
 
     def bury(self, session: Session, letters: Sequence[Mapping[str, Any]]) -> None:
-        session.rows(self.sql(_BURY), {name: [row[name] for row in letters] for name in letters[0]})
+        columns = {name: [row[name] for row in letters] for name in letters[0]}
+        with session.transaction():
+            session.rows(self.sql(ALONE))
+            session.rows(self.sql(_BURY), columns)
 
     def ring(self, session: Session, queue: str, most: int, due: float, delay: float) -> None:
         session.rows(self.sql(_RING), {

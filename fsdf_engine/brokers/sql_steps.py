@@ -18,7 +18,7 @@ from .sql_rows import Ending, MessageRow, listed, numbers
 from .sql_session import Row, Session
 from .sqlite_rows import replayed
 
-__all__ = ["LEASED", "Facts", "Steps"]
+__all__ = ["ALONE", "LEASED", "Facts", "Steps"]
 
 _CHUNK = 500  # rows that are moved at a time
 LEASED = "seq, priority, spot, id, body, deliveries, state, headers, published"
@@ -63,6 +63,10 @@ _REPLAYED = """
 SELECT seq, body, headers, priority, published FROM @dead
 WHERE queue = %(queue)s AND seq > %(after)s {those} ORDER BY seq LIMIT {chunk} FOR UPDATE
 """
+
+
+# Held by whoever buries: else two that do it at the same time would not see each other's rows.
+ALONE = "SELECT format FROM @version FOR UPDATE"
 
 
 class Facts(NamedTuple):

@@ -123,6 +123,22 @@ class LettersConformance:
         assert broker.size(QUEUE) == sized(broker, 3, 0, 0, 1)
         collect(broker, sub, 3)
 
+    def test_letters_that_are_buried_at_the_same_time_are_kept_once(self, broker: Broker) -> None:
+        needs(broker, Capability.DEAD_LETTER | Capability.BROWSE)
+        together, rounds = threading.Barrier(4), 10
+
+        def bury() -> None:
+            for first in range(0, 3 * rounds, 3):
+                together.wait(BOUND)
+                broker.bury([letter(n) for n in range(first, first + 3)])
+
+        threads = [threading.Thread(target=bury) for _ in range(together.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert broker.size(QUEUE).dead == 3 * rounds
+
     def test_letters_of_one_id_with_other_bodies_are_all_kept(
         self, broker: Broker, open: Open
     ) -> None:
