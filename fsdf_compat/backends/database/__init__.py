@@ -6,10 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import wraps
 from typing import Any
 
 from kombu.serialization import loads
 from kombu.utils.encoding import ensure_bytes
+
+from fsdf_engine import masked
 
 from ... import states
 from ...exceptions import ImproperlyConfigured
@@ -25,7 +28,7 @@ try:
     from sqlalchemy.orm.exc import StaleDataError
 
     from .models import Task, TaskExtended, TaskSet
-    from .session import SessionManager
+    from .session import SessionManager, never_connected
 except ImportError:
     raise ImproperlyConfigured(
         "The database result backend requires SQLAlchemy to be installed: pip install sqlalchemy"
@@ -104,6 +107,18 @@ class DatabaseBackend(BaseBackend):
     def on_backend_retryable_error(self, exc: BaseException) -> None:
         """Let go of the connections before it is asked again."""
         self.session_manager.invalidate(self.url)
+
+    def _ensure_retryable(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        @wraps(func)
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return func(*args, **kwargs)
+            except DatabaseError as error:
+                if never_connected(error):  # the client's own words may name no server at all
+                    error.add_detail(f"result_backend is {masked(self.url)}")
+                raise
+
+        return super()._ensure_retryable(asked, *args, **kwargs)
 
     def _create_tables(self) -> None:
         self._ensure_retryable(self.ResultSession)

@@ -26,6 +26,18 @@ def _or_none(row: Any, name: str) -> Any:
         return None
 
 
+class _UtcTime(sa.TypeDecorator):
+    """A time in UTC without its zone; databases in another one would store their own time."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        if value is None or value.tzinfo is None:
+            return value
+        return value.astimezone(timezone.utc).replace(tzinfo=None)
+
+
 class _Named:
     """A table that can be given another name and schema."""
 
@@ -36,6 +48,8 @@ class _Named:
         table.__table__.schema = schema
         table.id.default.schema = schema
         table.__table__.name = name or table.__tablename__
+        for index in table.__table__.indexes:  # their names are the schema's, too
+            index.name = f"ix_{table.__table__.name}_date_done"
 
 
 class Task(ResultModelBase, _Named):
@@ -52,7 +66,7 @@ class Task(ResultModelBase, _Named):
     status = sa.Column(sa.String(50), default=states.PENDING)
     result = sa.Column(sa.LargeBinary, nullable=True)
     date_done = sa.Column(
-        sa.DateTime, default=_get_utc_now, onupdate=_get_utc_now, nullable=True, index=True
+        _UtcTime, default=_get_utc_now, onupdate=_get_utc_now, nullable=True, index=True
     )
     traceback = sa.Column(sa.Text, nullable=True)
     children = sa.Column(sa.LargeBinary, nullable=True)
@@ -102,7 +116,7 @@ class TaskSet(ResultModelBase, _Named):
     )  # fmt: skip
     taskset_id = sa.Column(sa.String(155), unique=True)
     result = sa.Column(sa.LargeBinary, nullable=True)
-    date_done = sa.Column(sa.DateTime, default=_get_utc_now, nullable=True, index=True)
+    date_done = sa.Column(_UtcTime, default=_get_utc_now, nullable=True, index=True)
 
     def __init__(self, taskset_id: str, result: Any) -> None:
         self.taskset_id = taskset_id  # type: ignore[assignment]

@@ -7,19 +7,25 @@ from typing import Any
 
 from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
 from sqlalchemy import create_engine, inspect, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.orm import declarative_base, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from ..._upward import LateModule
 from ...utils.log import get_logger
 from ...utils.time import get_exponential_backoff_interval
+from .driver import with_driver
 
-__all__ = ("SessionManager",)
+__all__ = ("SessionManager", "never_connected")
 ResultModelBase = declarative_base()
 PREPARE_MODELS_MAX_RETRIES = 10
 logger = get_logger(__name__)
 _base = LateModule("backends.base")
+
+
+def never_connected(error: BaseException) -> bool:
+    """Say whether an error is that a connection could not be made: it belongs to no statement."""
+    return isinstance(error, DBAPIError) and error.statement is None
 
 
 def _after_fork_cleanup_session(session: SessionManager) -> None:
@@ -58,7 +64,7 @@ class SessionManager:
         return self._engines[dburi]
 
     def _made(self, dburi: str, **kwargs: Any) -> Any:
-        engine = create_engine(dburi, **kwargs)
+        engine = create_engine(with_driver(dburi), **kwargs)
         if self.engine_callback is not None:
             self.engine_callback(engine)
         return engine
@@ -91,8 +97,8 @@ class SessionManager:
             try:
                 ResultModelBase.metadata.create_all(engine)
                 break
-            except DatabaseError:
-                if retries == PREPARE_MODELS_MAX_RETRIES:
+            except DatabaseError as error:
+                if retries == PREPARE_MODELS_MAX_RETRIES or never_connected(error):
                     raise
                 pause = get_exponential_backoff_interval(10, retries, 1000, True)
                 _base.time.sleep(pause / 1000)
