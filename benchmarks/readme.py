@@ -12,6 +12,8 @@ from .report import (
     RABBIT_HEADS,
     RABBIT_RATIOS,
     RATIOS,
+    SQL_HEADS,
+    SQL_RATIOS,
     Rows,
     ratios,
 )
@@ -64,6 +66,8 @@ def _block(report: dict[str, Any]) -> str:
     if text := ratios(rows, LAYER_SHOWN, LAYER_HEADS):
         parts += [LAYER_ABOUT, text]
     if text := ratios(rows, RABBIT_RATIOS, RABBIT_HEADS):
+        parts.append(text)
+    if text := ratios(rows, SQL_RATIOS, SQL_HEADS):
         parts.append(text)
     parts.append(_rates(rows))
     more = "All tables, settings and commands: [docs/benchmarks.md](docs/benchmarks.md)."

@@ -15,11 +15,14 @@ from .contestants import CONTESTANTS
 from .scenarios.layer import CASES, DELAY, LAYER, PRODUCTS, WAITED, Case
 from .scenarios.local import PERSIST_QUEUES
 from .scenarios.rabbitmq import CELERY, CLIENTS, RABBIT, layer_name, name_of, raw_name
+from .scenarios.sql import FSDF_SQL, PROCRASTINATE, RAW_SQL, SNAPSHOT, SQL
 
 __all__ = [
     "LAYER_RATIOS",
     "RABBIT_RATIOS",
     "RATIOS",
+    "SQL_HEADS",
+    "SQL_RATIOS",
     "Rows",
     "document",
     "median",
@@ -31,7 +34,7 @@ Rows = list[dict[str, Any]]
 PACKAGES = (
     "fsdf", "redis", "hiredis", "orjson", "celery", "kombu", "funboost", "dramatiq", "huey",
     "taskiq", "taskiq-redis", "rq", "persist-queue", "gevent", "eventlet", "Django", "pika",
-    "AMQPStorm",
+    "AMQPStorm", "procrastinate", "psycopg", "SQLAlchemy",
 )  # fmt: skip
 
 
@@ -73,7 +76,7 @@ def surroundings(bench: Bench) -> dict[str, Any]:
                 "prefetch": one.prefetch,
                 "environment": dict(one.environment),
             }
-            for one in (*CONTESTANTS, *LAYER, *PERSIST_QUEUES, *RABBIT)
+            for one in (*CONTESTANTS, *LAYER, *PERSIST_QUEUES, *RABBIT, *SQL)
         ],
     }
 
@@ -165,6 +168,9 @@ RATIOS: tuple[Pair, ...] = (
      PERSIST_QUEUES[0].name),
     ("two worker processes; one; 300 us of CPU a task", "processes", "rate",
      f"{THREADS}, 300 us, 2 processes", f"{THREADS}, 300 us, 1 process"),
+    ("consume, processes, results; without", "consume", "rate", f"{FSDF} processes, results",
+     f"{FSDF} processes"),
+    ("consume, threads, results; without", "consume", "rate", f"{THREADS}, results", THREADS),
     ("1,000,000 messages waiting; 100,000", "backlog", "rate", f"{THREADS}, 1,000,000 waiting",
      f"{THREADS}, 100,000 waiting"),
     ("round trip in ms, median; Celery's `delay().get()`", "round_trip", "p50", THREADS,
@@ -209,6 +215,23 @@ RABBIT_RATIOS: tuple[Pair, ...] = (
     ("`fsdf celery`, late, a project's worker; `celery`", "rabbitmq", "rate",
      layer_name("fsdf celery"), layer_name("celery")),
 )  # fmt: skip
+SQL_RATIOS: tuple[Pair, ...] = (
+    *(
+        (f"consume{held}; {other}", "sql", "rate", FSDF_SQL + held, name + held)
+        for other, name in (("procrastinate", PROCRASTINATE), ("a bare loop", RAW_SQL))
+        for held in ("", SNAPSHOT)
+    ),
+    *(
+        (f"`{ours}`; procrastinate's `{theirs}`", "sql_publish", "rate",
+         f"{FSDF_SQL}, {action}", f"{PROCRASTINATE}, {action}")
+        for action, ours, theirs in (
+            ("publish", "push", "defer_async"), ("publish_many", "push_many", "batch_defer_async"),
+        )
+    ),
+    ("`push_many`; a bare loop", "sql_publish", "rate", f"{FSDF_SQL}, publish_many",
+     f"{RAW_SQL}, publish_many"),
+)  # fmt: skip
+SQL_HEADS = ("PostgreSQL, per second", "fsdf", "the other")
 RABBIT_HEADS = ("RabbitMQ, per second", "fsdf", "the other")
 LAYER_HEADS = ("per second; where something is waited for, ms", "`fsdf celery`", "`celery`")
 
@@ -249,8 +272,9 @@ def _configuration(contestants: list[dict[str, Any]]) -> str:
 
 SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
     ("Consume", "consume",
-     "No-op task, results off, one worker, full queue; messages per second from the first run to "
-     "the last. Leased is the most seen held at once, where the server shows it.",
+     "No-op task, results off where they are not said, one worker, full queue; messages per second "
+     "from the first run to the last. Leased is the most seen held at once, where the server shows "
+     "it.",
      {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1),
       "server_us": ("Redis, us CPU", 1), "rss": ("RSS, MB", 0), "leased": ("leased", 0),
       "messages": ("messages", 0), "window": ("window, s", 1)}, True),
@@ -275,6 +299,13 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
     ("RabbitMQ, publish", "rabbitmq_publish",
      "One process, one thread. fsdf's pushes are confirmed, one by one or 500 at once; Celery's "
      "`delay` is not.",
+     {"rate": ("per second", 0), "client_us": ("client, us CPU", 1)}, True),
+    ("PostgreSQL", "sql",
+     "Workers as under RabbitMQ. A snapshot is held open: by another connection, from before the "
+     "worker's start. The bare loop claims and deletes 100 rows at once.",
+     {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1), "rss": ("RSS, MB", 0),
+      "messages": ("messages", 0), "window": ("window, s", 1)}, True),
+    ("PostgreSQL, publish", "sql_publish", "One process, one thread.",
      {"rate": ("per second", 0), "client_us": ("client, us CPU", 1)}, True),
     ("Idle", "idle", "A worker with nothing to do, for 10 s; one run.",
      {"cpu": ("CPU, %", 2), "commands": ("Redis commands/s", 2), "rss": ("RSS, MB", 1),
@@ -314,6 +345,8 @@ def document(report: dict[str, Any]) -> str:
         parts += ["## Ratios, a Celery project", LAYER_ABOUT, text]
     if text := ratios(rows, RABBIT_RATIOS, RABBIT_HEADS):
         parts += ["## Ratios, RabbitMQ", text]
+    if text := ratios(rows, SQL_RATIOS, SQL_HEADS):
+        parts += ["## Ratios, PostgreSQL", text]
     for title, scenario, about, columns, spread in SECTIONS:
         if _names(rows, scenario):
             parts += [f"## {title}", about, _table(rows, scenario, columns, spread)]

@@ -15,6 +15,7 @@ from .processes import processes
 from .publish import publish
 from .rabbitmq import rabbitmq
 from .round_trip import round_trip
+from .sql import sql
 
 __all__ = ["SCENARIOS"]
 
@@ -24,6 +25,7 @@ SCENARIOS: dict[str, Callable[[Bench, int], None]] = {
     "round_trip": round_trip,
     "layer": layer,
     "rabbitmq": rabbitmq,
+    "sql": sql,
     "idle": idle,
     "local": local,
     "processes": processes,
