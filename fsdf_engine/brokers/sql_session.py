@@ -23,6 +23,7 @@ Row: TypeAlias = tuple[Any, ...]
 Values: TypeAlias = Mapping[str, Any]
 PATIENCE = 60.0  # seconds that a server may take to answer, before its connection counts as lost
 LARGEST = 256 << 20  # bytes of one statement, where the server has no lower limit
+STALLED = 15  # seconds that a transaction may lie idle: its owner is frozen, and others wait
 STALE = 1.0  # seconds idle after which a connection is looked at before it is used
 _NONE: Values = {}
 _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
@@ -53,11 +54,15 @@ class Session(ABC):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit at the end, or roll back. What is lost within has changed nothing."""
-        self.rows("BEGIN")
+        self.begin()
         self.sent = False
         yield  # whoever gets an exception rolls back, or closes
         self.sent = True
         self.rows("COMMIT")
+
+    def begin(self) -> None:
+        """Begin a transaction. One round trip."""
+        self.rows("BEGIN")
 
     def grace(self, lease: float) -> float:
         """Return for how many seconds nothing may be reaped: owners extend first."""
@@ -99,6 +104,12 @@ class PostgresSession(Session):
         with self.raw.cursor() as cursor:
             cursor.execute(sql, values)
             return int(cursor.rowcount)
+
+    def begin(self) -> None:
+        # For this transaction only: behind a pooler others have the connection after us.
+        limit = f"SET LOCAL idle_in_transaction_session_timeout = '{STALLED}s'"
+        with self.raw.cursor() as cursor:
+            cursor.execute(f"BEGIN; {limit}")
 
     def descriptor(self) -> int:
         return int(self.raw.pgconn.socket)
@@ -208,9 +219,10 @@ def _to_mysql(place: Place) -> Session:
     [(_, uptime)] = session.rows("SHOW GLOBAL STATUS LIKE 'Uptime'")
     session.began_at = time.monotonic() - float(uptime)
     session.largest = min(int(largest), LARGEST)
-    session.many(
-        ("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", _NONE), (_SETTINGS, _NONE)
-    )
+    settings = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", _SETTINGS]
+    if "MariaDB" in version:  # MySQL has nothing like it
+        settings.append(f"SET SESSION idle_transaction_timeout = {STALLED}")
+    session.many(*((sql, _NONE) for sql in settings))
     return session
 
 

@@ -342,6 +342,34 @@ class TestTrouble:
         assert broker.size(QUEUE).waiting == 2
         other.close()
 
+    def test_who_is_frozen_in_a_transaction_keeps_nothing_from_others(
+        self, broker: SqlBroker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sql_session, "STALLED", 1)
+        broker.publish([outgoing(1)])
+        frozen, goes_on, errors = threading.Event(), threading.Event(), list[Exception]()
+
+        def hold(session: Session) -> None:
+            with session.transaction():
+                session.rows(broker.database.sql("SELECT seq FROM @message FOR UPDATE"))
+                frozen.set()
+                goes_on.wait(BOUND)
+
+        def freeze() -> None:
+            try:
+                broker.database.run(hold)
+            except Unavailable as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=freeze)
+        thread.start()
+        assert frozen.wait(BOUND)
+        sub = broker.subscribe(QUEUE, lease=30)
+        until(lambda: sub.fetch(1, MB))
+        goes_on.set()
+        thread.join()
+        assert len(errors) == 1
+
     def test_a_publish_that_is_cut_off_is_unknown(self, broker: SqlBroker) -> None:
         """A trigger of somebody's holds it up meanwhile."""
         broker.check()
