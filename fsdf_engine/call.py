@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import orjson
 
@@ -14,7 +14,11 @@ from .errors import ArgumentError
 from .limits import check_limits
 from .message import Extra
 
-__all__ = ["Control", "arguments_of", "check_call", "extra_of", "instant_of", "seconds_of"]
+if TYPE_CHECKING:
+    from .contracts import Outgoing
+    from .core.writer import Writer
+
+__all__ = ["Control", "arguments_of", "call_of"]
 
 
 class Control(TypedDict, total=False):
@@ -36,7 +40,37 @@ class Control(TypedDict, total=False):
     soft_time_limit: float
 
 
-def seconds_of(name: str, duration: float | timedelta) -> float:
+def call_of(
+    write: Writer,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    now: float,
+    *,
+    task_id: str | None = None,
+    countdown: float | timedelta = 0.0,
+    eta: float | datetime = 0.0,
+    expires: float | datetime = 0.0,
+    priority: int | None = None,
+    headers: Mapping[str, Any] | None = None,
+    function_timeout: float = 0.0,
+    soft_time_limit: float = 0.0,
+) -> Outgoing:
+    """Return the message of one call, with what is decided for it alone.
+
+    Raises:
+        ArgumentError: names what is wrong.
+    """
+    delay, not_before = _seconds_of("countdown", countdown), _instant_of("eta", eta)
+    _check_call(task_id, priority)
+    extra = _extra_of(headers, expires, soft_time_limit, function_timeout)
+    outgoing = write(args, kwargs, now, extra, task_id or "")
+    outgoing.delay, outgoing.not_before = delay, not_before
+    if priority is not None:
+        outgoing.priority = priority
+    return outgoing
+
+
+def _seconds_of(name: str, duration: float | timedelta) -> float:
     """Return a duration in seconds.
 
     Raises:
@@ -46,7 +80,7 @@ def seconds_of(name: str, duration: float | timedelta) -> float:
     return _checked(name, seconds, duration, "a timedelta or seconds")
 
 
-def instant_of(name: str, instant: float | datetime) -> float:
+def _instant_of(name: str, instant: float | datetime) -> float:
     """Return an instant in Unix seconds; a datetime without a zone is local time.
 
     Raises:
@@ -66,7 +100,7 @@ def _checked(name: str, seconds: float, given: object, forms: str) -> float:
     return seconds
 
 
-def check_call(task_id: str | None, priority: int | None) -> None:
+def _check_call(task_id: str | None, priority: int | None) -> None:
     """Refuse an id or a priority that cannot be one.
 
     Raises:
@@ -78,7 +112,7 @@ def check_call(task_id: str | None, priority: int | None) -> None:
         raise ArgumentError(f"priority={priority!r} is no whole number from -9 to 9")
 
 
-def extra_of(
+def _extra_of(
     headers: Mapping[str, Any] | None, expires: float | datetime, soft: float, hard: float
 ) -> Extra:
     """Return the control data of one call, beside what every message has.
@@ -87,7 +121,7 @@ def extra_of(
         ArgumentError: names the one that is wrong.
     """
     extra: Extra = {"headers": dict(headers)} if headers else {}
-    if last := instant_of("expires", expires):
+    if last := _instant_of("expires", expires):
         extra["expires"] = last
     if limits := _limits_given(soft, hard):
         extra["limits"] = limits
@@ -96,7 +130,7 @@ def extra_of(
 
 def _limits_given(soft: float, hard: float) -> list[float] | None:
     """Return the limits of one call as they travel; None where there are none."""
-    limits = [seconds_of("soft_time_limit", soft), seconds_of("function_timeout", hard)]
+    limits = [_seconds_of("soft_time_limit", soft), _seconds_of("function_timeout", hard)]
     try:
         check_limits(limits)
     except ValueError as error:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .contracts import Broker, Capability, Pool, PoolCapability, ResultStore
+from .contracts import Broker, Capability, Pool, PoolCapability, ResultStore, Transactions
 from .core.retry import IN_PLACE
 from .declaration import title
 from .errors import ConfigurationError, Unavailable
@@ -27,6 +27,7 @@ __all__ = [
     "check_shared",
     "fitting",
     "one_store",
+    "transactions_of",
 ]
 
 
@@ -74,6 +75,20 @@ def _needs(task: Task[..., Any]) -> Iterator[tuple[Capability, str]]:
     longest = min(policy.backoff_max, policy.backoff * 2.0 ** min(policy.max_retries - 1, 64))
     if policy.max_retries and longest > IN_PLACE:  # else it waits in its slot
         yield Capability.DELAY, f"retry_backoff={policy.backoff:g}"
+
+
+def transactions_of(broker: Broker, queue: str) -> Transactions:
+    """Return how messages of a queue are stored in transactions of others.
+
+    Raises:
+        ConfigurationError: its broker has none.
+    """
+    if (found := broker.transactions) is None:
+        raise ConfigurationError(
+            f"queue {queue!r} is at {broker.address}, which has no part in transactions: give its"
+            " task broker_kind='sqlalchemy' and the database's URL, or push after the commit"
+        )
+    return found
 
 
 def check_mode(task: Task[..., Any]) -> None:

@@ -10,11 +10,14 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from .errors import ConfigurationError
 from .outcomes import State, Verdict
 from .spelling import masked
+
+if TYPE_CHECKING:
+    from .transactions import Transactions
 
 __all__ = [
     "Again", "Broker", "Capability", "DeadMessage", "Delivery", "LeaseId", "Letter", "Outgoing",
@@ -283,6 +286,7 @@ class Broker(ABC):
 
     capabilities: Capability  # of the class: the most; of the instance: may shrink in `check`
     setting: ClassVar[str] = ""  # the configuration key that gives the URL
+    transactions: Transactions | None = None  # how messages become part of others'; None: never
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -6,15 +6,15 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
 from functools import reduce
 from itertools import islice
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
+from .apart import astore_in, store_in
 from .assembly import plan_of
 from .barrier import grouping_of, push_calls, services_of
-from .call import Control, arguments_of, check_call, extra_of, instant_of, seconds_of
+from .call import Control, arguments_of, call_of
 from .checks import able
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
@@ -57,6 +57,7 @@ else:
 
 __all__ = ["Task"]
 _Calls = Iterable[tuple[Any, ...] | list[Any] | Mapping[str, Any]]
+_Named: TypeAlias = Mapping[str, Any] | str | bytes  # arguments
 GROUP = 500  # messages a flush of push_many takes
 _PARTS = {part.name.lower(): part for part in Part if part.name}
 
@@ -225,7 +226,7 @@ class Task(_Proxy, Generic[P, R, V]):
 
     def publish(
         self,
-        message: Mapping[str, Any] | str | bytes,
+        message: _Named,
         *,
         priority_control_config: PriorityConsumingControlConfig | None = None,
         **control: Unpack[Control],
@@ -241,32 +242,43 @@ class Task(_Proxy, Generic[P, R, V]):
     pub = publish
 
     def send(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        task_id: str | None = None,
-        countdown: float | timedelta = 0.0,
-        eta: float | datetime = 0.0,
-        expires: float | datetime = 0.0,
-        priority: int | None = None,
-        headers: Mapping[str, Any] | None = None,
-        function_timeout: float = 0.0,
-        soft_time_limit: float = 0.0,
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], **control: Unpack[Control]
     ) -> AsyncResult[V]:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
-        delay, not_before = seconds_of("countdown", countdown), instant_of("eta", eta)
-        check_call(task_id, priority)
-        extra = extra_of(headers, expires, soft_time_limit, function_timeout)
         publisher, replies, write = self._services()
-        outgoing = write(args, kwargs, now := moment(), extra, task_id or "")
+        outgoing = call_of(write, args, kwargs, now := moment(), **control)
         if replies:
             replies.expect((outgoing.id,), now)
-        outgoing.delay, outgoing.not_before = delay, not_before
-        if priority is not None:
-            outgoing.priority = priority
         publisher.publish((outgoing,))
         return AsyncResult(outgoing.id, replies, self._self_queue, *self._self_told)
+
+    def push_in(self, transaction: object, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Publish a call in a transaction of the caller's; return the message's id.
+
+        `transaction` is an SQLAlchemy Session or Connection to the queue's database: the message
+        is committed or rolled back with it, and `Engine.result` finds nothing before. Inside a run
+        it is no part of that: it is published whether the run has lost its own message or not.
+
+        Raises:
+            ArgumentError: the arguments do not fit, or `transaction` is none.
+            ConfigurationError: the queue is not in that database, or nothing is rolled back there.
+            PublishError, Unavailable: it is too large; the queue's tables could not be made.
+        """
+        return store_in(self, transaction, args, kwargs)
+
+    async def apush_in(self, transaction: object, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """As `push_in`, in an AsyncSession or AsyncConnection."""
+        return await astore_in(self, transaction, args, kwargs)
+
+    def publish_in(self, transaction: object, message: _Named, **control: Unpack[Control]) -> str:
+        """As `push_in`, of what `publish` takes, with control over the call."""
+        return store_in(self, transaction, (), arguments_of(message), **control)
+
+    async def apublish_in(
+        self, transaction: object, message: _Named, **control: Unpack[Control]
+    ) -> str:
+        """As `publish_in`, in an AsyncSession or AsyncConnection."""
+        return await astore_in(self, transaction, (), arguments_of(message), **control)
 
     def push_many(self, calls: _Calls) -> Results[V]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.

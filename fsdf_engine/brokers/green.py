@@ -18,6 +18,7 @@ from ..contracts import (
     QueueSize,
     Settlement,
     Subscription,
+    Transactions,
     unchanged,
 )
 from ..offload import Offload
@@ -50,6 +51,11 @@ class GreenBroker(Broker):
     @property
     def address(self) -> str:
         return self.broker.address
+
+    @property
+    def transactions(self) -> Transactions | None:  # type: ignore[override]
+        """Those of the broker within: a transaction waits as its owner's client does."""
+        return self.broker.transactions
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         self._call(self.broker.publish, batch)

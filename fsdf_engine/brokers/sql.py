@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, ClassVar
 
 from ..contracts import (
@@ -27,6 +28,7 @@ from ..contracts import (
     QueueSize,
     Settlement,
     Subscription,
+    Transactions,
     unchanged,
 )
 from ..errors import BrokerError, ConfigurationError, PublishError, Unanswered
@@ -37,7 +39,7 @@ from .sql_postgresql import PostgresSteps, channel_of
 from .sql_rows import deliveries, letter_row, message_row, sorted_out
 from .sql_session import Session
 from .sql_steps import Steps
-from .sql_waiting import Bell, Bells, Listener
+from .sql_waiting import Bell, Bells, Listener, rings_of
 
 __all__ = ["SqlBroker"]
 
@@ -78,6 +80,13 @@ class SqlBroker(Broker):
     def address(self) -> str:
         return self.database.place.shown
 
+    @cached_property
+    def transactions(self) -> Transactions:  # type: ignore[override]
+        """Those of SQLAlchemy; the queue's part in them is another module's matter."""
+        from .sql_server_transactions import SqlTransactions
+
+        return SqlTransactions(self.url, self.database, self.steps)
+
     @classmethod
     def valid_queue(cls, name: str) -> None:
         super().valid_queue(name)
@@ -104,7 +113,8 @@ class SqlBroker(Broker):
             if type(error) is not BrokerError:
                 raise
             raise PublishError(batch) from error  # a value has no place here
-        self._ring_for([item for item in batch if item not in rejected])
+        for ring in rings_of([item for item in batch if item not in rejected]):
+            self.ring(*ring)
         if rejected:
             raise PublishError(rejected)
 
@@ -129,23 +139,6 @@ class SqlBroker(Broker):
         with session.transaction():
             for chunk in chunks:
                 self.steps.insert(session, [message_row(item) for item in chunk])
-
-    def _ring_for(self, batch: Sequence[Outgoing]) -> None:
-        """Wake those whom new messages concern: for each that waits, or once for the first due."""
-        now: dict[str, int] = {}
-        later: dict[str, tuple[float, float]] = {}
-        for item in batch:
-            if item.delay > 0 or item.not_before > time.time():
-                soon = item.delay or item.not_before - time.time()
-                if item.queue not in later or soon < later[item.queue][0]:
-                    later[item.queue] = soon, 0.0 if item.delay else item.not_before
-            else:
-                now[item.queue] = now.get(item.queue, 0) + 1
-        for queue, count in now.items():
-            self.ring(queue, count)
-        for queue, (delay, instant) in later.items():
-            if queue not in now:
-                self.ring(queue, 1, delay, instant)
 
     def ring(self, queue: str, most: int, delay: float = 0.0, instant: float = 0.0) -> None:
         """Wake up to so many who wait, and would still do so after `delay` or at the instant."""

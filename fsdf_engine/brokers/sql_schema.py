@@ -157,8 +157,9 @@ class Naming:
     """How statements name the tables."""
 
     def __init__(self, place: Place) -> None:
-        schema = place.schema.replace('"', '""')
-        self._prefix = f'"{schema}".fsdf_' if schema else "fsdf_"
+        quote = "`" if place.product == "mysql" else '"'
+        schema = place.schema.replace(quote, quote * 2)
+        self._prefix = f"{quote}{schema}{quote}.fsdf_" if schema else "fsdf_"
         self._engine = _ENGINE if place.product == "mysql" else ""
 
     def __call__(self, sql: str) -> str:

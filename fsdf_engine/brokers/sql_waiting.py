@@ -11,15 +11,17 @@ import contextlib
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
+from ..contracts import Outgoing
 from ..errors import FsdfError, Unavailable
 from ..green import Event, native_lock, native_thread
 from ..unpatched import unpatched
 from .sql_database import SqlDatabase
 from .sql_errors import blame_of, translated
 
-__all__ = ["Bell", "Bells", "Ear", "Listener"]
+__all__ = ["Bell", "Bells", "Ear", "Listener", "rings_of"]
 
 
 class Bell:
@@ -29,6 +31,24 @@ class Bell:
         self.token, self.queue = token, queue
         self.event = Event()
         self.until = 0.0  # when he looks by himself (`time.monotonic`)
+
+
+def rings_of(batch: Sequence[Outgoing]) -> list[tuple[str, int, float, float]]:
+    """Return whom new messages concern: as many as wait now, or one for the first that is due.
+
+    Each is (queue, how many to wake, delay of what comes later, its instant).
+    """
+    now: dict[str, int] = {}
+    later: dict[str, tuple[float, float]] = {}
+    for item in batch:
+        if item.delay > 0 or item.not_before > time.time():
+            soon = item.delay or item.not_before - time.time()
+            if item.queue not in later or soon < later[item.queue][0]:
+                later[item.queue] = soon, 0.0 if item.delay else item.not_before
+        else:
+            now[item.queue] = now.get(item.queue, 0) + 1
+    rings = [(queue, count, 0.0, 0.0) for queue, count in now.items()]
+    return rings + [(queue, 1, *due) for queue, due in later.items() if queue not in now]
 
 
 class Bells:

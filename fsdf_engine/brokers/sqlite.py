@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import orjson
@@ -33,6 +33,7 @@ from ..contracts import (
     QueueSize,
     Settlement,
     Subscription,
+    Transactions,
     unchanged,
 )  # fmt: skip
 from ..errors import BrokerError, FsdfError, PublishError
@@ -68,6 +69,13 @@ class SqliteBroker(Broker):
     @property
     def address(self) -> str:
         return self.file.path
+
+    @cached_property
+    def transactions(self) -> Transactions:  # type: ignore[override]
+        """Those of SQLAlchemy, which only they need."""
+        from .sqlite_transactions import SqliteTransactions
+
+        return SqliteTransactions(self.file)
 
     def publish(self, batch: Sequence[Outgoing]) -> None:
         now = time.time()

@@ -29,6 +29,9 @@ add.push_many(7)  # error: arg-type
 add.push_group([(1, 2)])  # error: call-arg
 add.push_group([(1, 2)], then=len)  # error: arg-type
 text = add.push_group([(1, 2)], add).get()  # error: assignment
+add.push_in(object(), "one")  # error: arg-type
+add.push_in(object())  # error: call-arg
+add.publish_in(object(), {"x": 1}, countdonw=5)  # error: call-arg
 add.publish(3)  # error: arg-type
 add.publish({"x": 1}, countdonw=5)  # error: call-arg
 add.publish({"x": 1}, priority="high")  # error: arg-type

@@ -1,0 +1,72 @@
+"""Transactions of SQLAlchemy's users on a SQLite file, with messages in them.
+
+Nobody can be rung at another's commit: who waits looks, at least every five seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import LargeBinary, bindparam, text
+from sqlalchemy.engine import Connection
+
+from ..contracts import Outgoing
+from ..errors import Unavailable
+from .sql_transactions import CallersTransactions
+from .sqlite_file import SqliteFile
+from .sqlite_rows import message
+
+__all__ = ["SqliteTransactions"]
+
+_COLUMNS = ("queue", "id", "body", "priority", "due", "headers", "published")
+_INSERT = text(f"""
+INSERT INTO message (seq, {", ".join(_COLUMNS)})
+VALUES (CASE WHEN :first THEN (SELECT min(seq) - 1 FROM message) END,
+    {", ".join(":" + name for name in _COLUMNS)})
+""").bindparams(bindparam("body", type_=LargeBinary))
+
+
+class SqliteTransactions(CallersTransactions):
+    """Of the users of one file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        super().__init__(file.path, "sqlite")
+        self._file, self._prepared = file, False
+
+    def prepare(self) -> None:
+        if self._prepared:
+            return
+        try:
+            with self._file.read():
+                self._prepared = True
+        except Unavailable as error:
+            raise Unavailable(
+                f"the tables of the queue are not in {self._file.path}, and cannot be made while a"
+                f" transaction writes there ({error}): make them before, as by task.size()"
+            ) from error
+
+    def forget(self) -> None:
+        self._prepared = False
+
+    def is_here(self, connection: Connection) -> bool:
+        rows = connection.exec_driver_sql("PRAGMA database_list").all()
+        with contextlib.suppress(OSError):
+            return any(
+                row[1] == "main" and os.path.samefile(row[2], self._file.path) for row in rows
+            )
+        return False  # it is in memory, or was removed
+
+    def autocommits(self, connection: Connection) -> bool:
+        raw = connection.connection.driver_connection
+        begins = getattr(raw, "isolation_level", None) is not None  # before the first that writes
+        return not (begins or getattr(raw, "in_transaction", True))
+
+    def store(self, connection: Connection, batch: Sequence[Outgoing]) -> None:
+        now = time.time()
+        for item in batch:
+            row = message(item, now)
+            values = dict(zip(_COLUMNS, row))
+            connection.execute(_INSERT, values | {"first": bool(item.not_before and not row[4])})
