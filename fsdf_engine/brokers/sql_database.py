@@ -86,6 +86,7 @@ class SqlDatabase:
             ServerRefused: the server refuses us, or it has other tables.
             BrokerError: it does not take a value.
         """
+        mended = False
         for attempt in range(REPEATS):
             session = self._take()
             try:
@@ -94,9 +95,9 @@ class SqlDatabase:
                 blame = self._part(session, error)
                 if blame is Blame.NOBODY and attempt < REPEATS - 1:
                     continue
-                if blame is Blame.TABLE and self._ensured:  # perhaps somebody has dropped them
+                if blame is Blame.TABLE and not mended:  # perhaps somebody has dropped them
                     self.close()
-                    self._ensured = False
+                    self._ensured, mended = False, True
                     continue
                 if blame is None:
                     raise

@@ -293,6 +293,21 @@ class TestTables:
         with pytest.raises(ServerRefused, match="not as this version of fsdf makes it"):
             SqlBroker(broker.url + "?connect_timeout=7").check()
 
+    def test_threads_find_at_the_same_time_that_somebody_has_dropped_them(
+        self, broker: SqlBroker
+    ) -> None:
+        for _ in range(3):
+            broker.check()
+            _drop_tables(broker)
+            threads = [
+                threading.Thread(target=broker.publish, args=([outgoing(n)],)) for n in range(12)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert broker.size(QUEUE).waiting == 12
+
     def test_tables_that_somebody_dropped_are_made_again(self, broker: SqlBroker) -> None:
         broker.publish([outgoing(1)])
         _drop_tables(broker)
