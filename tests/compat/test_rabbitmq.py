@@ -1,11 +1,10 @@
-"""Celery's shape over RabbitMQ, with results in Redis."""
+"""Celery's shape over RabbitMQ: priorities, and settings. Its behaviour is in test_places."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from helpers import until
@@ -13,8 +12,6 @@ from helpers import until
 from fsdf_compat import Celery, _alias
 from fsdf_compat._app.places import engine_place
 
-ROOT = Path(__file__).parent.parent.parent
-LIMIT = 1200.0  # seconds, of the whole suite on a busy machine
 PROJECT = """
 import os
 from celery import Celery
@@ -25,23 +22,6 @@ def note(n):
     with open({notes!r}, "a") as file:
         file.write(f"{{n}}\\n")
 """
-
-
-@pytest.mark.slow
-def test_behavioural_suite_holds_over_rabbitmq(rabbitmq_server, monkeypatch):
-    url, api = rabbitmq_server
-    monkeypatch.setenv("FSDF_TEST_RABBITMQ_URL", url.rpartition("/")[0] + "/")
-    monkeypatch.setenv("FSDF_TEST_RABBITMQ_API", api.base)
-    monkeypatch.setenv("FSDF_BEHAVIOUR_BROKER", "rabbitmq")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/compat/behaviour"],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert run.returncode == 0, run.stdout[-20_000:]
 
 
 def test_priority_9_is_the_first(tmp_path, rabbitmq_url):

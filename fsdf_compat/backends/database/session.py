@@ -7,14 +7,14 @@ from typing import Any
 
 from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
 from sqlalchemy import create_engine, inspect, text
-from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 from sqlalchemy.orm import declarative_base, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from ..._upward import LateModule
 from ...utils.log import get_logger
 from ...utils.time import get_exponential_backoff_interval
-from .driver import with_driver
+from .driver import other_driver
 
 __all__ = ("SessionManager", "never_connected")
 ResultModelBase = declarative_base()
@@ -64,7 +64,10 @@ class SessionManager:
         return self._engines[dburi]
 
     def _made(self, dburi: str, **kwargs: Any) -> Any:
-        engine = create_engine(with_driver(dburi), **kwargs)
+        try:
+            engine = create_engine(dburi, **kwargs)
+        except (ArgumentError, ImportError) as error:
+            engine = create_engine(other_driver(dburi, error), **kwargs)
         if self.engine_callback is not None:
             self.engine_callback(engine)
         return engine

@@ -2,7 +2,8 @@
 
 It is fsdf, unless FSDF_BEHAVIOUR_PYTHON names the interpreter of an environment that has Celery
 itself: the same assertions then hold there, but for those of test_pains. FSDF_BEHAVIOUR_POOL
-names the workers' pool, FSDF_BEHAVIOUR_BROKER the broker: redis or rabbitmq, with results in Redis.
+names the workers' pool, FSDF_BEHAVIOUR_BROKER the broker (redis, rabbitmq, postgresql or mysql),
+and FSDF_BEHAVIOUR_RESULTS where results are (redis, postgresql or mysql).
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import BOUND, RedisServer
+from own_servers import empty_mariadb, empty_postgresql
 
 from fsdf_compat import _alias
 
 PYTHON = os.environ.get("FSDF_BEHAVIOUR_PYTHON", "")
 POOL = os.environ.get("FSDF_BEHAVIOUR_POOL", "threads")
 BROKER = os.environ.get("FSDF_BEHAVIOUR_BROKER", "redis")
+RESULTS = os.environ.get("FSDF_BEHAVIOUR_RESULTS", "redis")
 # What a client does is sent to it line by line; it answers with the JSON of `said`.
 CLIENT = """
 import json, sys, traceback
@@ -130,6 +134,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     made.kill()
 
 
+def _place(request: pytest.FixtureRequest, redis: RedisServer, kind: str, before: str) -> str:
+    """Return the URL of a place of this process, with nothing in it."""
+    if kind == "redis":
+        return redis.url
+    if kind == "rabbitmq":
+        url, api = request.getfixturevalue("rabbitmq_server")
+        api.empty(url.rpartition("/")[2])
+        return url
+    server = request.getfixturevalue(f"{kind}_server")
+    database = f"behaviour_{before[:-1]}_{os.getpid()}"
+    {"postgresql": empty_postgresql, "mysql": empty_mariadb}[kind](server, database)
+    return f"{before}{server.rpartition('/')[0]}/{database}"
+
+
 @pytest.fixture(scope="module")
 def new_world(
     request: pytest.FixtureRequest, server: RedisServer
@@ -141,11 +159,8 @@ def new_world(
 
         with redis.Redis.from_url(server.url) as client:
             client.flushall()
-        url = server.url
-        if BROKER == "rabbitmq":
-            url, api = request.getfixturevalue("rabbitmq_server")
-            api.empty(url.rpartition("/")[2])
-        world = World(folder, url, server.url)
+        place = partial(_place, request, server)
+        world = World(folder, place(BROKER, "sqla+"), place(RESULTS, "db+"))
         yield world
         world.close()
 
