@@ -103,7 +103,7 @@ _COMMANDS: Mapping[str, Finding] = {
     "migrate": _not("see the guide"),
     "multi": _not("run workers by systemd, supervisor or containers"),
     "upgrade": _not("`celery report` shows settings"),
-    "--autoscale": _differs("the pool starts what its work needs, up to the first number"),
+    "--autoscale": _differs("slots start as work needs them, at once; idle children end"),
     "-E": _EVENTS,
     "--task-events": _EVENTS,
 }

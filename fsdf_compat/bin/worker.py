@@ -166,7 +166,7 @@ _features = _options(
     (("--without-mingle",), {**_FLAG, "help": "Has no effect: there is none."}),
     (("--without-heartbeat",), {**_FLAG, "help": "Has no effect: leases are renewed anyway."}),
     (("--heartbeat-interval",), {"type": int, "help": "Has no effect."}),
-    (("--autoscale",), {"type": AUTOSCALE, "help": "Slots at most; each starts when needed."}),
+    (("--autoscale",), {"type": AUTOSCALE, "help": "MAX,MIN slots: as work needs."}),
 )  # fmt: skip
 _beat_options = _options(
     "Embedded Beat Options",

@@ -51,6 +51,14 @@ class BasePool:
         self.engine_pool = serve(self.app).pool(self.mode, size, **self.engine_options())
         self.serve = self.engine_pool.lend() if self.has_main_thread else None
 
+    def keep(self, least: int, seconds: float) -> None:
+        """Before it starts: let what was idle for so long end, while more than `least` are left."""
+        self.options.update(least=least, keep_alive=seconds)
+
+    def thinning(self) -> str:
+        """Say for the log what of it ends when it is idle."""
+        return "those that were idle for a minute end"
+
     def engine_options(self) -> dict[str, Any]:
         """Return what the engine's pool of this mode is told besides."""
         return {}
@@ -115,6 +123,11 @@ class BasePool:
     def active(self) -> bool:
         """Say whether it takes runs."""
         return self._state == self.RUN
+
+    @property
+    def num_started(self) -> int | None:
+        """How many slots there are now, where that is known; else as many as there can be."""
+        return self.limit
 
     @property
     def num_processes(self) -> int | None:

@@ -70,7 +70,19 @@ class TaskPool(BasePool):
             "start_method": "spawn" if spawn else "fork" if embedded else "",
             "max_tasks_per_child": given.get("maxtasksperchild") or 0,
             "max_memory_per_child": (given.get("max_memory_per_child") or 0) * 1024,
+            "least": given.get("least", 0),
+            "keep_alive": given.get("keep_alive", 0.0),
         }
+
+    def thinning(self) -> str:
+        """Say for the log what of it ends when it is idle."""
+        least, seconds = self.options["least"], self.options["keep_alive"]
+        return f"children that were idle for {seconds:g} s end, while more than {least} are left"
+
+    @property
+    def num_started(self) -> int | None:
+        """How many children there are now."""
+        return len(self.engine_pool.processes()) if self.engine_pool else 0
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Signal a child."""

@@ -59,7 +59,7 @@ class PoolChild:
         self.hand_offs = 0  # that it has not reported as done
         self.look_at: float | None = None  # when the pool's thread has to look after it
         self.warned = 0.0  # when the attempt began that has passed its soft limit
-        self.born, self._given = time.monotonic(), 0
+        self.born, self.given = time.monotonic(), 0  # how many jobs it got in its life
         self._tasks: dict[tuple[str, str], int] = {}
         self._frames, self._unsent = Frames(), memoryview(b"")
         self.ledger = Ledger(context)
@@ -80,20 +80,20 @@ class PoolChild:
 
     def room(self) -> int:
         """Return how many more jobs it may get in its life."""
-        return self._max_tasks - self._given if self._max_tasks else 1 << 30
+        return self._max_tasks - self.given if self._max_tasks else 1 << 30
 
     def hand(self, jobs: Sequence[Job]) -> None:
         """Give it jobs, in one write. Never blocks."""
         parts, tasks = [], []
         for job in jobs:
-            self._given += 1
+            self.given += 1
             key = job.plan.queue, job.plan.name
             if (task := self._tasks.get(key)) is None:
                 task = self._tasks[key] = len(self._tasks)
                 tasks.append((task, *key, job.plan.resolver, heard := job.plan.emit is not None))
                 self.heard |= heard
-            parts.append(hand_off.encode_job(self._given, task, job))
-            self.jobs[self._given] = job
+            parts.append(hand_off.encode_job(self.given, task, job))
+            self.jobs[self.given] = job
         self.hand_offs += 1
         more = hand_off.encode_hand_off(tasks, parts)
         self._unsent = memoryview(b"".join((self._unsent, more)) if self._unsent else more)
@@ -120,7 +120,7 @@ class PoolChild:
 
     def take_back(self) -> list[Job]:
         """Take what it has not started, oldest first. Call it with the ledger's lock held."""
-        self.ledger.take_back(self._given)
+        self.ledger.take_back(self.given)
         started = self.ledger.started()
         return [self.jobs.pop(number) for number in [*self.jobs] if number > started]
 

@@ -27,6 +27,7 @@ from ..outcomes import Crashed, Failed, Interrupted, Outcome, Requeue, TimedOut
 from .backlog import Backlog
 from .hand_off import Ended, decode_ended
 from .pool_child import LOOK, Births, PoolChild, death, end, limits_in_child
+from .thinning import Thinning
 
 __all__ = ["ProcessPool"]
 log = logging.getLogger("fsdf.pools")
@@ -44,21 +45,17 @@ class ProcessPool(Pool):
     `start_method` is spawn, forkserver or fork; "" is what is usual here. `preload` names modules
     that each child (or the fork server, once) imports first. A child is replaced after
     `max_tasks_per_child` jobs, and between runs when its resident memory exceeds that many bytes.
+    After `keep_alive` idle seconds it ends, while more than `least` are left; 0: children stay.
     `resolve` is "module:function"; the child calls it with (queue, name) for the task's plan.
     """
 
     capabilities: ClassVar[PoolCapability] = PoolCapability.KILLS | PoolCapability.BOTH
 
     def __init__(
-        self,
-        size: int,
-        *,
-        start_method: str = "",
-        preload: Sequence[str] = (),
-        max_tasks_per_child: int = 0,
-        max_memory_per_child: int = 0,
-        resolve: str = RESOLVE,
-    ) -> None:
+        self, size: int, *, start_method: str = "", preload: Sequence[str] = (),
+        max_tasks_per_child: int = 0, max_memory_per_child: int = 0, least: int = 0,
+        keep_alive: float = 0.0, resolve: str = RESOLVE,
+    ) -> None:  # fmt: skip
         self.size, self._method, self._preload = checked_size(size), start_method, tuple(preload)
         starting(start_method)  # what is wrong is said here
         self._make_child = partial(
@@ -71,7 +68,7 @@ class ProcessPool(Pool):
         # The thread's; replaced, never changed, so others may read.
         self._children: list[PoolChild] = []
         self._orders: deque[Callable[[], None]] = deque()  # from other threads
-        self._births = Births()
+        self._births, self._thinning = Births(), Thinning(least, keep_alive)
         self._closing = False
         self._parked = False
         self._watcher = Watcher()
@@ -197,11 +194,14 @@ class ProcessPool(Pool):
         for child in self._children:
             if child.look_at is not None and child.look_at <= now:
                 self._look(child, now)
+        for child in self._thinning.surplus(self._children, now):
+            self._retire(child)
 
     def _pause(self) -> float | None:
         """Return how long nothing can be due; None: until something happens."""
         now = time.monotonic()
         times = [child.look_at for child in self._children if child.look_at is not None]
+        times += self._thinning.due(self._children)
         if self._backlog and self._births.next_at > now and self._space() > 0:
             times.append(self._births.next_at)
         return max(0.0, min(min(times) - now, LONGEST)) if times else None

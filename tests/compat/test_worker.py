@@ -522,10 +522,3 @@ def test_sighup_starts_the_worker_anew_when_what_runs_has_ended(redis_project, p
     worker.signal(signal.SIGTERM)
     assert worker.ends() == 0
     assert not pidfile.exists()
-
-
-def test_autoscaling_says_what_it_does(redis_project):
-    redis_project.write("")
-    worker = redis_project.worker("-P", "threads", "--autoscale=3,1")
-    worker.says("--autoscale=3,1: up to 3 slots start as work needs them")
-    worker.says("{min=1, max=3}")

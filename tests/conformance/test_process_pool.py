@@ -757,3 +757,15 @@ def test_a_child_that_its_resolver_keeps_ends(make, outbox, notes, monkeypatch, 
     make(start_method="fork").submit([found_job(outbox, "hang", timeout=0.1, n=1)])
     assert outbox.wait(1)[0].outcome == Crashed(-int(signal.SIGKILL))
     assert "the resolver of 'hang' has not answered for 0.5 s" in caplog.text
+
+
+def test_idle_children_end_but_for_the_least(make, outbox, tmp_path):
+    pool, gate = make(3, least=1, keep_alive=0.1), tmp_path / "gate"
+    pool.submit([waiting_job(outbox, n, tmp_path / "log", gate) for n in range(3)])
+    until(lambda: len(lines(tmp_path / "log")) == 3)
+    assert len(pool.processes()) == 3  # none of them is idle
+    gate.touch()
+    outbox.wait(3)
+    until(lambda: len(pool.processes()) == 1)
+    [stays] = pool.processes()
+    assert run(pool, outbox, "pid") == Succeeded(stays)
