@@ -19,10 +19,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from chaos import verdict
 from chaos.proxy import Proxy
 from helpers import RedisServer
+from own_servers import OwnServer
 
 from fsdf_engine import Engine, PublishError, ResultError, Unavailable
 
@@ -37,14 +39,17 @@ MOST = 1500  # messages that wait, before publishers pause
 
 
 class Storm:
-    """`kind` is the broker's short name, `server` its Redis; without one the file in `folder`."""
+    """`kind` is the broker's short name, `server` its own; without one the file in `folder`."""
 
-    def __init__(self, kind: str, folder: Path, server: RedisServer | None, seed: int) -> None:
+    def __init__(
+        self, kind: str, folder: Path, server: RedisServer | OwnServer | None, seed: int
+    ) -> None:
         self.kind, self.folder, self.server = kind, folder, server
         self.chance, self.faults = random.Random(seed), dict[str, int]()
         self.ledger, self.file = folder / "ledger", folder / "queue.sqlite"
         self.published = verdict.Published()
-        self._proxy = Proxy(server.port) if server else None
+        port = urlsplit(server.url).port if server else None
+        self._proxy = Proxy(port) if port else None
         self._over, self._flow, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._flow.set()
         self._waiters: list[threading.Thread] = []
@@ -53,7 +58,7 @@ class Storm:
         self._workers: list[subprocess.Popen[bytes]] = []
         self._log = open(folder / "workers.log", "ab")
         # The publishers' own way to the server: it is interrupted by restarts only.
-        self._engine = Engine(self._settings(server.port if server else None))
+        self._engine = Engine(self._settings(port))
         self.tasks: Mapping[str, Any] = {
             name: self._engine.remote(
                 QUEUES.get(name, "chaos"), name=name, is_using_rpc_mode=name == "answer"
@@ -62,8 +67,13 @@ class Storm:
         }
 
     def _settings(self, port: int | None) -> dict[str, str]:
-        url = {"REDIS_URL": f"redis://127.0.0.1:{port}/0"} if port else {}
-        return {"BROKER_KIND": self.kind, "SQLITE_PATH": str(self.file), **url}
+        settings = {"BROKER_KIND": self.kind, "SQLITE_PATH": str(self.file)}
+        if self.server:
+            key = "SQLALCHEMY_URL" if self.kind == "sqlalchemy" else "REDIS_URL"
+            parts = urlsplit(self.server.url)
+            user, at, _ = parts.netloc.rpartition("@")
+            settings[key] = parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
+        return settings
 
     def rage(self, seconds: float) -> verdict.Verdict:
         """Let it rage, wait for the end of everything, and judge. Blocks."""

@@ -8,14 +8,17 @@ from chaos.verdict import Line, Published, judge
 
 SECONDS = 10.0
 DURABLE = ["sqlite", "redis_ack", "redis_stream", "redis_brpoplpush"]
+SQL = ["postgresql", "mariadb"]
 
 
-@pytest.fixture(params=DURABLE)
+@pytest.fixture(params=[*DURABLE, *SQL])
 def storm(request, tmp_path):
-    server = None
-    if request.param != "sqlite":
+    server, kind = None, request.param
+    if kind in SQL:
+        server, kind = request.getfixturevalue("own_server")(kind), "sqlalchemy"
+    elif kind != "sqlite":
         server = request.getfixturevalue("own_redis")(aof=True, config={"appendfsync": "always"})
-    storm = Storm(request.param, tmp_path, server, seed=7)
+    storm = Storm(kind, tmp_path, server, seed=7)
     yield storm
     storm.close()
 
