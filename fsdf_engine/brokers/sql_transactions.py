@@ -26,7 +26,7 @@ except ImportError as error:
         'a message joins transactions of SQLAlchemy only: pip install "fsdf[sql]"'
     ) from error
 
-__all__ = ["CallersTransactions"]
+__all__ = ["CallersTransactions", "session_of"]
 
 
 class CallersTransactions(Transactions):
@@ -107,15 +107,20 @@ class CallersTransactions(Transactions):
         )
 
 
+def session_of(given: object) -> Session | None:
+    """Return the session that a transaction is of; None: of a connection alone."""
+    if isinstance(given, scoped_session):
+        return given()  # type: ignore[no-any-return]
+    return given if isinstance(given, Session) else None
+
+
 def _connection_of(given: object) -> Connection:
     """Return the connection of a transaction."""
-    if isinstance(given, scoped_session):
-        given = given()
     if isinstance(given, Connection):
         return given
-    if isinstance(given, Session):
+    if session := session_of(given):
         try:
-            return given.connection()
+            return session.connection()
         except UnboundExecutionError as error:
             raise ConfigurationError(
                 "the session is bound to no database, or to several; give the connection to the"

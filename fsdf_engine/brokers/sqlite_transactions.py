@@ -1,6 +1,7 @@
 """Transactions of SQLAlchemy's users on a SQLite file, with messages in them.
 
-Nobody can be rung at another's commit: who waits looks, at least every five seconds.
+A session tells when its transaction has ended, and those who wait are rung. Of a connection alone
+nobody learns it: who waits looks, at least every five seconds.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import LargeBinary, bindparam, text
+from sqlalchemy import LargeBinary, bindparam, event, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, SessionTransaction
 
 from ..contracts import Outgoing
 from ..errors import Unavailable
-from .sql_transactions import CallersTransactions
+from .sql_transactions import CallersTransactions, session_of
 from .sqlite_file import SqliteFile
 from .sqlite_rows import message
 
@@ -35,6 +38,23 @@ class SqliteTransactions(CallersTransactions):
     def __init__(self, file: SqliteFile) -> None:
         super().__init__(file.path, "sqlite")
         self._file, self._prepared = file, False
+        self._key = "fsdf", file.path  # of what a session has to ring for
+
+    def publish(self, transaction: object, batch: Sequence[Outgoing]) -> None:
+        super().publish(transaction, batch)
+        if session := session_of(transaction):
+            if (counts := session.info.get(self._key)) is None:
+                counts = session.info[self._key] = Counter()
+                event.listen(session, "after_transaction_end", self._ring)
+            counts.update(item.queue for item in batch)
+
+    def _ring(self, session: Session, ended: SessionTransaction) -> None:
+        """Wake those whom a session's messages concern; after a rollback they find nothing."""
+        if ended.parent is None:  # else it was a savepoint's
+            counts = dict(session.info[self._key])
+            session.info[self._key].clear()
+            for queue, count in counts.items():
+                self._file.wakeups.ring(queue, count)
 
     def prepare(self) -> None:
         if self._prepared:

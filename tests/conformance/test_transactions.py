@@ -323,6 +323,36 @@ def test_file_whose_tables_cannot_be_made_now_says_so(tmp_path):
     app.dispose()
 
 
+def test_session_that_has_committed_to_a_file_wakes_who_waits(tmp_path, monkeypatch):
+    """At the end of its whole transaction, not of a savepoint; and for one queue of two."""
+    monkeypatch.setattr(sqlite, "LOOK", 600.0)
+    rung, broker = [], SqliteBroker(f"{tmp_path}/app.sqlite")
+    app = app_engine(f"sqlite:///{tmp_path}/app.sqlite")
+    broker.check()
+    woken, sub = threading.Event(), broker.subscribe("q", lease=60)
+    ring = broker.file.wakeups.ring
+    monkeypatch.setattr(broker.file.wakeups, "ring", lambda *told: (rung.append(told), ring(*told)))
+
+    def wait():
+        sub.wait(600)
+        woken.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    with Session(app) as session:
+        for n in range(2):
+            with session.begin_nested():
+                broker.transactions.publish(session, [Outgoing("q", f"{n}", b"{}")])
+        assert rung == []
+        session.commit()
+        assert rung == [("q", 2)]
+        session.commit()
+        assert rung == [("q", 2)]
+    assert woken.wait(20)
+    assert len(sub.fetch(10, 1 << 20)) == 2
+    sub.close()
+    app.dispose()
+
+
 # ---------------------------------------------------------------- PostgreSQL
 
 
