@@ -12,6 +12,7 @@ from helpers import until
 from fsdf_engine import TaskFailed, default_engine, task_deco
 
 WORKER = Path(__file__).parent / "step_worker.py"
+BROKERS = ["sqlite", "redis_ack", "postgresql", "mysql"]
 LEASE, BOUND = 0.5, 60.0
 # The steps of a worker, and at which call of each it dies.
 LATE = dict.fromkeys(["publish", "write", "add", "close", "settle"], 0)
@@ -36,7 +37,7 @@ def stored(result, options):
     return end(default_engine().result(result.task_id, options))
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis_ack", "postgresql"], indirect=True)
+@pytest.mark.parametrize("broker", BROKERS, indirect=True)
 @pytest.mark.parametrize(("ack", "place"), PLACES)
 def test_kill_9_between_two_steps_leaves_one_end_to_everybody(broker, spawn, ack, place):
     options = {"broker_kind": broker, "lease": LEASE, "ack": ack, "is_using_rpc_mode": True}
