@@ -132,6 +132,11 @@ class Failing(Part):
             return False
         return self._errback_arity_greater(errback, 1)
 
+    def _calls_errbacks(self, body: Any) -> bool:
+        """Say whether the failure of a chord's body means to call plain functions."""
+        calls = map(self.app.signature, result_errbacks(body, self.app)[1])
+        return any(self._is_called_here(call) for call in calls if call.task in self.app.tasks)
+
     def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
         """Call errbacks that take the failure, here; send those that take a task's id."""
         sent = []

@@ -82,7 +82,11 @@ class NativeChords(Part):
                 values = self._values(done)
             except ChordError as error:
                 logger.exception("Chord %r raised: %r", done.id, error)
-                self.chord_error_from_stack(body, error)
+                if not refusal and self._calls_errbacks(body):
+                    with self._as_last(done):
+                        self._send_failure(body, error)
+                else:
+                    self.chord_error_from_stack(body, error)
             else:
                 if (header := told.get("header")) is None:
                     given = list(values.values())
@@ -93,6 +97,18 @@ class NativeChords(Part):
         for member in (each for each in effects if type(each) is Member):
             self.grouping().add([member])  # of a chord that this one is in
         return [*(each for each in effects if type(each) is not Member), *outgoings]
+
+    def _send_failure(self, body: Any, error: ChordError) -> None:
+        """Let a chord fail in a run, in the pool, as user code is called; it tells who waits.
+
+        On a queue that this worker serves, and nobody else by the same message.
+        """
+        served = self.app.amqp.queues.consume_from.items()
+        plain = (name for name, queue in served if queue.exchange.type == "direct")
+        cause = error.__cause__ and self.prepare_exception(error.__cause__)
+        self.app.tasks["celery.chord_error"].apply_async(
+            (body, str(error), cause), queue=next(plain, None)
+        )
 
     @contextmanager
     def _as_last(self, done: Completed) -> Iterator[None]:

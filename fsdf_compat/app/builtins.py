@@ -10,7 +10,7 @@ from ..canvas import chord as _chord
 from ..canvas import chunks as _chunks
 from ..canvas import group as _group
 from ..canvas import maybe_signature, signature
-from ..exceptions import Retry
+from ..exceptions import ChordError, Retry
 from ..result import allow_join_result, result_from_tuple
 from ..utils.log import get_logger
 
@@ -69,6 +69,23 @@ def add_unlock_chord_task(app: Any) -> Any:
         _send_body(app, header, body)
 
     return unlock_chord
+
+
+@connect_on_app_finalize
+def add_chord_error_task(app: Any) -> Any:
+    """Add the task that lets a chord fail whose errbacks are functions, which are called in it."""
+
+    @app.task(
+        name="celery.chord_error", shared=False, ignore_result=True, acks_late=True, lazy=False
+    )
+    def chord_failed(body: Any, message: str, cause: Any = None) -> None:
+        make = upward("backends.base")._create_chord_error_with_cause
+        try:
+            raise make(message=message, original_exc=app.backend.exception_to_python(cause))
+        except ChordError as error:
+            app.backend.chord_error_from_stack(maybe_signature(body, app=app), error)
+
+    return chord_failed
 
 
 def _await_header(task: Any, app: Any, header: Any, body: Any, again: dict[str, Any]) -> None:
