@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from datetime import datetime, timedelta, timezone
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from helpers import BOUND
 
 from fsdf_compat import Celery, chord, group
+from fsdf_compat.backends.database import DatabaseBackend, driver
 from fsdf_compat.backends.database.models import Task, TaskSet
 from fsdf_compat.contrib.testing.worker import start_worker
 from fsdf_compat.exceptions import ImproperlyConfigured
@@ -192,6 +194,16 @@ def test_a_database_that_lets_nobody_in_is_named_without_its_password(
     assert "sesame" not in str(told.value)
 
 
+@pytest.mark.parametrize("form", ["db+postgresql", "db+postgresql+psycopg2"])
+def test_a_database_that_accepts_and_hangs_is_given_up(new_app, monkeypatch, form):
+    monkeypatch.setattr(driver, "CONNECT_TIMEOUT", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app = new_app(f"{form}://127.0.0.1:{silent.getsockname()[1]}/d")
+        app.conf.result_backend_max_retries = 0
+        with pytest.raises(sa.exc.OperationalError, match="timeout expired"):
+            app.AsyncResult("id").state
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -212,3 +224,28 @@ def test_a_database_without_a_client_is_told_of_at_once(new_app, url, said):
     with pytest.raises(ImproperlyConfigured, match=said) as told:
         app._get_backend()
     assert "sesame" not in str(told.value)
+
+
+def test_a_database_that_is_away_for_a_while_costs_no_result_where_it_is_asked_often(
+    new_app, own_server, monkeypatch
+):
+    server = own_server("postgresql")
+    app = new_app(f"db+{server.url}", result_backend_max_retries=20)
+    begun, go_on, waits = threading.Event(), threading.Event(), threading.Event()
+    sleep = DatabaseBackend._sleep
+    monkeypatch.setattr(DatabaseBackend, "_sleep", lambda *a: waits.set() or sleep(*a))
+
+    @app.task(shared=False)
+    def held():
+        begun.set()
+        assert go_on.wait(BOUND)
+        return "kept"
+
+    with start_worker(app, concurrency=1, pool="threads", perform_ping_check=False):
+        result = held.delay()
+        assert begun.wait(BOUND)
+        server.kill()
+        go_on.set()
+        assert waits.wait(BOUND)  # it was asked, and is not there
+        server.start()
+        assert result.get(BOUND) == "kept"

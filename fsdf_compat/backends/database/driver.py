@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -11,7 +12,9 @@ from fsdf_engine import masked
 
 from ...exceptions import ImproperlyConfigured
 
-__all__ = ("other_driver",)
+__all__ = ("other_driver", "patient")
+CONNECT_TIMEOUT = 10  # seconds
+_LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 _OURS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}  # of our extras
 
 
@@ -37,6 +40,19 @@ def other_driver(dburi: Any, error: Exception) -> Any:
     raise ImproperlyConfigured(
         f'{told}; install it, or say db+{product}:// and pip install "fsdf[{extra}]"'
     ) from error
+
+
+def patient(dburi: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return an engine's options by which a PostgreSQL that accepts and hangs is given up.
+
+    Whatever else says how long to wait counts: the options, the URL, the environment.
+    """
+    scheme, _, rest = str(dburi).partition("://")
+    given = options.get("connect_args") or {}
+    told = "connect_timeout" in given or "connect_timeout=" in rest
+    if scheme not in _LIBPQ or told or "PGCONNECT_TIMEOUT" in os.environ:
+        return options
+    return {**options, "connect_args": {"connect_timeout": CONNECT_TIMEOUT, **given}}
 
 
 def _is_installed(module: str) -> bool:

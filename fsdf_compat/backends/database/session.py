@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from ..._upward import LateModule
 from ...utils.log import get_logger
 from ...utils.time import get_exponential_backoff_interval
-from .driver import other_driver
+from .driver import other_driver, patient
 
 __all__ = ("SessionManager", "never_connected")
 ResultModelBase = declarative_base()
@@ -64,6 +64,7 @@ class SessionManager:
         return self._engines[dburi]
 
     def _made(self, dburi: str, **kwargs: Any) -> Any:
+        kwargs = patient(dburi, kwargs)
         try:
             engine = create_engine(dburi, **kwargs)
         except (ArgumentError, ImportError) as error:
