@@ -24,6 +24,7 @@ Values: TypeAlias = Mapping[str, Any]
 PATIENCE = 60.0  # seconds that a server may take to answer, before its connection counts as lost
 LARGEST = 256 << 20  # bytes of one statement, where the server has no lower limit
 STALLED = 15  # seconds that a transaction may lie idle: its owner is frozen, and others wait
+UNREAD = 60  # seconds that PostgreSQL waits for who does not read on; MariaDB's own default
 STALE = 1.0  # seconds idle after which a connection is looked at before it is used
 _NONE: Values = {}
 _ESCAPED = (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\")
@@ -175,8 +176,12 @@ def _to_postgresql(place: Place) -> Session:
     raw.wait = patient  # type: ignore[method-assign]
     asked = """SELECT current_setting('server_version_num')::int,
         current_setting('default_transaction_isolation'),
-        extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"""
-    [(version, isolation, uptime)] = session.rows(asked)
+        extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8,
+        CASE WHEN current_setting('server_version_num')::int >= 120000
+            AND pg_backend_pid() = %(pid)s  -- else behind a pooler: others have it after us
+            THEN set_config('tcp_user_timeout', %(unread)s, false) END"""
+    values = {"pid": raw.info.backend_pid, "unread": f"{UNREAD}s"}
+    [(version, isolation, uptime, _)] = session.rows(asked, values)
     session.began_at = time.monotonic() - uptime
     if version < 120000:
         raise ServerRefused(

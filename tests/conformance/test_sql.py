@@ -385,6 +385,20 @@ class TestTrouble:
         thread.join()
         assert len(errors) == 1
 
+    def test_who_is_frozen_while_it_reads_keeps_nothing_from_others(
+        self, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sql_session, "UNREAD", 1)
+        broker = SqlBroker(postgresql_url)
+        broker.publish([Outgoing(QUEUE, "large", b"x" * (16 << 20))])
+        frozen, sub = broker.database.connect(), broker.subscribe(QUEUE, lease=30)
+        frozen.raw.pgconn.send_query(b"BEGIN; SELECT body FROM fsdf_message FOR UPDATE")
+        frozen.raw.pgconn.flush()
+        until(lambda: not run(broker, "SELECT seq FROM @message FOR UPDATE SKIP LOCKED"))
+        until(lambda: sub.fetch(1, MB))
+        frozen.close()
+        broker.close()
+
     def test_a_publish_that_is_cut_off_is_unknown(self, broker: SqlBroker) -> None:
         """A trigger of somebody's holds it up meanwhile."""
         broker.check()
