@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 from kombu import pidbox
 from kombu.common import ignore_errors
 from kombu.utils.encoding import safe_str
 
+from .._app.ear import Ear
 from ..utils.collections import AttributeDict
 from ..utils.nodenames import default_nodename, host_format
 from .scheduler import late
@@ -65,7 +64,8 @@ class BeatPidbox:
         self.node.beat_pidbox = self
         self.thread: threading.Thread | None = None
         self.first_connection_attempt = True
-        self._shutdown = threading.Event()
+        self._ear = Ear()
+        self._shutdown = self._ear.stopping
 
     @property
     def max_tick_age(self) -> float:
@@ -122,7 +122,7 @@ class BeatPidbox:
 
     def stop(self) -> None:
         """Stop the thread; one that waits for the broker is left behind."""
-        self._shutdown.set()
+        self._ear.stop()
         if self.thread is None:
             return
         self.thread.join(timeout=self.join_timeout)
@@ -166,9 +166,7 @@ class BeatPidbox:
         self.node.channel = connection.channel()
         consumer = self.node.listen(callback=self.on_message)
         try:
-            while not self._shutdown.is_set():
-                with suppress(socket.timeout):
-                    connection.drain_events(timeout=1.0)
+            self._ear.listen(connection)
         finally:
             ignore_errors(connection, consumer.cancel)
 

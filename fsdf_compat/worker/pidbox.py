@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-from contextlib import suppress
 from typing import Any
 
 from kombu.common import ignore_errors
 from kombu.utils.encoding import safe_str
 
+from .._app.ear import Ear
 from ..exceptions import WorkerShutdown, WorkerTerminate
 from ..utils.collections import AttributeDict
 from ..utils.functional import pass1
@@ -20,10 +18,6 @@ from . import control
 __all__ = ["Pidbox"]
 logger = get_logger("celery.worker.pidbox")
 _AGAIN = (1.0, 30.0)  # seconds before a lost connection is made again, at first and at most
-_FIRST_LOOK = 0.01  # seconds; it subscribes
-# Seconds between what kombu does by the way, such as to keep the binding of a queue alive, where a
-# stop can end the waiting; and where it cannot, as the transport waits on no socket.
-_LONG_LOOK, _SHORT_LOOK = 60.0, 1.0
 
 
 class Pidbox:
@@ -41,9 +35,9 @@ class Pidbox:
             handlers=control.Panel.data,
             state=AttributeDict(app=c.app, hostname=c.hostname, consumer=c, tset=pass1),
         )
-        self._stopping, self._ready = threading.Event(), threading.Event()
+        self._ear, self._ready = Ear(), threading.Event()
+        self._stopping = self._ear.stopping
         self._thread: threading.Thread | None = None
-        self._sockets: list[socket.socket] = []
 
     def start(self, timeout: float = 2.0) -> None:
         """Start the thread; returns when it listens, or after `timeout` seconds."""
@@ -53,10 +47,7 @@ class Pidbox:
 
     def stop(self) -> None:
         """Stop listening; one that is connecting is left behind."""
-        self._stopping.set()
-        for wire in self._sockets:
-            with suppress(OSError):  # it is closed, or not connected any more
-                wire.shutdown(socket.SHUT_RDWR)
+        self._ear.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(3.0)
 
@@ -104,40 +95,12 @@ class Pidbox:
             self.consumer.on_decode_error = self._on_decode_error
             logger.debug("pidbox: Connected to %s.", connection.as_uri())
             try:
-                self._drain(connection)
+                self._ear.listen(connection, self._ready.set)
             finally:
-                self._forget_sockets()
                 ignore_errors(connection, self.consumer.cancel)
                 self.consumer = None
         return False
 
-    def _drain(self, connection: Any) -> None:
-        look = _FIRST_LOOK
-        while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                connection.drain_events(timeout=look)
-            if look == _FIRST_LOOK:
-                self._sockets = _sockets_of(connection)
-                look = _LONG_LOOK if self._sockets else _SHORT_LOOK
-                self._ready.set()
-
-    def _forget_sockets(self) -> None:
-        sockets, self._sockets = self._sockets, []
-        for wire in sockets:
-            wire.close()
-
     def _on_decode_error(self, message: Any, error: Exception) -> None:
         logger.error("pidbox: a message that cannot be read: %r", error)
         message.ack()
-
-
-def _sockets_of(connection: Any) -> list[socket.socket]:
-    """Return what a transport waits on, as sockets of our own: a number may mean another one soon.
-
-    There are none where it looks by itself now and then.
-    """
-    cycle, wire = getattr(connection.transport, "cycle", None), connection.connection
-    files = list(getattr(cycle, "fds", ()))  # Redis
-    if (amqp := getattr(wire, "sock", None)) is not None:
-        files.append(amqp.fileno())
-    return [socket.socket(fileno=os.dup(each)) for each in files]

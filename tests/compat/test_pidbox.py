@@ -1,4 +1,4 @@
-"""The ear of a worker: it sleeps until it is asked, or told to stop."""
+"""The ears of a worker and of beat: they sleep until they are asked, or told to stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from helpers import BOUND, until
 from kombu import Connection
 
 from fsdf_compat import Celery
+from fsdf_compat.beat import BeatPidbox
 from fsdf_compat.worker.pidbox import Pidbox
 
 
@@ -41,3 +42,17 @@ def test_a_worker_that_nobody_asks_does_not_look_and_yet_answers_and_stops_at_on
     assert answers == [{"me@here": {"ok": "pong"}}]
     box.stop()
     assert not box._thread.is_alive()
+
+
+def test_beat_does_not_look_either(app, looks):
+    service = SimpleNamespace(
+        app=app, hostname="beat@here", _last_tick=None, effective_max_interval=None, max_interval=1
+    )
+    box = BeatPidbox(service)
+    box.start()
+    until(lambda: len(looks) == 2)
+    assert looks[1] >= 60
+    [answer] = app.control.broadcast("ping", reply=True, timeout=BOUND, limit=1)
+    assert list(answer.values()) == [{"ok": "pong"}]
+    box.stop()
+    assert box.thread is None  # it has ended
