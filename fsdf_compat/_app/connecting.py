@@ -7,6 +7,7 @@ from typing import Any
 from kombu import pools
 from kombu.exceptions import LimitExceeded
 
+from .._upward import LateModule
 from ..exceptions import OperationalError
 from ..utils.objects import FallbackContext
 from .places import TIMEOUTS
@@ -16,6 +17,7 @@ __all__ = [
     "connection_for_write", "connection_or_acquire", "pool", "producer_or_acquire",
 ]  # fmt: skip
 
+_driver = LateModule("backends.database.driver")
 _REDIS = ("redis:", "rediss:", "sentinel:")
 
 
@@ -57,6 +59,8 @@ def connect(
     conf, within = self.conf, self.either("broker_connection_timeout", connect_timeout)
     if isinstance(url, str) and url.startswith("sqlite:"):
         url, transport = "memory://", None
+    if isinstance(url, str) and url.startswith("sqla+"):
+        url = "sqla+" + _driver.installed(url.removeprefix("sqla+"))
     options = {**conf.broker_transport_options, **(transport_options or {})}
     if within and isinstance(url, str) and url.startswith(_REDIS):
         # kombu by itself waits for ever for the first answer of a server that hangs

@@ -194,6 +194,22 @@ def test_a_database_that_lets_nobody_in_is_named_without_its_password(
     assert "sesame" not in str(told.value)
 
 
+@pytest.mark.parametrize("form", ["sqla+postgresql", "sqla+mysql"])
+def test_queues_in_databases_are_purged_by_the_client_that_is_there(request, new_app, form):
+    place = request.getfixturevalue(f"{form.split('+')[1]}_url").partition("://")[2]
+    app = new_app("cache+memory://", broker_url=f"{form}://{place}")
+
+    @app.task(shared=False)
+    def unasked():
+        pass
+
+    for _ in range(2):
+        unasked.delay()
+    with app.connection_for_write() as connection:
+        connection.connect()
+    assert [app.control.purge(), app.control.purge()] == [2, 0]
+
+
 @pytest.mark.parametrize("form", ["db+postgresql", "db+postgresql+psycopg2"])
 def test_a_database_that_accepts_and_hangs_is_given_up(new_app, monkeypatch, form):
     monkeypatch.setattr(driver, "CONNECT_TIMEOUT", 2)

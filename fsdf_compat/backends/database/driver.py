@@ -6,13 +6,14 @@ import importlib
 import os
 from typing import Any
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from fsdf_engine import masked
 
 from ...exceptions import ImproperlyConfigured
 
-__all__ = ("other_driver", "patient")
+__all__ = ("installed", "other_driver", "patient")
 CONNECT_TIMEOUT = 10  # seconds
 _LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 _OURS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}  # of our extras
@@ -30,9 +31,9 @@ def other_driver(dburi: Any, error: Exception) -> Any:
             " db+postgresql://, db+mysql://, db+sqlite:/// or one that an installed package adds"
         ) from error
     url = make_url(dburi)
-    product, named, _ = url.drivername.partition("+")
-    if not named and product in _OURS and _is_installed(_OURS[product]):
-        return url.set(drivername=f"{product}+{_OURS[product]}")
+    if (ours := _by_ours(url)) is not None:
+        return ours
+    product = url.drivername.partition("+")[0]
     told = f"result_backend: the client library of {url.drivername}:// is not installed ({error})"
     if product not in _OURS:
         raise ImproperlyConfigured(f"{told}; install it") from error
@@ -53,6 +54,25 @@ def patient(dburi: Any, options: dict[str, Any]) -> dict[str, Any]:
     if scheme not in _LIBPQ or told or "PGCONNECT_TIMEOUT" in os.environ:
         return options
     return {**options, "connect_args": {"connect_timeout": CONNECT_TIMEOUT, **given}}
+
+
+def installed(dburi: str) -> str:
+    """Return a URL by the client of fsdf's own extra, if its own is missing; else as it is."""
+    try:
+        make_url(dburi).get_dialect().import_dbapi()
+    except ImportError:
+        ours = _by_ours(make_url(dburi))
+        return dburi if ours is None else str(ours.render_as_string(hide_password=False))
+    except ArgumentError:  # whoever uses it tells what is wrong with it
+        return dburi
+    return dburi
+
+
+def _by_ours(url: URL) -> URL | None:
+    product, named, _ = url.drivername.partition("+")
+    if named or product not in _OURS or not _is_installed(_OURS[product]):
+        return None
+    return url.set(drivername=f"{product}+{_OURS[product]}")
 
 
 def _is_installed(module: str) -> bool:
