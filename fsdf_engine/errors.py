@@ -86,10 +86,14 @@ class PublishError(BrokerError):
     """Some messages were not stored: `rejected` surely not, `unknown` perhaps."""
 
     def __init__(self, rejected: Sequence[_Message], unknown: Sequence[_Message] = ()) -> None:
-        super().__init__(
-            f"{len(rejected)} messages were rejected, of {len(unknown)} it is unknown whether"
-            " the broker stored them; push the rejected ones again"
-        )
+        told = []
+        if (n := len(rejected)) == 1:
+            told.append("1 message was rejected: push it again")
+        elif n:
+            told.append(f"{n} messages were rejected: push them again")
+        if n := len(unknown):
+            told.append(f"whether the broker stored {n} message{'s' * (n > 1)} is unknown")
+        super().__init__("; ".join(told))
         self.rejected, self.unknown = rejected, unknown
 
 
