@@ -22,10 +22,13 @@ try:
 except ImportError as error:
     raise MissingExtra('SQL databases need SQLAlchemy: pip install "fsdf[sql]"') from error
 
-__all__ = ["CONNECT_TIMEOUT", "Place", "is_sqlite", "place_of"]
+__all__ = ["CONNECT_TIMEOUT", "OURS", "Place", "is_sqlite", "place_of"]
 
 CONNECT_TIMEOUT = 10  # seconds
+OURS = ("schema", "pool_size", "listen")  # options that are no client's
 SPARE = 5  # connections that stay open while nobody needs them
+# What names a database to PyMySQL, or a file that may; PostgreSQL has one for each user.
+_NAMING = {"database", "db", "read_default_file", "read_default_group"}
 _PRODUCTS = {
     "postgresql": ("postgresql", "postgresql+psycopg"),
     "postgres": ("postgresql", "postgresql+psycopg"),
@@ -70,14 +73,18 @@ def place_of(url: str) -> Place:
             f"{masked(url)!r} names {name!r}; there are postgresql, mysql, mariadb and sqlite"
         )
     product, driver = _PRODUCTS[name]
-    ours = {key: _text(parsed, key) for key in ("schema", "pool_size", "listen")}
-    rest = parsed.set(drivername=driver).difference_update_query(list(ours))
+    ours = {key: _text(parsed, key) for key in OURS}
+    rest = parsed.set(drivername=driver).difference_update_query(OURS)
     arguments = rest.get_dialect()().create_connect_args(rest)[1]
     arguments.setdefault("connect_timeout", CONNECT_TIMEOUT)
     arguments["connect_timeout"] = _number(arguments["connect_timeout"], "connect_timeout", url, 1)
     if ours["schema"] and product == "mysql":
         raise ConfigurationError(
             f"{masked(url)!r} has a schema=, which only PostgreSQL knows; name another database"
+        )
+    if product == "mysql" and not arguments.keys() & _NAMING:
+        raise ConfigurationError(
+            f"{masked(url)!r} names no database; write {name}://user:password@host/database"
         )
     spare = _number(ours["pool_size"] or SPARE, "pool_size", url, 0)
     shown = masked(parsed.set(query={}).render_as_string(hide_password=False))

@@ -6,16 +6,18 @@ Statements stand alone (autocommit) unless they are in a transaction. Values are
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
-from ..errors import MissingExtra, ServerRefused
+from ..errors import ConfigurationError, MissingExtra, ServerRefused
+from ..spelling import did_you_mean
 from ..unpatched import unpatched
-from .sql_place import Place
+from .sql_place import OURS, Place
 
 __all__ = ["PATIENCE", "MySqlSession", "PostgresSession", "Row", "Session", "Values", "session_to"]
 
@@ -152,8 +154,23 @@ def _fetched(cursor: Any) -> list[Row]:
 
 
 def session_to(place: Place) -> Session:
-    """Connect. Raises as the client, MissingExtra without it, ServerRefused where it is too old."""
+    """Connect.
+
+    Raises:
+        MissingExtra: there is no client; else as the client.
+        ConfigurationError: the client has no such option.
+        ServerRefused: the server is too old.
+    """
     return _to_postgresql(place) if place.product == "postgresql" else _to_mysql(place)
+
+
+def _check_options(place: Place, known: Iterable[str]) -> None:
+    for name in place.arguments:
+        if name not in known:
+            raise ConfigurationError(
+                f"option {name!r} in broker_url or SQLALCHEMY_URL is unknown"
+                f"{did_you_mean(name, (*known, *OURS))}"
+            )
 
 
 def _to_postgresql(place: Place) -> Session:
@@ -161,6 +178,8 @@ def _to_postgresql(place: Place) -> Session:
         import psycopg
     except ImportError as error:
         raise MissingExtra('PostgreSQL needs its client: pip install "fsdf[postgresql]"') from error
+    known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
+    _check_options(place, known)
     raw = psycopg.Connection.connect(
         autocommit=True, prepare_threshold=None, **{**_KEEPALIVE, **place.arguments}
     )
@@ -197,6 +216,7 @@ _KEEPALIVE = {
     "application_name": "fsdf", "keepalives_idle": 30, "keepalives_interval": 10,
     "keepalives_count": 3,
 }  # fmt: skip
+_TLS = ("ssl_capath", "ssl_cipher", "ssl_check_hostname")  # which SQLAlchemy makes others of
 # A claim waits for nobody's lock for long; text that does not fit is refused, not cut.
 _SETTINGS = """
 SET SESSION autocommit = 1, SESSION time_zone = '+00:00', SESSION innodb_lock_wait_timeout = 10,
@@ -210,6 +230,7 @@ def _to_mysql(place: Place) -> Session:
         client: Any = unpatched("pymysql.constants.CLIENT")
     except ImportError as error:
         raise MissingExtra('MySQL needs its client: pip install "fsdf[mysql]"') from error
+    _check_options(place, (*inspect.signature(pymysql.connect).parameters, *_TLS))
     given = dict(place.arguments)
     flags = client.MULTI_STATEMENTS | client.FOUND_ROWS | given.pop("client_flag", 0)
     patience = given.pop("read_timeout", PATIENCE), given.pop("write_timeout", PATIENCE)
