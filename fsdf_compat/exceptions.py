@@ -181,7 +181,13 @@ class IncompleteStream(TaskError):
 
 
 class NotRegistered(KeyError, TaskError):
-    """No task of this name is declared."""
+    """No task of this name is declared; a second argument says why it cannot be found."""
+
+    def __str__(self) -> str:
+        if len(self.args) != 2:
+            return super().__str__()
+        name, why = self.args
+        return f"{name!r}: {why}"
 
     def __repr__(self) -> str:
         return UNREGISTERED_FMT.format(self)

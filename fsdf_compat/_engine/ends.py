@@ -30,6 +30,7 @@ from ..exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
+from .index import Ambiguous
 from .requests import Requests
 from .run import Run
 from .runner import effects_of_run
@@ -65,7 +66,7 @@ def error_of(job: Job, outcome: Any) -> BaseException:
         case outcomes.Revoked():
             return TaskRevokedError("terminated" if job.id in _worker().terminated else "revoked")
         case outcomes.Unknown(task, reason):
-            return NotRegistered(task, reason) if reason else NotRegistered(task)
+            return NotRegistered(task, _plain(reason)) if reason else NotRegistered(task)
         case outcomes.Rejected(reason):
             return Reject(reason)
         case outcomes.Failed(SystemExit(code=code)):  # a process does not end for that
@@ -75,6 +76,12 @@ def error_of(job: Job, outcome: Any) -> BaseException:
         case outcomes.Failed(error):
             return error
     return InvalidTaskError(outcomes.describe(outcome))
+
+
+def _plain(reason: str) -> str:
+    """Return why an unknown task cannot be found, in words for who knows nothing of resolvers."""
+    reason = reason.removeprefix(f"its resolver failed: {Ambiguous.__name__}: ")
+    return reason.replace("its resolver failed", "its import failed")
 
 
 def _worker() -> Any:
@@ -212,6 +219,8 @@ class Ends:
         signum = None if expired else _worker().terminated.pop(job.id, None)
         if signum is None:
             request_log.info("Discarding revoked task: %s[%s]", request.task, job.id)
+        else:
+            request_log.info("Task %s[%s] revoked: terminated (%s)", request.task, job.id, signum)
         told = {"terminated": signum is not None, "signum": signum, "expired": expired}
         signals.task_revoked.send(sender=task, request=request, **told)
 

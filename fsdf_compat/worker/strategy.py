@@ -101,6 +101,8 @@ def receiver(consumer: Any) -> Callable[[Job], None]:
     def received(job: Job) -> None:
         if (task := app._tasks.get(name := job.plan.name)) is None:
             return
+        if job.id in state.terminated:  # its run was ended: it comes back to be found revoked
+            return
         count[name] += 1
         if logger.isEnabledFor(logging.INFO):
             shown = Shown(job, (job.extra.get("headers") or {}).get("shadow") or name)

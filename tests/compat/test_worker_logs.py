@@ -145,13 +145,15 @@ def test_a_terminated_task_says_so(redis_project, pool):
     def hear(sender=None, terminated=None, signum=None, expired=None, **facts):
         note(f"{sender.name} {terminated} {signum} {expired}")
     """)
-    redis_project.worker("-c", "1", "-P", pool)
+    worker = redis_project.worker("-c", "1", "-P", pool)
     sent = proj.wait.delay()
     until_noted(redis_project, "begun")
     sent.revoke(terminate=True)
     with pytest.raises(exceptions.TaskRevokedError, match="terminated"):
         sent.get(timeout=BOUND)
     until_noted(redis_project, f"proj.wait True {int(signal.SIGTERM)} False")
+    worker.says(f"Task proj.wait[{sent.id}] revoked: terminated ({int(signal.SIGTERM)})")
+    assert "".join(worker.said).count(f"Task proj.wait[{sent.id}] received") == 1
 
 
 def test_an_app_without_a_broker_url_is_told_where_its_messages_wait(make_project):
