@@ -67,7 +67,7 @@ def test_documentation_may_be_set_as_that_of_a_function():
     [
         ("psuh", "did you mean 'push'"),
         ("colour", "did you mean 'color'"),
-        ("xyz", "there are apush"),
+        ("xyz", "there are apublish_in, apush"),
     ],
 )
 def test_unknown_attribute_names_the_task_and_suggests(name, hint):
