@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING
 from .contracts import Layout, Marks, ResultStore
 from .registry import stores
 from .replies import Replies
+from .spelling import masked
 
 if TYPE_CHECKING:
     from .config import Config
     from .options import TaskOptions
 
 __all__ = ["ResultStores"]
+log = logging.getLogger("fsdf.results")
 
 
 class ResultStores:
@@ -40,6 +43,12 @@ class ResultStores:
         with self._lock:
             if (cls, url, "") not in self._replies:
                 self._replies[cls, url, ""] = Replies(cls(url))
+                if not (self._chosen(options) or _place_of(broker)):
+                    log.warning(
+                        "%s keeps no results: they are in a file of this machine (%s), where no"
+                        " other finds them; set RESULT_STORE, to redis for instance",
+                        broker, masked(url),
+                    )  # fmt: skip
             found = self._replies[cls, url, ""]
             if layout is None:
                 return found
@@ -54,14 +63,16 @@ class ResultStores:
 
     def _place(self, options: TaskOptions, broker: str) -> tuple[type[ResultStore], str]:
         """Return the class and the URL of a task's store: that of its broker, unless it says."""
-        name = options.result_store or self._config.text("RESULT_STORE")
-        name = stores.name(name or _beside(broker))
+        name = stores.name(self._chosen(options) or _beside(broker))
         cls = stores.load(name)
         if options.result_url:
             return cls, options.result_url
         if options.broker_url and name in broker:
             return cls, options.broker_url
         return cls, self._config.text(cls.setting) if cls.setting else ""
+
+    def _chosen(self, options: TaskOptions) -> str:
+        return options.result_store or self._config.text("RESULT_STORE")
 
     def close(self) -> None:
         """Free every connection; who still waits is told. They can be made again."""
@@ -74,4 +85,8 @@ class ResultStores:
 
 def _beside(broker: str) -> str:
     """Return the name of the store that keeps things where a broker does."""
-    return next((name for name in stores.names() if broker.startswith(name)), "sqlite")
+    return _place_of(broker) or "sqlite"
+
+
+def _place_of(broker: str) -> str:
+    return next((name for name in stores.names() if broker.startswith(name)), "")

@@ -7,6 +7,7 @@ stops no acknowledgement. How queues and messages look is told by `rabbitmq_name
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from abc import abstractmethod
@@ -41,6 +42,7 @@ from .rabbitmq_topology import Topology, on_channel
 from .rabbitmq_url import target
 
 __all__ = ["RabbitBroker"]
+log = logging.getLogger("fsdf.rabbitmq")
 T = TypeVar("T")
 LOOKS = 5  # at a queue of which messages move meanwhile
 APART = 0.05  # seconds; what is on its way from one rung to the next is in no count
@@ -65,6 +67,7 @@ class RabbitBroker(Broker):
         self._asker = Owner(partial(self._connect, HEARTBEAT, "ask"), "fsdf-ask")
         self._subscriptions: weakref.WeakSet[RabbitSubscription] = weakref.WeakSet()
         self._letters = Letters(self._asker, self._publisher, self._topology)
+        self._urgent = set[str]()  # queues to which something of a priority was published
 
     @abstractmethod
     def client(self, endpoint: Endpoint) -> AmqpConnection:
@@ -138,9 +141,22 @@ class RabbitBroker(Broker):
         shapes = {queue: self._shape(queue) for queue in {item.queue for item in batch}}
         now = time.time()
         items = [outgoing(item, shapes[item.queue], now) for item in batch]
+        for queue in {item.queue for item in batch if item.priority} - self._urgent:
+            self._tell_of_order(queue)
         for queue in shapes:
             self._prepare(queue, [told for item, told in zip(batch, items) if item.queue == queue])
         return self._publisher(items)
+
+    def _tell_of_order(self, queue: str) -> None:
+        """Say once where a message's priority does not count for much."""
+        self._urgent.add(queue)
+        if Capability.PRIORITY not in self.capabilities_of(queue):
+            log.warning(
+                "queue %s has no priorities: only what a worker has fetched is put in their order;"
+                " classic queues with x-max-priority have them (?queue_type=classic in the URL"
+                " makes such), and quorum queues of RabbitMQ 4.3",
+                queue,
+            )
 
     def _prepare(self, queue: str, items: Sequence[Publishing]) -> None:
         """See that what these are published to is there beside the queue."""

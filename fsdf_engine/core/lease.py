@@ -12,6 +12,7 @@ from ..green import Event, native_thread
 
 __all__ = ["Keeper"]
 log = logging.getLogger("fsdf.lease")
+AGAIN = 60.0  # seconds after which an outage is told again
 
 
 class _Request:
@@ -102,6 +103,7 @@ class Keeper:
         self._thread.join()
 
     def _loop(self) -> None:
+        told = -AGAIN
         while not self._stopping:
             asked = self._wakeup.wait(self._lease / 3)
             self._wakeup.clear()
@@ -115,8 +117,12 @@ class Keeper:
                 elif not asked:
                     log.error("the pool does not answer; its leases are not renewed")
             except Exception as caught:  # a loop's edge: the next turn tries again
-                error = caught
-                log.warning("cannot renew leases, or marks: %r", error)
+                error, now = caught, time.monotonic()
+                if now - told > AGAIN:
+                    log.warning("leases cannot be renewed, it is tried again: %s", error)
+                    told = now
+            else:
+                told = -AGAIN
             for request in requests:
                 request.error = error
                 request.done.set()

@@ -176,7 +176,8 @@ class Outbox:
         try:
             self._flush(items)
         except Exception as error:  # a loop's edge, before anything was stored: all is repeated
-            log.warning("cannot store %d items: %r", len(items), error)
+            if self._failures % 30 == 0:  # once a minute
+                log.warning("cannot store what %d runs did, will try again: %r", len(items), error)
             self._kept = items
         if self._failures and not self._kept:
             log.warning("what could not be stored is stored now")
@@ -290,7 +291,7 @@ class Outbox:
             if isinstance(error, Unanswered) and self._answers_else(items, pick):
                 return self._narrow(items, pick, write, error)
             if not self._failures:  # once per outage
-                log.warning("cannot store %d items, will try again: %s", len(items), error)
+                log.warning("cannot store what %d runs did, will try again: %s", len(items), error)
             self._kept += items
             return []
         except Exception as error:

@@ -209,6 +209,17 @@ def test_queue_of_others_is_taken_as_it_is(make, rabbitmq_url, other, name, kind
     assert (Capability.ORDERED in can) == (name not in ("quorum", "limited", "auto-deleted"))
 
 
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_priority_that_counts_for_little_is_told_once(make, rabbitmq_url, kind, caplog):
+    broker = make(f"{rabbitmq_url}?queue_type={kind}")
+    broker.publish([outgoing(0, Q)])
+    assert "has no priorities" not in caplog.text
+    for n in range(2):
+        broker.publish([outgoing(n, Q, priority=9)])
+    prior = Capability.PRIORITY in broker.capabilities_of(Q)
+    assert caplog.text.count("has no priorities") == (0 if prior else 1)
+
+
 def test_message_of_a_limited_queue_is_given_back_as_often_as_one_likes(make, rabbitmq_url, other):
     other.channel().queue_declare(Q, durable=True, **QUEUES["limited"])
     broker = make(rabbitmq_url)

@@ -243,7 +243,7 @@ def test_results_down_stops_fetching_and_loses_nothing(start):
     assert len(results.records) == 3000
 
 
-def test_extend_down_when_leases_are_unconfirmed_repeats_the_flush(start):
+def test_extend_down_when_leases_are_unconfirmed_repeats_the_flush(start, caplog):
     broker = Loud()
     handle = start(broker, lambda n: None)
     keeper = handle.consumer.keeper
@@ -259,6 +259,9 @@ def test_extend_down_when_leases_are_unconfirmed_repeats_the_flush(start):
     broker.publish(bodies(100))
     settled(handle, 100)
     assert not errors
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert told.count("leases cannot be renewed, it is tried again") == 1
+    assert len([text for text in told if text.startswith("cannot store what")]) == 1
 
 
 def test_publishes_are_not_repeated_when_results_fail(start):

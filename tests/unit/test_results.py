@@ -57,6 +57,14 @@ def test_a_replayed_body_keeps_its_values():
     assert data == {"n": 123456789012345678901234567890, "f": 0.1, "t": "\ud800漢"}
 
 
+@pytest.mark.parametrize("kind", ["rabbitmq_pika", "sqlite"])
+def test_results_that_stay_on_this_machine_are_told_where_messages_do_not(kind, caplog):
+    task = task_deco("told", broker_kind=kind)(lambda: None)
+    default_engine().replies(task.options)
+    told = [record.getMessage() for record in caplog.records if "keeps no results" in record.msg]
+    assert [text.split()[0] for text in told] == ([kind] if kind != "sqlite" else [])
+
+
 BROKERS = ["memory", "sqlite", "redis", "redis_ack", "redis_stream", "redis_brpoplpush"]
 
 
