@@ -90,7 +90,7 @@ class RabbitBroker(Broker):
                 continue
             self._topology.forget()
             return connection
-        raise error or Unavailable("RABBITMQ_URL names no server")
+        raise error or Unavailable("neither broker_url nor RABBITMQ_URL names a server")
 
     @classmethod
     def valid_queue(cls, name: str) -> None:
@@ -261,7 +261,9 @@ class RabbitBroker(Broker):
 
 
 def _refused(error: ChannelClosed) -> ServerRefused:
-    return ServerRefused(f"RabbitMQ refuses it: {error}; give the user in RABBITMQ_URL the right")
+    return ServerRefused(
+        f"RabbitMQ refuses it: {error}; give the user in broker_url or RABBITMQ_URL the right"
+    )
 
 
 def _ready(connection: AmqpConnection, queue: str) -> int:

@@ -106,7 +106,7 @@ class StormConnection(AmqpConnection):
         if getattr(error, "error_code", None) in REFUSALS:
             found: FsdfError = ServerRefused(
                 f"RabbitMQ at {self._place} refuses us: {error}; see the user, the password and"
-                " the vhost in RABBITMQ_URL"
+                " the vhost in broker_url or RABBITMQ_URL"
             )
         else:
             found = Unavailable(f"RabbitMQ at {self._place}: {error or 'it has ended'}")

@@ -70,7 +70,7 @@ def translated(error: BaseException | None, place: str) -> FsdfError:
         if isinstance(cause, refused) or getattr(cause, "reply_code", 0) in REFUSALS:
             return ServerRefused(
                 f"RabbitMQ at {place} refuses us: {_told(cause)}; see the user, the password and"
-                " the vhost in RABBITMQ_URL"
+                " the vhost in broker_url or RABBITMQ_URL"
             )
     return Unavailable(f"RabbitMQ at {place}: {_told(causes[-1])}")
 

@@ -48,14 +48,14 @@ def target(url: str) -> Target:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(
-                f"RABBITMQ_URL {masked(url)!r} cannot be read: {error};"
+                f"{masked(url)!r} in broker_url or RABBITMQ_URL cannot be read: {error};"
                 " write amqp://user:password@host:5672/vhost"
             ) from None
         found += endpoints
         kind = options.get("queue_type", kind)
     if kind not in KINDS:
         raise ConfigurationError(
-            f"queue_type={kind!r} in RABBITMQ_URL is none{did_you_mean(kind, KINDS)}"
+            f"queue_type={kind!r} in broker_url or RABBITMQ_URL is none{did_you_mean(kind, KINDS)}"
         )
     return Target(tuple(found), kind)
 
@@ -69,7 +69,8 @@ def _read(url: str) -> tuple[list[Endpoint], Mapping[str, str]]:
     for name in options:
         if name not in OPTIONS:
             raise ConfigurationError(
-                f"option {name!r} in RABBITMQ_URL is unknown{did_you_mean(name, OPTIONS)}"
+                f"option {name!r} in broker_url or RABBITMQ_URL is unknown"
+                f"{did_you_mean(name, OPTIONS)}"
             )
     place, _, path = rest.partition("/")
     credentials, at, hosts = place.rpartition("@")

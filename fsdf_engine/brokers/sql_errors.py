@@ -96,12 +96,14 @@ def translated(error: BaseException, blame: Blame, shown: str, sent: bool) -> Fs
         return BrokerError(f"{shown} does not take a value ({text}); nothing was stored")
     if blame is Blame.US:
         return ServerRefused(
-            f"{shown} refuses us ({text}); correct SQLALCHEMY_URL, or the user's rights"
+            f"{shown} refuses us ({text}); correct broker_url or SQLALCHEMY_URL, or the"
+            " user's rights"
         )
     if blame is Blame.TABLE:
         return ServerRefused(
             f"a table in {shown} is not as this version of fsdf makes it ({text}): it is another"
-            " program's, or a newer one's; name another database, or schema=, in SQLALCHEMY_URL"
+            " program's, or a newer one's; name another database, or schema=, in broker_url"
+            " or SQLALCHEMY_URL"
         )
     if blame is Blame.LOST and sent:
         return Unanswered(f"{shown} was lost ({text}); perhaps it has done what it was asked")

@@ -64,8 +64,8 @@ def place_of(url: str) -> Place:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
-            f"{masked(url)!r} is no URL of a database; SQLALCHEMY_URL is like"
-            " postgresql://user:password@host/database"
+            f"{masked(url)!r} is no URL of a database; write one like"
+            " postgresql://user:password@host/database in broker_url or SQLALCHEMY_URL"
         ) from error
     name = parsed.drivername.partition("+")[0].lower()
     if name not in _PRODUCTS:

@@ -80,6 +80,7 @@ def test_url_that_is_wrong_is_told_without_its_password(url, told):
     with pytest.raises(ConfigurationError, match=told) as caught:
         target(url.replace("://", "://me:secret@"))
     assert "secret" not in str(caught.value)
+    assert "in broker_url or RABBITMQ_URL" in str(caught.value)
 
 
 @pytest.mark.parametrize(

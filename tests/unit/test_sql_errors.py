@@ -58,6 +58,12 @@ def test_numbers_of_mysql_have_their_meanings(code, blame):
     assert blame_of(pymysql.err.OperationalError(code, "words")) is blame
 
 
+@pytest.mark.parametrize("blame", [Blame.US, Blame.TABLE])
+def test_what_is_configured_wrongly_is_told_with_each_place_that_may_say_it(blame):
+    told = str(translated(psycopg.OperationalError("no"), blame, "there", True))
+    assert "broker_url or SQLALCHEMY_URL" in told
+
+
 def test_what_was_sent_may_have_taken_effect():
     error = psycopg.OperationalError("gone")
     assert type(translated(error, Blame.LOST, "there", True)) is Unanswered
