@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ..utils.serialization import raise_with_context
 from ..utils.time import get_exponential_backoff_interval
 from .encoding import Encoding
 from .failing import Failing
+from .retries import warn_of_retry
 from .unlocking import send_unlock
 
 __all__ = ["Backend", "_nulldict", "pending_results_t", "unpickle_backend"]
@@ -195,7 +197,7 @@ class Backend(Encoding, Failing):
     ) -> Any:
         """Call what asks the store; with `result_backend_always_retry` again and again. Blocks."""
         limit = self.max_retries if max_retries is None else max_retries
-        retries = 0
+        retries, handled = 0, sys.exc_info()[1]
         while True:
             try:
                 return func(*args, **kwargs)
@@ -207,13 +209,10 @@ class Backend(Encoding, Failing):
                         raise_with_context(fallback_exc(fallback_msg))
                     raise
                 retries += 1
-                self._pause(func, exc, retries, limit)
+                warn_of_retry(func, limit - retries, exc, handled)
+                self._pause(exc, retries)
 
-    def _pause(self, func: Any, exc: BaseException, retries: int, limit: Any) -> None:
-        logger.warning(
-            "Failed operation %s. Retrying %s more times.",
-            getattr(func, "__name__", repr(func)), limit - retries, exc_info=True,
-        )  # fmt: skip
+    def _pause(self, exc: BaseException, retries: int) -> None:
         try:
             self.on_backend_retryable_error(exc)
         except Exception:

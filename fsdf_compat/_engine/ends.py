@@ -23,6 +23,7 @@ from fsdf_engine.contracts import Effect, Job, Member, outcomes
 
 from .. import signals, states
 from ..exceptions import (
+    BackendStoreError,
     InvalidTaskError,
     NotRegistered,
     Reject,
@@ -45,6 +46,7 @@ It is kept as a dead letter. Is the module that has it imported, and under the n
 Body: %s
 Headers: %s
 Delivery: %s"""
+UNSTORED = "Cannot store how task %s[%s] ended: its message is kept as a dead letter: %r"
 INVALID = """\
 Received invalid task message: %s
 It is kept as a dead letter.
@@ -109,7 +111,12 @@ class Ends:
             return self._members(job, request, states.FAILURE, error)
         run = Run(job)
         with run.collecting(self._app):
-            self._store(task, request, outcome, error)
+            try:
+                self._store(task, request, outcome, error)
+            except Exception as failure:
+                why = failure.__cause__ or failure  # of a BackendStoreError: what the server said
+                request_log.error(UNSTORED, request.task, job.id, why)
+                raise
         self._later(lambda: self._tell(job, outcome, task, request, error))
         return run.effects
 
@@ -173,6 +180,8 @@ class Ends:
         else:
             try:
                 backend.mark_as_failure(request.id, error, request=request, store_result=stores)
+            except BackendStoreError:  # it was tried again and again
+                raise
             except Exception:
                 # its links, which anybody may have written: who waits for it is told all the same
                 request_log.exception("Cannot tell what is linked to %s", request.id)

@@ -124,14 +124,14 @@ def _give_effects_of_json(jobs: Sequence[Job], now: float) -> None:
                 for job in some:
                     _give_effects_of_json([job], now)
             else:
-                some[0].verdict = DeadLetter(f"a sink failed: {text_of(error, repr)}")
+                some[0].verdict = DeadLetter(f"cannot store: {text_of(error, repr)}")
 
 
 def _told_here(job: Job) -> Told:
     try:
         return effects_of(job, job.outcome)
     except BaseException as error:  # not even what a run raises to end itself ends the outbox
-        return Told(job.outcome, (), f"a sink failed: {text_of(error, repr)}")
+        return Told(job.outcome, (), f"cannot store: {text_of(error, repr)}")
 
 
 def give_up(job: Job, why: str, error: Exception) -> None:

@@ -137,14 +137,14 @@ def effects_of(job: Job, outcome: Outcome) -> Told:
     """
     effects, error = _by_sinks(job, outcome)
     if error is not None and (type(outcome) is Succeeded or not outcomes.ended(outcome)):
-        what = "the result cannot be stored" if type(outcome) is Succeeded else "a sink failed"
+        what = "the result cannot be stored" if type(outcome) is Succeeded else "cannot store"
         value = type(outcome) is Succeeded and not isinstance(error, UnfitEffect)
         late = isinstance(error, SoftTimeLimit)  # passed while the run was telling
         outcome = Failed(error if late else ArgumentError(f"{what}: {text_of(error)}"))
         outcome = with_texts(outcome)
         effects, again = _by_sinks(job, outcome)
         error = again if value else error
-    return Told(outcome, effects, "" if error is None else f"a sink failed: {text_of(error, repr)}")
+    return Told(outcome, effects, "" if error is None else f"cannot store: {text_of(error, repr)}")
 
 
 def _by_sinks(job: Job, outcome: Outcome) -> tuple[Sequence[Effect], BaseException | None]:

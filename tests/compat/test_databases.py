@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
-from helpers import BOUND
+from helpers import BOUND, until
 
 from fsdf_compat import Celery, chord, group
 from fsdf_compat.backends.database import DatabaseBackend, driver
@@ -257,7 +257,9 @@ def test_a_database_that_is_away_for_a_while_costs_no_result_where_it_is_asked_o
         assert go_on.wait(BOUND)
         return "kept"
 
-    with start_worker(app, concurrency=1, pool="threads", perform_ping_check=False):
+    with start_worker(
+        app, concurrency=1, pool="threads", perform_ping_check=False, loglevel="WARNING"
+    ):
         result = held.delay()
         assert begun.wait(BOUND)
         server.kill()
@@ -265,3 +267,29 @@ def test_a_database_that_is_away_for_a_while_costs_no_result_where_it_is_asked_o
         assert waits.wait(BOUND)  # it was asked, and is not there
         server.start()
         assert result.get(BOUND) == "kept"
+
+
+def test_a_database_that_is_away_is_told_briefly_and_the_message_is_a_dead_letter(
+    tmp_path, new_app, caplog
+):
+    caplog.set_level("WARNING")
+    app = new_app(f"db+sqlite:///{tmp_path}/away/results.db", database_create_tables_at_setup=False)
+    app.conf.worker_hijack_root_logger = False
+
+    @app.task(name="add", shared=False)
+    def add(x, y):
+        return x + y
+
+    with start_worker(
+        app, pool="threads", concurrency=1, perform_ping_check=False, loglevel="WARNING"
+    ):
+        sent = add.delay(1, 2)
+        until(lambda: "is kept as a dead letter" in caplog.text)
+        until(lambda: app.engine.broker("memory", "").dead_letters("celery.flat"))
+    retries = [r for r in caplog.records if r.getMessage().startswith("Failed operation _store")]
+    chains = [r.exc_text.count("Traceback (most") for r in retries]
+    assert len(chains) > 3 and len(set(chains)) == 1
+    (told,) = [r for r in caplog.records if "dead letter" in r.getMessage()]
+    start = f"Cannot store how task add[{sent.id}] ended: its message is kept as a dead letter:"
+    assert told.levelname == "ERROR" and told.getMessage().startswith(start)
+    assert "unable to open database file" in told.getMessage()

@@ -265,4 +265,4 @@ def test_a_sink_that_fails_of_one_success_costs_no_other_its_result():
     assert give_ends(jobs, 0.0, print) == 3
     assert [[e.body for e in job.effects] for job in jobs] == [[b"told"], [], [b"told"]]
     assert [job.verdict for job in jobs][::2] == [ACK, ACK]
-    assert jobs[1].verdict.reason.startswith("a sink failed: KeyError(b'no JSON of ours'")
+    assert jobs[1].verdict.reason.startswith("cannot store: KeyError(b'no JSON of ours'")

@@ -107,7 +107,7 @@ def test_a_sink_that_fails_keeps_no_other_from_telling_the_end(monkeypatch):
         task.push("base").get(BOUND)
     assert caught.value.kind == "odd_tasks.Base"
     until(lambda: task.size().dead == 1)
-    assert task.dead_letters()[0].reason.startswith("a sink failed: RuntimeError")
+    assert task.dead_letters()[0].reason.startswith("cannot store: RuntimeError")
 
 
 def test_long_texts_keep_both_ends_and_say_what_is_missing():
