@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -13,6 +14,7 @@ from . import serving
 from .index import Index, Place
 
 __all__ = ["resolve"]
+logger = logging.getLogger("celery.worker.imports")
 ROOT = "FSDF_CELERY_ROOT"  # the environment variable with the folder that is looked through
 _indexes: dict[str, Index] = {}
 
@@ -33,6 +35,7 @@ def resolve(wire_queue: str, name: str) -> EngineTask[..., Any] | None:
                 raise LookupError(f"{root} has too many sources to look through for it")
             return None
         task = _import(app, name, place)
+        logger.info("imported %s for task %s", os.path.relpath(place.path, index.root), name)
     return here.declare_task(queue, task, name)
 
 

@@ -99,7 +99,7 @@ def receiver(consumer: Any) -> Callable[[Job], None]:
     app, requests, count = consumer.app, consumer.requests, state.total_count
 
     def received(job: Job) -> None:
-        if (task := app._tasks.get(name := job.plan.name)) is None:
+        if not (name := job.plan.name):  # nobody knows it yet, if ever
             return
         if job.id in state.terminated:  # its run was ended: it comes back to be found revoked
             return
@@ -107,7 +107,8 @@ def receiver(consumer: Any) -> Callable[[Job], None]:
         if logger.isEnabledFor(logging.INFO):
             shown = Shown(job, (job.extra.get("headers") or {}).get("shadow") or name)
             logger.info(_app_trace.LOG_RECEIVED, shown, extra={"data": shown})
-        if signals.task_received.receivers:
+        # that of a task that only children have imported has no request here
+        if signals.task_received.receivers and (task := app._tasks.get(name)) is not None:
             request = request_of(job, task, requests, app)
             signals.task_received.send(sender=consumer, request=request)
 

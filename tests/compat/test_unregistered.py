@@ -156,3 +156,23 @@ def test_other_pools_import_where_the_code_runs(write, bare, pool):
     client = bare("-P", pool)
     sent = [client.send_task("tasks.add", (n,)) for n in range(4)]
     assert [each.get(timeout=BOUND)[0] for each in sent] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_the_log_says_what_is_imported_and_that_its_message_was_received_once(
+    root, write, places, run_worker, pool
+):
+    write("jobs/late.py")
+    url, backend = places
+    where = "--workdir", str(root), "-b", url, "--result-backend", backend
+    worker = run_worker(*where, "worker", "-l", "INFO", "-c", "1", "-P", pool)
+    client = Celery("client", broker=url, backend=backend, set_as_current=False)
+    sent = client.send_task("jobs.late.add", (1,))
+    assert sent.get(timeout=BOUND)[0] == 2
+    client.close()
+    file = os.path.join("jobs", "late.py")
+    worker.says(f"imported {file} for task jobs.late.add")
+    worker.says(f"Task jobs.late.add[{sent.id}] succeeded")
+    said = "".join(worker.said)
+    assert said.count(f"Task jobs.late.add[{sent.id}] received") == 1
+    assert said.count(f"imported {file}") == 1
