@@ -75,9 +75,7 @@ def place_of(url: str) -> Place:
     product, driver = _PRODUCTS[name]
     ours = {key: _text(parsed, key) for key in OURS}
     rest = parsed.set(drivername=driver).difference_update_query(OURS)
-    arguments = rest.get_dialect()().create_connect_args(rest)[1]
-    arguments.setdefault("connect_timeout", CONNECT_TIMEOUT)
-    arguments["connect_timeout"] = _number(arguments["connect_timeout"], "connect_timeout", url, 1)
+    arguments = _arguments(rest, url)
     if ours["schema"] and product == "mysql":
         raise ConfigurationError(
             f"{masked(url)!r} has a schema=, which only PostgreSQL knows; name another database"
@@ -89,6 +87,20 @@ def place_of(url: str) -> Place:
     spare = _number(ours["pool_size"] or SPARE, "pool_size", url, 0)
     shown = masked(parsed.set(query={}).render_as_string(hide_password=False))
     return Place(product, arguments, ours["schema"], spare, ours["listen"], shown)
+
+
+def _arguments(rest: URL, url: str) -> Mapping[str, Any]:
+    """Return what the client's `connect` takes."""
+    try:
+        arguments = rest.get_dialect()().create_connect_args(rest)[1]
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            f"an option of {masked(url)!r} cannot be read ({error}); correct broker_url or"
+            " SQLALCHEMY_URL"
+        ) from error
+    arguments.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    arguments["connect_timeout"] = _number(arguments["connect_timeout"], "connect_timeout", url, 1)
+    return arguments
 
 
 def _text(url: URL, key: str) -> str:

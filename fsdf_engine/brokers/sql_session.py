@@ -237,7 +237,14 @@ def _to_mysql(place: Place) -> Session:
     given |= {"charset": "utf8mb4", "client_flag": flags, "autocommit": None}
     # The greeting of a server that hangs is waited for no longer than its connection.
     given |= dict.fromkeys(("read_timeout", "write_timeout"), given["connect_timeout"])
-    raw = pymysql.connect(**given)
+    try:
+        raw = pymysql.connect(**given | {"defer_connect": True})
+    except OSError as error:  # no server was asked yet
+        raise ConfigurationError(
+            f"the certificates of {place.shown} cannot be loaded ({error}); correct ssl_ca,"
+            " ssl_cert and ssl_key in broker_url or SQLALCHEMY_URL"
+        ) from error
+    raw.connect()
     raw._read_timeout, raw._write_timeout = patience
     session = MySqlSession(raw)
     [(version, largest)] = session.rows("SELECT version(), @@max_allowed_packet")

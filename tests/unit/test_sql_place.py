@@ -46,6 +46,26 @@ def test_the_clients_own_options_are_taken(url):
         SqlDatabase(url).connect()
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://me:s3cret@h/d?read_timeout=long", "'long'"),
+        ("postgresql://me:s3cret@h/d?port=x", "port"),
+        ("postgresql://me:s3cret@/d?host=a:1&host=b:2&port=1,2,3", "multihost"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_an_error_of_the_url(url, told):
+    with pytest.raises(ConfigurationError, match=rf"cannot be read \(.*{told}") as caught:
+        place_of(url)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["/no/such.pem", __file__])
+def test_certificates_that_cannot_be_loaded_are_no_outage(file):
+    with pytest.raises(ConfigurationError, match="certificates of .* cannot be loaded"):
+        SqlDatabase(f"mysql://{NOBODY}/d?ssl_ca={file}").connect()
+
+
 @pytest.mark.parametrize("end", ["", "/", "?connect_timeout=3"])
 def test_mysql_without_a_database_is_refused_as_its_url_is_read(end):
     with pytest.raises(
