@@ -37,6 +37,7 @@ _PASSING = re.compile(
     r"starting up|shutting down|recovery|too many|remaining conn|terminat|not (yet )?accepting",
     re.IGNORECASE,
 )
+_WRITTEN = re.compile(r'invalid (\w+ value: |integer value |port number: )"')  # in the URL
 
 
 def blame_of(error: BaseException) -> Blame | None:
@@ -55,8 +56,9 @@ def _of_postgresql(error: BaseException) -> Blame:
     kinds = {cls.__name__ for cls in type(error).__mro__}
     if not state:
         if kinds & {"OperationalError", "InterfaceError"}:
-            refused = "FATAL" in str(error) and not _PASSING.search(str(error))
-            return Blame.US if refused else Blame.LOST
+            text = str(error)
+            refused = "FATAL" in text and not _PASSING.search(text)
+            return Blame.US if refused or _WRITTEN.search(text) else Blame.LOST
         return Blame.VALUE if kinds & {"DataError", "ProgrammingError"} else Blame.AWAY
     if state in ("40001", "40P01"):
         return Blame.NOBODY

@@ -7,7 +7,7 @@ import pytest
 from fsdf_engine import task_deco
 from fsdf_engine.brokers.sql_database import SqlDatabase
 from fsdf_engine.brokers.sql_place import place_of
-from fsdf_engine.errors import ConfigurationError, Unavailable
+from fsdf_engine.errors import ConfigurationError, ServerRefused, Unavailable
 
 NOBODY = "127.0.0.1:1"  # no server listens
 
@@ -58,6 +58,12 @@ def test_an_option_that_cannot_be_read_is_an_error_of_the_url(url, told):
     with pytest.raises(ConfigurationError, match=rf"cannot be read \(.*{told}") as caught:
         place_of(url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["sslmode=reqire", "keepalives=x", "target_session_attrs=one"])
+def test_a_value_that_postgresqls_client_does_not_know_is_no_outage(option):
+    with pytest.raises(ServerRefused, match="invalid .*; correct broker_url or SQLALCHEMY_URL"):
+        SqlDatabase(f"postgresql://{NOBODY}/d?{option}").connect()
 
 
 @pytest.mark.parametrize("file", ["/no/such.pem", __file__])
