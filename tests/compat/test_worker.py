@@ -14,6 +14,7 @@ import redis
 from helpers import BOUND, insist, until
 
 from fsdf_compat.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from fsdf_compat.utils.nodenames import anon_nodename
 
 STUCK = """
 @app.task(acks_late={late})
@@ -295,6 +296,7 @@ def test_message_is_flat_json_on_a_queue_of_its_own(redis_project):
     assert named == {"x": 1}
     assert extra.pop("publish_time") > 0
     assert extra.pop("headers") == {"ignore_result": True}
+    assert extra.pop("origin") == anon_nodename()
     assert extra == {"task_id": sent.id, "task": "proj.add", "positional": 1}
     assert unnamed["z"] == 3
     assert (unnamed["extra"]["task"], unnamed["extra"]["args"]) == ("other", [1, 2])
