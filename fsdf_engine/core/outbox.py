@@ -176,7 +176,7 @@ class Outbox:
         try:
             self._flush(items)
         except Exception as error:  # a loop's edge, before anything was stored: all is repeated
-            if self._failures % 30 == 0:  # once a minute
+            if self._failures % 30 == 0:  # not at each try
                 log.warning("cannot store what %d runs did, will try again: %r", len(items), error)
             self._kept = items
         if self._failures and not self._kept:

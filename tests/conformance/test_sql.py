@@ -230,14 +230,7 @@ class TestTables:
         broker.close()
 
     def test_threads_make_the_tables_at_the_same_time(self, broker: SqlBroker) -> None:
-        threads = [
-            threading.Thread(target=broker.publish, args=([outgoing(n)],)) for n in range(12)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert broker.size(QUEUE).waiting == 12
+        _twelve_publish(broker)
 
     def test_two_processes_make_the_tables_at_the_same_time(self, url: str) -> None:
         children = []
@@ -299,14 +292,7 @@ class TestTables:
         for _ in range(3):
             broker.check()
             _drop_tables(broker)
-            threads = [
-                threading.Thread(target=broker.publish, args=([outgoing(n)],)) for n in range(12)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert broker.size(QUEUE).waiting == 12
+            _twelve_publish(broker)
 
     def test_tables_that_somebody_dropped_are_made_again(self, broker: SqlBroker) -> None:
         broker.publish([outgoing(1)])
@@ -478,6 +464,16 @@ def _blocked(session: Session, postgresql: bool) -> list[object]:
     )
     until(lambda: session.rows(sql))
     return [row[0] for row in session.rows(sql)]
+
+
+def _twelve_publish(broker: SqlBroker) -> None:
+    """Publish by twelve threads at the same time; all of it is there then."""
+    threads = [threading.Thread(target=broker.publish, args=([outgoing(n)],)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert broker.size(QUEUE).waiting == 12
 
 
 def _drop_tables(broker: SqlBroker) -> None:
