@@ -110,7 +110,8 @@ def test_each_step_of_a_chain_gets_the_result_of_the_one_before(work):
 def test_what_follows_a_failed_step_has_failed_and_does_not_run(work):
     result = chain(work.add.s(1, 2), work.fail.si("stop"), work.put.s())()
     with pytest.raises(ValueError, match="stop"):
-        result.get(BOUND)
+        result.get(BOUND)  # raises as soon as the step before has failed
+    assert isinstance(result.get(BOUND, propagate=False), ValueError)
     assert result.state == "FAILURE"
     assert work.add.delay(1, 1).get(BOUND) == 2
     assert work.noted == []
