@@ -28,6 +28,7 @@ log = logging.getLogger("fsdf.green")
 _here = threading.local()  # marks the threads that native_thread started
 _WOKEN, _EXPIRED = object(), object()
 _EVER = 1e9  # seconds
+_forks = 0  # by how many forks this process is a copy; other threads stay behind at each
 
 
 def active_hub() -> Literal["gevent", "eventlet"] | None:
@@ -132,15 +133,16 @@ class Event:
 
         if not self._enter(wake):
             return True
+        forks = _forks
         try:
             woken = here.park(timeout)
         except BaseException:  # somebody else's exception, for our caller
             if not self._leave(wake):
-                here.await_unpark()
+                here.await_unpark(forks)
             raise
         if woken or self._leave(wake):
             return woken
-        here.await_unpark()  # `set` was faster than our time
+        here.await_unpark(forks)  # `set` was faster than our time
         return True
 
 
@@ -235,14 +237,15 @@ class Hub(ABC):
         switch is on the way, would end any later wait, and has to be met by `await_unpark`.
         """
 
-    def await_unpark(self) -> None:
+    def await_unpark(self, forks: int | None = None) -> None:
         """Meet the switch of an `unpark` that is on its way; what is raised meanwhile comes after.
 
-        Returns within one turn of the hub.
+        Returns within one turn of the hub; at once in a forked child, to which none is on its way
+        that was before: `forks` is what `_forks` was when the park began, if that was earlier.
         """
         failure: BaseException | None = None
-        met = False
-        while not met:
+        met, before = False, _forks if forks is None else forks
+        while not met and before == _forks:
             try:
                 met = self.park(None)
             except BaseException as error:
@@ -342,6 +345,8 @@ def raise_in_main(error: BaseException) -> None:
 
 def _after_fork() -> None:
     """Give a forked child a hub of its own: eventlet's would share its poll with the parent's."""
+    global _forks
+    _forks += 1
     if active_hub() == "eventlet":
         from eventlet import hubs
 

@@ -101,6 +101,55 @@ def test_a_child_that_comes_back_from_a_run_ends_and_has_nothing_of_ours(tmp_pat
     assert ("in the child" in done.stderr) == (how == "retry")
 
 
+WOKEN = """
+import sys
+if sys.argv[1] == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+    from gevent import spawn
+else:
+    import eventlet
+    eventlet.monkey_patch()
+    from eventlet import spawn
+import os, time
+from fsdf_engine import green
+
+event, told = green.Event(), []
+
+def tell():  # another thread: it wakes the main greenlet in a turn of the hub to come
+    event.set()
+    told.append(True)
+
+def fork():
+    green.native_thread(tell, "tell")
+    while not told:
+        pass
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.001)
+        sys.exit(3)
+    for _ in range(1000):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+    print(os.waitstatus_to_exitcode(status) if ended else "never", flush=True)
+
+forking = spawn(fork)
+event.wait()
+(getattr(forking, "join", None) or forking.wait)()
+"""
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_a_child_does_not_wait_for_who_was_about_to_wake_its_parent(tmp_path, library):
+    """The exit of the child is raised in the copy of the main greenlet, which waited."""
+    done = run(tmp_path, WOKEN, library)
+    assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
+
+
 POOLS = """
 import multiprocessing
 from fsdf_engine import task_deco

@@ -257,17 +257,23 @@ barrier.touch()
     worker.drain()
 
 
-def test_what_a_run_leaves_behind_is_not_the_workers(start, task):
-    body = "note(subprocess.Popen(['sleep', '60'], start_new_session=True).pid, os.getpid())"
+def test_what_a_run_leaves_behind_is_not_the_workers(start, task, tmp_path):
+    body = """
+note(subprocess.Popen(['sleep', '60'], start_new_session=True).pid, os.getpid())
+while not Path("go").exists(): time.sleep(0.01)
+"""
     worker = start(body, ", concurrent_num=1, max_tasks_per_child=1")
     task.push(n=0)
+    until(lambda: len(start.notes()) == 1)
+    worker.zygotes()  # while one is forked the worker is the parent of orphans
+    (tmp_path / "go").touch()
     until(lambda: task.size() == (0, 0, 0, 0) and not worker.children("fsdf-child"))
     pid, child = map(int, start.notes()[0])
     left = psutil.Process(pid)
     try:
         # A process whose first thread has ended is a zombie, and a parent until all have.
         until(lambda: left.ppid() not in {worker.pid, child})
-        task.push(n=1)  # while its child is started the worker is the parent of orphans
+        task.push(n=1)
         until(lambda: len(start.notes()) == 2)
         assert left.ppid() != worker.pid
     finally:
