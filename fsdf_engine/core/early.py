@@ -68,6 +68,7 @@ class Early:
         Raises:
             Unavailable: perhaps some are acknowledged; ask again.
         """
+        self._keeper.leaving = self.group
         done, lost = self._at_once() if not self._repeats else (0, ())
         if done < 3:
             lost = self._step_by_step()

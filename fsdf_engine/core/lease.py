@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..contracts import Job, Subscription
 from ..green import Event, native_thread
@@ -30,7 +30,9 @@ class Keeper:
 
     `held`, `lost` and `acked` change by single set operations, atomic in themselves: the consumer
     adds to `held`, the outbox drops from both, the keeper's thread fills `lost`. `acked` are those
-    that nobody leases any more, and whose end is not stored yet.
+    that nobody leases any more, and whose end is not stored yet. `settling` and `leaving` are what
+    the outbox settles and the consumer acknowledges now: the broker may have forgotten it, and that
+    it did so is not heard yet, which is no loss.
     """
 
     def __init__(self, subscription: Subscription, lease: float, alive: Callable[[], bool]) -> None:
@@ -40,6 +42,8 @@ class Keeper:
         self.held: set[Job] = set()
         self.lost: set[Job] = set()
         self.acked: set[Job] = set()
+        self.settling: Sequence[Job] = ()
+        self.leaving: Sequence[Job] = ()
         self._confirmed = time.monotonic()  # all held leases were ours then
         self._requests: deque[_Request] = deque()
         self._wakeup, self._stopping = Event(), False
@@ -51,10 +55,16 @@ class Keeper:
         if self.lost:
             self.lost.difference_update(jobs)
 
+    def settled(self, jobs: Iterable[Job]) -> None:
+        """Forget what of `settling` has got through."""
+        self.drop(jobs)
+        self.settling = ()
+
     def acknowledged(self, jobs: Iterable[Job]) -> None:
         """Know that these are ours without a lease, until the outbox has stored how they ended."""
         self.acked.update(jobs)
         self.drop(jobs)
+        self.leaving = ()
 
     def tell_lost(self, jobs: Iterable[Job]) -> None:
         """Name with their bodies those that nobody leases and that nothing is stored of."""
@@ -89,7 +99,8 @@ class Keeper:
         started, jobs = time.monotonic(), self.held.copy()
         if jobs:
             kept = set(self._subscription.extend([job.delivery.lease for job in jobs]))
-            lost = {job for job in jobs if job.delivery.lease not in kept} & self.held
+            ending = {*self.settling, *self.leaving}  # before `held`, which they leave first
+            lost = ({job for job in jobs if job.delivery.lease not in kept} - ending) & self.held
             if fresh := lost - self.lost:
                 log.warning("%d leases are lost; their outcomes will be dropped", len(fresh))
                 self.lost |= fresh

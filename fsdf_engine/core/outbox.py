@@ -245,16 +245,16 @@ class Outbox:
         self._settle_ready(ready, steps.settle)
 
     def _settle_ready(self, ready: Sequence[Item], settle: Settle) -> None:
-        unsettled: list[Job] = []
-        acked: list[Job] = []
+        unsettled, acked = list[Job](), list[Job]()
         for item in ready:
             if type(item) is not Job:
                 self._tell(item)
             else:
                 (acked if item.acked else unsettled).append(item)
         self._lost.clear()
+        self._keeper.settling = unsettled
         done = self._step(unsettled, picks.settlements, lambda batch: self._settle(settle, batch))
-        self._keeper.drop(done)
+        self._keeper.settled(done)
         if acked:
             if self.results:
                 acked = self._step(acked, picks.sent_anew, self.results.marks().put)

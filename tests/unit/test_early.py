@@ -377,3 +377,25 @@ def test_a_child_that_is_forked_in_an_acknowledgement_starts_nothing_of_its_pare
     early.choose(1)
     assert not early.acknowledge()
     assert not len(early)
+
+
+@pytest.mark.parametrize("spec", [EARLY, {}], ids=["early", "late"])
+def test_what_the_broker_has_just_forgotten_is_no_lost_lease(start, caplog, spec):
+    """Leases are renewed while the broker's answer to a settlement is on its way."""
+    broker, seen = Acks(), []
+    handle = start(broker, into(seen), spec=spec)
+    keeper, found = handle.consumer.keeper, []
+
+    def renew():
+        keeper.extend()
+        found.append(set(keeper.lost))
+
+    broker.after = renew
+    broker.publish(bodies(10))
+    ended(handle, 10)
+    assert found
+    assert not any(found)
+    assert sorted(seen) == list(range(10))
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert not keeper.settling
+    assert not keeper.leaving
