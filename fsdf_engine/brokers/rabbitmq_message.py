@@ -77,7 +77,10 @@ def outgoing(item: Outgoing, shape: Shape, now: float) -> Publishing:
     }
     _set_priority(properties, item.priority, shape)
     delay = item.delay or (item.not_before and item.not_before - now)
-    return delayed(item.queue, item.body, properties, delay, now)
+    told = delayed(item.queue, item.body, properties, delay, now)
+    if not headers:  # an empty table would be written by us, and read by each worker
+        del properties["headers"]
+    return told
 
 
 def delayed(

@@ -70,12 +70,13 @@ def queues_of(broker: Broker, named: Sequence[str]) -> Sequence[str]:
 
 
 def hint(broker: Broker, queue: str) -> None:
-    """Say which queue may have been meant by one that holds nothing."""
+    """Say where a queue holds nothing, and which one may have been meant."""
     if queue in (known := broker.queues()):
         return
     suggestion = did_you_mean(queue, known)
-    if suggestion.startswith("; did"):
-        print(f"fsdf: queue {plain(queue)!r} holds nothing{suggestion}", file=sys.stderr)
+    meant = suggestion if suggestion.startswith("; did") else ""
+    said = f"fsdf: queue {plain(queue)!r} holds nothing ({broker.address}){meant}"
+    print(said, file=sys.stderr)
 
 
 def _size(options: Namespace) -> int:

@@ -127,7 +127,8 @@ def test_help_names_the_exit_codes(capsys, given):
 def test_queue_that_holds_nothing_may_be_misspelt(broker, capsys, command):
     fill(broker, "orders", waiting=1, dead=1)
     main([*command.split(), "oders"])
-    assert "queue 'oders' holds nothing; did you mean 'orders'?" in capsys.readouterr().err
+    there = f"queue 'oders' holds nothing ({broker.address})"
+    assert f"{there}; did you mean 'orders'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
