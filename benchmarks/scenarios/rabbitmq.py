@@ -1,7 +1,8 @@
 """RabbitMQ: the same worker and publisher of fsdf by each client, of Celery, and bare loops.
 
 A worker that is held still would lose its connection, as the server hears no heartbeats: see
-filled.py. Queues are classic, as Celery's, but where quorum is said.
+filled.py. Queues are quorum, as fsdf makes them, where that is said; the others classic, as
+Celery makes them.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def name_of(client: str, quorum: bool = False) -> str:
     return f"fsdf RABBITMQ_{client.upper()} threading{' quorum' if quorum else ''}"
 
 
-def raw_name(client: str) -> str:
+def raw_name(client: str, quorum: bool = False) -> str:
     """The name of the bare loop over a client."""
-    return f"raw {client}"
+    return f"raw {client}{' quorum' if quorum else ''}"
 
 
 def layer_name(product: str) -> str:
@@ -53,15 +54,15 @@ def _fsdf(client: str, quorum: bool) -> Contestant:
     )
 
 
-def _raw(client: str) -> Contestant:
+def _raw(client: str, quorum: bool) -> Contestant:
     return Contestant(
-        raw_name(client),
+        raw_name(client, quorum),
         client,
         "benchmarks.apps.raw_amqp_app",
         ("-m", "benchmarks.apps.raw_amqp_app"),
         "acknowledges per 100, confirms per 500",
         "1000",
-        {"BENCH_CLIENT": client},
+        {"BENCH_CLIENT": client, "BENCH_QUORUM": f"{quorum:d}"},
         slots="1 loop",
         server=False,
         python=True,
@@ -92,7 +93,7 @@ def _layer(product: str) -> Contestant:
 RABBIT: tuple[Contestant, ...] = (
     *(_fsdf(client, quorum) for client in CLIENTS for quorum in (False, True)),
     _worker(CELERY, "benchmarks.apps.celery_app", ("celery",), {"BENCH_PREFETCH": "64"}),
-    *(_raw(client) for client in CLIENTS),
+    *(_raw(client, quorum) for client in CLIENTS for quorum in (False, True)),
     *(_layer(product) for product in ("fsdf celery", "celery")),
 )
 
