@@ -139,7 +139,7 @@ class Subscriber:
     def close(self) -> None:
         """End the thread and free the connection. Idempotent."""
         self._closing.set()
-        self._called.set()
+        self.resume()
         self._shut()
         if self._thread is not threading.current_thread():
             self._thread.join()

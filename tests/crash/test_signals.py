@@ -21,7 +21,7 @@ TASK = """
 import asyncio, os, signal, sys, threading
 from fsdf_engine import default_engine, task_deco
 
-@task_deco("work", concurrent_num=1, concurrent_mode={mode!r}{more})
+@task_deco("work", concurrent_num=1, concurrent_mode={mode!r}, lease=5.0{more})
 def work(seconds: float) -> None:
     os.write(1, b"started\\n")
     threading.Event().wait(seconds)
