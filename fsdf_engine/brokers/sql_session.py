@@ -198,7 +198,11 @@ def _to_postgresql(place: Place) -> Session:
         extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8,
         CASE WHEN current_setting('server_version_num')::int >= 120000
             AND pg_backend_pid() = %(pid)s  -- else behind a pooler: others have it after us
-            THEN set_config('tcp_user_timeout', %(unread)s, false) END"""
+            THEN set_config('tcp_user_timeout', %(unread)s, false)
+                -- statistics may be of when the queue was short: its rows are found by an index
+                || set_config('enable_seqscan', 'off', false)
+                || set_config('enable_bitmapscan', 'off', false)
+                || set_config('jit', 'off', false) END"""
     values = {"pid": raw.info.backend_pid, "unread": f"{UNREAD}s"}
     [(version, isolation, uptime, _)] = session.rows(asked, values)
     session.began_at = time.monotonic() - uptime
