@@ -193,18 +193,8 @@ def _to_postgresql(place: Place) -> Session:
         return wait(gen, raw.pgconn.socket, interval, PATIENCE if timeout is None else timeout)
 
     raw.wait = patient  # type: ignore[method-assign]
-    asked = """SELECT current_setting('server_version_num')::int,
-        current_setting('default_transaction_isolation'),
-        extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8,
-        CASE WHEN current_setting('server_version_num')::int >= 120000
-            AND pg_backend_pid() = %(pid)s  -- else behind a pooler: others have it after us
-            THEN set_config('tcp_user_timeout', %(unread)s, false)
-                -- statistics may be of when the queue was short: its rows are found by an index
-                || set_config('enable_seqscan', 'off', false)
-                || set_config('enable_bitmapscan', 'off', false)
-                || set_config('jit', 'off', false) END"""
     values = {"pid": raw.info.backend_pid, "unread": f"{UNREAD}s"}
-    [(version, isolation, uptime, _)] = session.rows(asked, values)
+    [(version, isolation, uptime, _)] = session.rows(_OPENING, values)
     session.began_at = time.monotonic() - uptime
     if version < 120000:
         raise ServerRefused(
@@ -216,6 +206,18 @@ def _to_postgresql(place: Place) -> Session:
     return session
 
 
+# Statistics may be of when the queue was short: its rows are found by an index all the same.
+# Behind a pooler others have what is set after us.
+_OPENING = """
+SELECT current_setting('server_version_num')::int,
+    current_setting('default_transaction_isolation'),
+    extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8,
+    CASE WHEN current_setting('server_version_num')::int >= 120000 AND pg_backend_pid() = %(pid)s
+        THEN set_config('tcp_user_timeout', %(unread)s, false)
+            || set_config('enable_seqscan', 'off', false)
+            || set_config('enable_bitmapscan', 'off', false)
+            || set_config('jit', 'off', false) END
+"""
 _KEEPALIVE = {
     "application_name": "fsdf", "keepalives_idle": 30, "keepalives_interval": 10,
     "keepalives_count": 3,
