@@ -12,6 +12,7 @@ from .report import (
     RABBIT_HEADS,
     RABBIT_RATIOS,
     RATIOS,
+    SERVERS_ABOUT,
     SQL_HEADS,
     SQL_RATIOS,
     Rows,
@@ -66,7 +67,7 @@ def _block(report: dict[str, Any]) -> str:
     if text := ratios(rows, LAYER_SHOWN, LAYER_HEADS):
         parts += [LAYER_ABOUT, text]
     if text := ratios(rows, RABBIT_RATIOS, RABBIT_HEADS):
-        parts.append(text)
+        parts += [SERVERS_ABOUT, text]
     if text := ratios(rows, SQL_RATIOS, SQL_HEADS):
         parts.append(text)
     parts.append(_rates(rows))

@@ -207,6 +207,12 @@ def _rabbit_pairs(client: str, quorum: bool) -> tuple[Pair, ...]:
     )  # fmt: skip
 
 
+SERVERS_ABOUT = (
+    "RabbitMQ and PostgreSQL, each time a server of its own. Queues of RabbitMQ are quorum, as "
+    "fsdf makes them, where that is said, else classic, as Celery makes them; Celery's `delay` is "
+    "not confirmed. Measured apart, in windows of 2 to 35 s; docs/benchmarks.md tells each, and "
+    "when it was."
+)
 RABBIT_RATIOS: tuple[Pair, ...] = (
     *(pair for q in (True, False) for client in CLIENTS for pair in _rabbit_pairs(client, q)),
     ("`fsdf celery`, late, a project's worker; `celery`", "rabbitmq", "rate",
@@ -289,7 +295,7 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
      "From the call to the result, by a worker with `-P threads -c 50`; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2), "count": ("measured", 0)}, False),
     ("RabbitMQ", "rabbitmq",
-     "Workers as under Consume, started on a full queue, in windows of about 4 s. Queues are "
+     "Workers as under Consume, started on a full queue, in the windows that are told. Queues are "
      "quorum, as fsdf makes them, where that is said; the others classic, as Celery makes them.",
      {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1), "rss": ("RSS, MB", 0),
       "messages": ("messages", 0), "window": ("window, s", 1)}, True),

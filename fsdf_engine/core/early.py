@@ -114,7 +114,7 @@ class Early:
                     "%d messages that did not run are perhaps acknowledged: %r",
                     len(self.group), error, extra={"bodies": [j.delivery.body for j in self.group]},
                 )  # fmt: skip
-        group, self.group = self.group, ()
+        group, self.group, self._keeper.leaving = self.group, (), ()
         self._marking.told()
         for job in group:
             self._answer(job, Requeue())
