@@ -15,6 +15,7 @@ from helpers import until
 
 from fsdf_engine.brokers import sql_session
 from fsdf_engine.brokers.sql import SqlBroker
+from fsdf_engine.brokers.sql_postgresql import _CLAIM
 from fsdf_engine.brokers.sql_schema import schema_text
 from fsdf_engine.brokers.sql_session import Session
 from fsdf_engine.brokers.sqlite import SqliteBroker
@@ -442,6 +443,27 @@ class TestTrouble:
                 sql_session._check_version(place, version)
         for version in ("8.0.16", "8.4.6", "9.1.0", "10.11.19-MariaDB-0+deb12u1", "11.8.2-MariaDB"):
             sql_session._check_version(place, version)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_queue_is_not_read_whole_though_its_table_has_no_statistics(
+    postgresql_url: str, mode: str
+) -> None:
+    broker = with_tables(postgresql_url)
+    for start in range(0, 20_000, 2_000):
+        broker.publish([outgoing(n) for n in range(start, start + 2_000)])
+    values = {"queue": QUEUE, "limit": 500, "room": MB, "token": 1, "lease": 30.0}
+
+    def explain(session: Session) -> list[str]:
+        session.rows(f"SET plan_cache_mode = {mode}")
+        return [str(row[0]) for row in session.rows(f"EXPLAIN {sql}", values)]
+
+    sql = broker.database.sql(_CLAIM)
+    plan = "\n".join(broker.database.run(explain))
+    broker.close()
+    assert "Index Scan using fsdf_message_line" in plan
+    assert "Seq Scan on fsdf_message" not in plan
+    assert "Bitmap Heap Scan" not in plan
 
 
 def test_sqlite_is_the_sqlite_brokers_file(tmp_path: object) -> None:
