@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from .contracts import (
@@ -17,11 +18,13 @@ from .contracts import (
     Subscription,
     Together,
 )
+from .following import Following
 from .outcomes import ACK
 
 __all__ = ["Settle", "Steps", "Ways", "at_once"]
 FEW = 8  # items; of more each step is worth a round trip of its own
 Settle: TypeAlias = Callable[[Sequence[Settlement]], Collection[LeaseId]]
+Once: TypeAlias = Callable[..., tuple[int, Collection[LeaseId]]]
 
 
 class Steps(NamedTuple):
@@ -39,6 +42,7 @@ class Ways:
         self._broker, self._subscription = broker, subscription
         self._results: ResultStore | None = None  # the store that `_together` is of
         self._together: Together | None = None
+        self.following = Following(subscription)
 
     def of(self, items: Sequence[Any], results: ResultStore | None, *, repeated: bool) -> Steps:
         """Return the steps for these items. What is `repeated` is looked at step by step."""
@@ -49,10 +53,10 @@ class Ways:
             self._together = results.together(self._subscription) if results else None
         if not self._together or repeated or len(items) > FEW:
             return steps
-        return at_once(self._together, items, steps)
+        return at_once(self._together, items, steps, self.following.leads)
 
 
-def at_once(together: Together, items: Sequence[Any], steps: Steps) -> Steps:
+def at_once(together: Together, items: Sequence[Any], steps: Steps, follow: bool = False) -> Steps:
     """Return steps of which the first that is taken takes all, if nothing speaks against it.
 
     What is not done then each of them does in its own way: so whatever goes wrong is found out,
@@ -64,7 +68,7 @@ def at_once(together: Together, items: Sequence[Any], steps: Steps) -> Steps:
     if not effects or not all(type(effect) in (Outgoing, Record) for effect in effects):
         return steps
     leases = [item.delivery.lease for item in items if not item.acked]
-    taken = _Taken(together, effects, leases, steps)
+    taken = _Taken(partial(together, follow=follow), effects, leases, steps)
     return Steps(taken.publish, taken.write, taken.settle)
 
 
@@ -76,9 +80,9 @@ class _Taken:
     """The steps of one flush."""
 
     def __init__(
-        self, together: Together, effects: Sequence[Effect], leases: Sequence[LeaseId], steps: Steps
+        self, together: Once, effects: Sequence[Effect], leases: Sequence[LeaseId], steps: Steps
     ) -> None:
-        self._together: Together | None = together
+        self._together: Once | None = together
         self._effects, self._leases, self._steps = effects, leases, steps
         self._done, self._lost = 0, tuple[LeaseId, ...]()
 

@@ -215,6 +215,10 @@ class Pool(ABC):
     def submit(self, jobs: Sequence[Job]) -> None:
         """Take every job; at most `size` run at once, the rest wait in order. Never blocks."""
 
+    def follow(self, jobs: Sequence[Job]) -> None:
+        """As `submit`, called where a run has just ended: what ran that is free for one of them."""
+        self.submit(jobs)
+
     @abstractmethod
     def waiting(self) -> int:
         """Count the jobs that have not started, but those for which a slot is being made."""

@@ -69,6 +69,8 @@ class Together(Protocol):
         records: Sequence[Record],
         leases: Sequence[LeaseId],
         marks: Sequence[Mark] = (),
+        *,
+        follow: bool = False,
     ) -> tuple[int, Collection[LeaseId]]:
         """Return how many of the three steps are done, and which leases were no longer ours."""
 
@@ -179,7 +181,8 @@ class ResultStore(ABC):
         and leases to acknowledge, and does one after the other. Marks are put with the records, if
         they are absent. It returns how many of these three steps are done, and the leases that were
         no longer ours; what is not done is left to who asked, for whatever reason: 0 where it takes
-        no such messages or records. Opens nothing yet.
+        no such messages or records. Opens nothing yet. With `follow` it may lease what it has
+        published, once all is done, if that is what a fetch would bring: `Subscription.followed`.
 
         Raises:
             PublishError: of all of them it is unknown whether they are published, and what follows.

@@ -41,11 +41,40 @@ class AckSubscription(RedisQueueSubscription):
     """The receiving half; a store in the same Redis may end its leases."""
 
     keeps = True
+    _followed: Sequence[Delivery] = ()
 
     @property
     def keys(self) -> Sequence[str]:
         """The keys of its queue, as scripts expect them."""
         return self._keys
+
+    @property
+    def lease(self) -> float:
+        """How long a lease is, in seconds."""
+        return self._lease
+
+    def batch(self) -> str:
+        """Return the key of a new batch."""
+        return self._batch + self._token()
+
+    def missed(self, batch: str) -> None:
+        """Know that a batch was perhaps leased: the next fetch gives it back."""
+        if batch:
+            self._missed.append(batch)
+
+    def follow(
+        self, batch: str, bodies: Sequence[bytes], started: float, *, unsigned: bool
+    ) -> None:
+        """Take what a store has leased for us since it started to."""
+        if time.monotonic() - started > self._lease / 3:  # so late an answer is none
+            self.missed(batch)
+        else:
+            self.unsigned = unsigned
+            self._followed = self._deliveries([(batch, 0, list(bodies))])
+
+    def followed(self) -> Sequence[Delivery]:
+        found, self._followed = self._followed, ()
+        return found
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         self.unsigned = False
@@ -57,7 +86,7 @@ class AckSubscription(RedisQueueSubscription):
         It takes nothing once we are woken, or gone: then our waiter is not registered any more, or
         its time is over. What it does not look at, as ended leases, is left to `fetch`.
         """
-        batch, limit, room = self._batch + self._token(), min(limit, self._chunk), max(1, max_bytes)
+        batch, limit, room = self.batch(), min(limit, self._chunk), max(1, max_bytes)
 
         def claim(patience: float) -> Command:
             until = time.monotonic() + self._fetching.clock + patience

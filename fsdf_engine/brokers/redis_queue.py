@@ -47,7 +47,8 @@ _SIDE_KEY = re.compile(
     re.DOTALL,
 )
 _OURS = "fsdf:"
-_ASK_SIGNS: Command = ("EXISTS", *[f"{_OURS}mark:{sign}" for sign in SIGNS])  # a store's keys
+SIGN_KEYS = tuple(f"{_OURS}mark:{sign}" for sign in SIGNS)  # a store's
+_ASK_SIGNS: Command = ("EXISTS", *SIGN_KEYS)
 LONGEST = 300.0  # seconds of one wait; waiters are forgotten after an hour
 Taken: TypeAlias = tuple[str, int, list[bytes]]  # a batch's key, how many are entries, the items
 

@@ -94,10 +94,12 @@ class Consumer:
         self._share = Share(pool, ceiling, self._in_pool, self.held, self._room.made, sub.wake)
         self.keeper = Keeper(self.subscription, lease, lambda: pool.alive(lease))
         self._gates = Gates(gates, self.keeper, pool)
-        place, services = place_of(broker), (broker, self.subscription, results, self.keeper)
+        place, services = place_of(broker), (broker, sub, results, self.keeper)
         self.outbox = Outbox(*services, self._share.made, listeners, place=place, slots=pool.size)
         self.marking = Marking(queue, lease, self.outbox, self.keeper.acked)
-        self._early = Early(self.subscription, self.keeper, self.marking, self._answer)
+        self._early = early = Early(sub, self.keeper, self.marking, self._answer)
+        told = self._admit, self._room_ahead, self._outage.failed, self.rouse
+        self._following = self.outbox.ways.following.join(pool, early, *told)
         self._thread = threading.Thread(target=self._loop, name=f"fsdf-{queue}", daemon=True)
 
     def add(self, plan: Plan) -> None:
@@ -123,7 +125,7 @@ class Consumer:
 
     def at_rest(self) -> int | None:
         """Count what we have had; None while we have, or take, some. Twice the same: none since."""
-        return None if self._fetching or self.held() else self.fetched
+        return None if self._fetching or self._following.leader or self.held() else self.fetched
 
     def pause(self) -> None:
         """Fetch no more and give back what has not started."""
@@ -233,7 +235,7 @@ class Consumer:
             self._share.rest()
             self.subscription.wait(patience)
         elif limit := self._permits():
-            deliveries = self.subscription.fetch_next(limit, MAX_BYTES, patience)
+            deliveries = self._following.fetch_next(limit, MAX_BYTES, patience)
         self._outage.over()
         if not deliveries:
             self._withdraw_stalled()
@@ -293,7 +295,7 @@ class Consumer:
         if self._valve:
             self._give_back(pace(jobs, self._valve, self.pool.submit, self._holds))
         elif jobs:
-            self.pool.submit(jobs)
+            self._following.submit(jobs)
 
     def _holds(self, seconds: float) -> bool:
         """Wait; say whether no run is to start any more."""

@@ -55,7 +55,7 @@ class Outbox:
         slots: int = 0,
     ) -> None:
         self.place, self.slots = place, slots  # what `push` and `get` inside a run ask
-        self.broker, self.results, self._ways = broker, results, Ways(broker, subscription)
+        self.broker, self.results, self.ways = broker, results, Ways(broker, subscription)
         self._keeper, self._flushed, self.counted = keeper, flushed, True  # see Owner
         heard = listeners and listeners.wants("run_retried", "run_ended")
         self._listeners = listeners if heard else None
@@ -90,13 +90,14 @@ class Outbox:
         if self._listeners or not (self._parked and self._turn.acquire(False)):
             return self.put(job)
         self._done.append(job)
+        self.ways.following.begin()
         try:
             self._flush_all()
         finally:
             self._turn.release()
-        if self._kept or self._done:  # to be repeated; or its putter saw us parked no more
-            self._wakeup.set()
-        return None
+            self.ways.following.end()
+        # to be repeated; or its putter saw us parked no more
+        return self._wakeup.set() if self._kept or self._done else None
 
     def join_groups(self, groups: Grouping) -> None:
         """Take part in groups from now on: tell them of members, and finish what others left."""
@@ -227,7 +228,7 @@ class Outbox:
         self._keeper.confirm()
         if self._keeper.lost:
             items = self._drop_lost(items)
-        ready, steps = items, self._ways.of(items, self.results, repeated=bool(self._failures))
+        ready, steps = items, self.ways.of(items, self.results, repeated=bool(self._failures))
         if stored := [item for item in items if item.effects]:
             self._flushed()  # their slots are free, however long it takes to store this
             ready = [item for item in items if not item.effects]
@@ -349,8 +350,7 @@ class Outbox:
         item.tries += 1
         ambiguous = isinstance(error, PublishError) and not error.rejected
         if item.tries < TRIES and not (type(item) is Commit and ambiguous):
-            self._kept.append(item)
-            return None
+            return self._kept.append(item)
         log.error("an effect failed %d times: %r", item.tries, error)
         if type(item) is not Job:
             item.effects = ()

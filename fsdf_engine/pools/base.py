@@ -50,6 +50,9 @@ class SlotPool(Pool):
     def submit(self, jobs: Sequence[Job]) -> None:
         self._slots.submit(jobs)
 
+    def follow(self, jobs: Sequence[Job]) -> None:
+        self._slots.items.extend(jobs)  # the calling slot looks there next: it wakes no other one
+
     def waiting(self) -> int:
         return len(self._slots.items)
 

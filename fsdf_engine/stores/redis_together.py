@@ -7,12 +7,14 @@ in order, and a process that is killed has taken all the steps or none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..brokers.redis_ack import AckSubscription
 from ..brokers.redis_ack_scripts import ACKING
 from ..brokers.redis_connection import Script, failure
+from ..brokers.redis_queue import SIGN_KEYS
 from ..brokers.redis_route import Route
 from ..contracts import LeaseId, Mark, Outgoing, Record, Subscription
 from ..errors import PublishError, Unanswered, Unavailable
@@ -26,15 +28,17 @@ __all__ = ["TOGETHER", "AtOnce", "together"]
 
 # KEYS: those of a consumer's queue (`redis_ack_scripts`), a queue to publish to, those of `put` and
 # of `write`. ARGV: the databases of messages and of results, '' if that is one; the number of keys
-# of `put`; then, each after their number, bodies, what `acknowledge` is told, and `put`; then what
-# `write` is. Reply: how many of the steps are done, what `write` and `acknowledge` have returned.
-# Marks belong to the step of the results. O(messages).
+# of `put`; a new batch and its lease, '' to follow nothing, and two signs; then, each after their
+# number, bodies, what `acknowledge` is told, and `put`; then what `write` is. Reply: how many of
+# these steps are done, what `write` and `acknowledge` have returned; and, if the one body that was
+# published is alone in line, and so leased, how many of the signs there are. Marks belong to the
+# step of the results. O(messages).
 TOGETHER = Script(
     ACKING
     + PUTTING
     + WRITING
     + """
-local at = 3
+local at = 7
 local function some(list, count, last)
     local found = {}
     for i = at + 1, last or at + count do found[#found + 1] = list[i] end
@@ -67,6 +71,17 @@ pcall(function() -- what is refused ends it, and is found out by who takes that 
     if #leases > 0 then lost = acknowledge(leases) end
     done = 3
 end)
+if done == 3 and #older == 0 and ARGV[4] ~= '' then
+    local time = call('TIME')
+    local now = time[1] + time[2] / 1e6
+    if call('LLEN', KEYS[22]) == 1 and call('EXISTS', KEYS[2], unpack(KEYS, 8, 19)) == 0
+      and call('ZCOUNT', KEYS[3], '-inf', now) == 0 and call('ZCOUNT', KEYS[20], '-inf', now) == 0
+    then
+        call('HSET', ARGV[4], '\\1', call('RPOP', KEYS[22]))
+        call('ZADD', KEYS[4], now + ARGV[5], ARGV[4])
+        return {done, older, lost, call('EXISTS', ARGV[6], ARGV[7])}
+    end
+end
 return {done, older, lost}
 """
 )
@@ -97,6 +112,8 @@ class AtOnce:
         records: Sequence[Record],
         leases: Sequence[LeaseId],
         marks: Sequence[Mark] = (),
+        *,
+        follow: bool = False,
     ) -> tuple[int, Collection[LeaseId]]:
         if not _are_plain(publishes) or not _are_alike(records):
             return 0, ()
@@ -105,19 +122,26 @@ class AtOnce:
         marked, put = self._store.marks().told(marks) if marks else ([], [])
         queue = publishes[0].queue if publishes else self._subscription.keys[0]
         bodies = [message.body for message in publishes]
+        follow = follow and len(bodies) == 1 and queue == self._subscription.keys[0]
+        batch = self._subscription.batch() if follow else ""
+        started = time.monotonic()
         command = TOGETHER(
             (*self._subscription.keys, queue, *marked, *keys), *self._databases, len(marked),
+            batch, self._subscription.lease, *SIGN_KEYS,
             len(bodies), *bodies, len(acks), *acks, len(put), *put, *said,
         )  # fmt: skip
         try:
             [reply] = self._store.connection().exchange([command])
-        except Unanswered as error:
-            if publishes:
+        except Unavailable as error:
+            self._subscription.missed(batch)
+            if publishes and isinstance(error, Unanswered):
                 raise PublishError((), publishes) from error
             raise
         if failure(reply):  # of the whole; each step's own is told by how far it came
             return 0, ()
-        done, older, lost = reply
+        done, older, lost, *signs = reply
+        if signs:
+            self._subscription.follow(batch, bodies, started, unsigned=signs == [0])
         if older:
             try:
                 self._store.tell([r for n, r in enumerate(records) if n not in older])

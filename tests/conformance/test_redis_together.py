@@ -181,7 +181,7 @@ def test_lone_messages_end_so(redis_url, monkeypatch, ack):
 
     def noted(self, subscription):
         do = together(self, subscription)
-        return lambda *given: told.append(tuple(map(len, given))) or do(*given)
+        return lambda *given, **more: told.append(tuple(map(len, given))) or do(*given, **more)
 
     monkeypatch.setattr(RedisStore, "together", noted)
     task = task_deco("lone", broker_kind="redis_ack", is_using_rpc_mode=True, ack=ack)(lambda n: n)

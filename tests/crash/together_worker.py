@@ -41,12 +41,12 @@ def deadly(together):
     """Let one call, in its turn, kill this process, before it or after it."""
     (side, turn), calls = place, []
 
-    def die(*given):
+    def die(*given, **more):
         calls.append(given)
         now = len(calls) == int(turn) + 1
         if now and side == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        done, lost = together(*given)
+        done, lost = together(*given, **more)
         assert done == 3
         if now:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,181 @@
+"""What a run's end publishes into its own queue is leased with it, where nothing else waits."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import redis as client
+from helpers import BOUND, until
+
+from fsdf_engine import default_engine, task_deco
+from fsdf_engine.brokers.redis_ack import AckSubscription, RedisAckBroker
+from fsdf_engine.contracts import Mark, Outgoing, Record, outcomes
+from fsdf_engine.controls.cancelled import SIGN
+from fsdf_engine.errors import PublishError, Unanswered
+from fsdf_engine.stores.redis import RedisStore
+from fsdf_engine.testing.brokers import MB
+
+NEXT, STEPS = b'{"n":1}', 20
+
+
+@pytest.fixture(params=["one database", "another database"])
+def store(request, redis_url):
+    apart = request.param == "another database"
+    store = RedisStore(f"{redis_url.rpartition('/')[0]}/9" if apart else redis_url)
+    yield store
+    if apart:
+        with client.Redis.from_url(store.url) as server:
+            server.flushdb()
+    store.close()
+
+
+@pytest.fixture
+def broker(redis_url):
+    broker = RedisAckBroker(redis_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def sub(broker):
+    """A subscription that has leased one message."""
+    broker.publish([Outgoing("q", "first", b"{}")])
+    sub = broker.subscribe("q", lease=15.0)
+    sub.leases = [delivery.lease for delivery in sub.fetch(10, MB)]
+    yield sub
+    sub.close()
+
+
+def end(store, sub, *messages):
+    """End the run of what is leased, with these messages."""
+    together = store.together(sub)
+    return together(messages, [Record("a", b"{}")], sub.leases, follow=True)
+
+
+def message(queue="q", **more):
+    return Outgoing(queue, "m", NEXT, **more)
+
+
+def test_what_is_published_comes_leased_with_the_end(broker, store, sub):
+    assert end(store, sub, message()) == (3, [])
+    [delivery] = sub.followed()
+    assert (delivery.body, delivery.deliveries, delivery.priority) == (NEXT, 0, 0)
+    assert sub.followed() == ()
+    assert broker.size("q") == (0, 0, 1, 0)
+    assert sub.unsigned
+    assert list(sub.extend([delivery.lease])) == [delivery.lease]
+    assert sub.settle([(delivery.lease, outcomes.ACK)]) == []
+    assert broker.size("q") == (0, 0, 0, 0)
+
+
+def test_that_something_is_cancelled_is_told_with_it(broker, store, sub, redis_url):
+    beside = RedisStore(redis_url)
+    beside.marks().put([Mark(SIGN, b"1", 60.0)])
+    end(store, sub, message())
+    assert len(sub.followed()) == 1
+    assert not sub.unsigned
+    beside.close()
+
+
+BEFORE = {
+    "waiting": lambda broker: broker.publish([Outgoing("q", "w", b"{}")]),
+    "of a priority": lambda broker: broker.publish([Outgoing("q", "w", b"{}", priority=3)]),
+    "below 0": lambda broker: broker.publish([Outgoing("q", "w", b"{}", priority=-3)]),
+    "due": lambda broker: broker.publish([Outgoing("q", "w", b"{}", not_before=1.0)]),
+}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_who_was_in_line_before_comes_first(broker, store, sub, before):
+    BEFORE[before](broker)
+    assert end(store, sub, message()) == (3, [])
+    assert sub.followed() == ()
+    assert broker.size("q").leased == 0
+
+
+OTHERS = {
+    "to another queue": [message("other")],
+    "two": [message(), message()],
+    "delayed": [message(delay=60.0)],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("messages", OTHERS)
+def test_all_else_is_published_only(broker, store, sub, messages):
+    end(store, sub, *OTHERS[messages])
+    assert sub.followed() == ()
+    assert store.together(sub)([message()], [], [])[0] == 3  # and so is what nobody follows
+    assert sub.followed() == ()
+
+
+def test_what_was_perhaps_leased_is_given_back(broker, store, sub, monkeypatch):
+    exchange = store.connection().exchange
+
+    def silent(commands):
+        exchange(commands)
+        raise Unanswered("nothing came")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.connection(), "exchange", silent)
+        with pytest.raises(PublishError):
+            end(store, sub, message())
+    assert broker.size("q") == (0, 0, 1, 0)
+    assert sub.followed() == ()
+    [delivery] = sub.fetch(10, MB)
+    assert (delivery.body, delivery.deliveries) == (NEXT, 0)
+
+
+def test_an_answer_that_comes_after_a_third_of_the_lease_is_none(broker, store):
+    sub = broker.subscribe("q", lease=0.0)  # each answer takes longer
+    sub.leases = []
+    assert end(store, sub, message())[0] == 3
+    assert sub.followed() == ()
+    sub.close()
+
+
+def steps(url, monkeypatch, ack):
+    """Run a task whose end publishes the next of `STEPS`; return by which threads it ran."""
+    monkeypatch.setenv("FSDF_REDIS_URL", url)
+
+    def following(job, outcome):
+        if type(outcome) is not outcomes.Succeeded or outcome.value >= STEPS:
+            return []
+        return [Outgoing("steps", f"{job.id[:8]}-{outcome.value}", b'{"n":%d}' % outcome.value)]
+
+    monkeypatch.setattr(
+        default_engine(), "amend", lambda plan: plan._replace(sinks=(*plan.sinks, following))
+    )
+    ran, done = [], threading.Event()
+
+    @task_deco("steps", broker_kind="redis_ack", is_using_rpc_mode=True, ack=ack)
+    def step(n):
+        ran.append((n, threading.get_ident()))
+        if n + 1 >= STEPS:
+            done.set()
+        return n + 1
+
+    step.consume()
+    step.push(0)
+    assert done.wait(BOUND)
+    until(lambda: sum(step.size()[:3]) == 0, BOUND)
+    return ran
+
+
+@pytest.mark.parametrize("ack", ["late", "early"])
+def test_the_next_step_runs_where_the_last_has_ended(redis_url, monkeypatch, ack):
+    followed = []
+    kept = AckSubscription.followed
+
+    def noted(self):
+        found = kept(self)
+        followed.extend(found)
+        return found
+
+    monkeypatch.setattr(AckSubscription, "followed", noted)
+    ran = steps(redis_url, monkeypatch, ack)
+    default_engine().stop()
+    assert [n for n, _ in ran] == list(range(STEPS))
+    assert len(followed) >= STEPS - 3  # before that the consumer's thread may not wait yet
+    assert len({ident for _, ident in ran[2:]}) <= 2
