@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .contracts import (
     Broker,
+    Delivery,
     Effect,
     Job,
     LeaseId,
@@ -53,10 +54,12 @@ class Ways:
             self._together = results.together(self._subscription) if results else None
         if not self._together or repeated or len(items) > FEW:
             return steps
-        return at_once(self._together, items, steps, self.following.leads)
+        return at_once(self._together, items, steps, self.following.list())
 
 
-def at_once(together: Together, items: Sequence[Any], steps: Steps, follow: bool = False) -> Steps:
+def at_once(
+    together: Together, items: Sequence[Any], steps: Steps, follow: list[Delivery] | None = None
+) -> Steps:
     """Return steps of which the first that is taken takes all, if nothing speaks against it.
 
     What is not done then each of them does in its own way: so whatever goes wrong is found out,

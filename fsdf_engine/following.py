@@ -29,6 +29,7 @@ class Following:
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription, self.leader = subscription, 0
+        self._found: list[Delivery] = []  # what the leader has leased
         self._helm = threading.Lock()
         self._helm.acquire()
 
@@ -50,6 +51,10 @@ class Following:
     def leads(self) -> bool:
         """Whether the calling thread is a slot that has the helm."""
         return self.leader == threading.get_ident()
+
+    def list(self) -> list[Delivery] | None:
+        """Return where to put what is leased for the calling thread, if it has the helm."""
+        return self._found if self.leads else None
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Let the pool have them; called by who has the helm."""
@@ -74,11 +79,11 @@ class Following:
             return
         done = False
         try:
-            done = self._see_to(self._subscription.followed())
+            done = self._see_to(self._found)
         except Exception as error:  # the edge: what came is given back, or looked at again
             self._failed(error)
         finally:
-            self.leader = 0
+            self._found, self.leader = [], 0
             self._helm.release()
         if not done:
             self._rouse()

@@ -231,14 +231,6 @@ class Subscription(ABC):
         self.wait(timeout)
         return None
 
-    def followed(self) -> Sequence[Delivery]:
-        """Return what the last step of `ResultStore.together` has leased here, once.
-
-        Called by who has taken that step with `follow`, while the thread of `fetch` is in
-        `fetch_next`.
-        """
-        return ()
-
     def rest(self) -> None:
         """Know that no fetch comes for a while: give back what fetch has not handed out.
 

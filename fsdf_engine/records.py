@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 from .errors import ArgumentError, ConfigurationError
 from .groups import GroupStore
 from .marks import Mark, Marks
-from .messaging import LeaseId, Outgoing, Subscription
+from .messaging import Delivery, LeaseId, Outgoing, Subscription
 
 __all__ = ["Inbox", "Layout", "Record", "ResultStore", "Together"]
 
@@ -70,7 +70,7 @@ class Together(Protocol):
         leases: Sequence[LeaseId],
         marks: Sequence[Mark] = (),
         *,
-        follow: bool = False,
+        follow: list[Delivery] | None = None,
     ) -> tuple[int, Collection[LeaseId]]:
         """Return how many of the three steps are done, and which leases were no longer ours."""
 
@@ -181,8 +181,9 @@ class ResultStore(ABC):
         and leases to acknowledge, and does one after the other. Marks are put with the records, if
         they are absent. It returns how many of these three steps are done, and the leases that were
         no longer ours; what is not done is left to who asked, for whatever reason: 0 where it takes
-        no such messages or records. Opens nothing yet. With `follow` it may lease what it has
-        published, once all is done, if that is what a fetch would bring: `Subscription.followed`.
+        no such messages or records. Opens nothing yet. With `follow` it may, once all is done,
+        lease what it has published, if a fetch would bring just that, and put it in there; the
+        thread of `fetch` is in `fetch_next` then, or does not fetch.
 
         Raises:
             PublishError: of all of them it is unknown whether they are published, and what follows.

@@ -41,7 +41,6 @@ class AckSubscription(RedisQueueSubscription):
     """The receiving half; a store in the same Redis may end its leases."""
 
     keeps = True
-    _followed: Sequence[Delivery] = ()
 
     @property
     def keys(self) -> Sequence[str]:
@@ -62,19 +61,12 @@ class AckSubscription(RedisQueueSubscription):
         if batch:
             self._missed.append(batch)
 
-    def follow(
-        self, batch: str, bodies: Sequence[bytes], started: float, *, unsigned: bool
-    ) -> None:
-        """Take what a store has leased for us since it started to."""
+    def follow(self, batch: str, body: bytes, started: float) -> Sequence[Delivery]:
+        """Return what a store has leased for us since it started to."""
         if time.monotonic() - started > self._lease / 3:  # so late an answer is none
             self.missed(batch)
-        else:
-            self.unsigned = unsigned
-            self._followed = self._deliveries([(batch, 0, list(bodies))])
-
-    def followed(self) -> Sequence[Delivery]:
-        found, self._followed = self._followed, ()
-        return found
+            return ()
+        return self._deliveries([(batch, 0, [body])])
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         self.unsigned = False

@@ -59,6 +59,7 @@ class Consumer:
 
     _asked = _sends = False  # it is known what the queue can do; it lacks PULL
     _fed = False  # the broker may have sent what fetch has not handed out
+    report: Report | None = None
 
     def __init__(
         self,
@@ -77,7 +78,6 @@ class Consumer:
         able: Callable[[], Capability] | None = None,
     ) -> None:
         self.queue, self.pool, self._listeners = queue, pool, listeners or Listeners()
-        self.report: Report | None = None
         self._served = Served(queue, codecs)
         self.plans, self._valve = self._served.plans, valve
         self._prefetch = Prefetch(horizon_of(broker), ceiling)

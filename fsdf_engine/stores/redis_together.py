@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..brokers.redis_ack import AckSubscription
 from ..brokers.redis_ack_scripts import ACKING
-from ..brokers.redis_connection import Script, failure
+from ..brokers.redis_connection import Command, Script, failure
 from ..brokers.redis_queue import SIGN_KEYS
 from ..brokers.redis_route import Route
-from ..contracts import LeaseId, Mark, Outgoing, Record, Subscription
+from ..contracts import Delivery, LeaseId, Mark, Outgoing, Record, Subscription
 from ..errors import PublishError, Unanswered, Unavailable
 from .redis_marks import PUTTING
 from .redis_write import WRITING
@@ -113,41 +113,44 @@ class AtOnce:
         leases: Sequence[LeaseId],
         marks: Sequence[Mark] = (),
         *,
-        follow: bool = False,
+        follow: list[Delivery] | None = None,
     ) -> tuple[int, Collection[LeaseId]]:
         if not _are_plain(publishes) or not _are_alike(records):
             return 0, ()
-        acks, owners = self._subscription.acknowledging(leases)
+        sub, bodies = self._subscription, [message.body for message in publishes]
+        acks, owners = sub.acknowledging(leases)
         keys, said = self._store.told(records) if records else ([], [])
         marked, put = self._store.marks().told(marks) if marks else ([], [])
-        queue = publishes[0].queue if publishes else self._subscription.keys[0]
-        bodies = [message.body for message in publishes]
-        follow = follow and len(bodies) == 1 and queue == self._subscription.keys[0]
-        batch = self._subscription.batch() if follow else ""
-        started = time.monotonic()
+        queue = publishes[0].queue if publishes else sub.keys[0]
+        follows = follow is not None and len(bodies) == 1 and queue == sub.keys[0]
+        batch, started = sub.batch() if follows else "", time.monotonic()
         command = TOGETHER(
-            (*self._subscription.keys, queue, *marked, *keys), *self._databases, len(marked),
-            batch, self._subscription.lease, *SIGN_KEYS,
+            (*sub.keys, queue, *marked, *keys), *self._databases, len(marked),
+            batch, sub.lease, *SIGN_KEYS,
             len(bodies), *bodies, len(acks), *acks, len(put), *put, *said,
         )  # fmt: skip
-        try:
-            [reply] = self._store.connection().exchange([command])
-        except Unavailable as error:
-            self._subscription.missed(batch)
-            if publishes and isinstance(error, Unanswered):
-                raise PublishError((), publishes) from error
-            raise
+        [reply] = self._exchanged(command, publishes, batch)
         if failure(reply):  # of the whole; each step's own is told by how far it came
             return 0, ()
         done, older, lost, *signs = reply
-        if signs:
-            self._subscription.follow(batch, bodies, started, unsigned=signs == [0])
+        if signs and follow is not None:
+            follow += sub.follow(batch, bodies[0], started)
+            sub.unsigned = signs == [0]
         if older:
             try:
                 self._store.tell([r for n, r in enumerate(records) if n not in older])
             except Unavailable:
                 done = 1  # the records are written, and told of, once more
-        return done, self._subscription.named(owners, lost)
+        return done, sub.named(owners, lost)
+
+    def _exchanged(self, command: Command, publishes: Sequence[Outgoing], batch: str) -> list[Any]:
+        try:
+            return self._store.connection().exchange([command])
+        except Unavailable as error:
+            self._subscription.missed(batch)
+            if publishes and isinstance(error, Unanswered):
+                raise PublishError((), publishes) from error
+            raise
 
 
 def _are_plain(publishes: Sequence[Outgoing]) -> bool:

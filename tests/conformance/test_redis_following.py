@@ -48,9 +48,10 @@ def sub(broker):
 
 
 def end(store, sub, *messages):
-    """End the run of what is leased, with these messages."""
-    together = store.together(sub)
-    return together(messages, [Record("a", b"{}")], sub.leases, follow=True)
+    """End the run of what is leased, with these messages; return what is leased with it."""
+    followed = []
+    store.together(sub)(messages, [Record("a", b"{}")], sub.leases, follow=followed)
+    return followed
 
 
 def message(queue="q", **more):
@@ -58,10 +59,8 @@ def message(queue="q", **more):
 
 
 def test_what_is_published_comes_leased_with_the_end(broker, store, sub):
-    assert end(store, sub, message()) == (3, [])
-    [delivery] = sub.followed()
+    [delivery] = end(store, sub, message())
     assert (delivery.body, delivery.deliveries, delivery.priority) == (NEXT, 0, 0)
-    assert sub.followed() == ()
     assert broker.size("q") == (0, 0, 1, 0)
     assert sub.unsigned
     assert list(sub.extend([delivery.lease])) == [delivery.lease]
@@ -72,8 +71,7 @@ def test_what_is_published_comes_leased_with_the_end(broker, store, sub):
 def test_that_something_is_cancelled_is_told_with_it(broker, store, sub, redis_url):
     beside = RedisStore(redis_url)
     beside.marks().put([Mark(SIGN, b"1", 60.0)])
-    end(store, sub, message())
-    assert len(sub.followed()) == 1
+    assert len(end(store, sub, message())) == 1
     assert not sub.unsigned
     beside.close()
 
@@ -89,8 +87,7 @@ BEFORE = {
 @pytest.mark.parametrize("before", BEFORE)
 def test_who_was_in_line_before_comes_first(broker, store, sub, before):
     BEFORE[before](broker)
-    assert end(store, sub, message()) == (3, [])
-    assert sub.followed() == ()
+    assert end(store, sub, message()) == []
     assert broker.size("q").leased == 0
 
 
@@ -104,10 +101,12 @@ OTHERS = {
 
 @pytest.mark.parametrize("messages", OTHERS)
 def test_all_else_is_published_only(broker, store, sub, messages):
-    end(store, sub, *OTHERS[messages])
-    assert sub.followed() == ()
-    assert store.together(sub)([message()], [], [])[0] == 3  # and so is what nobody follows
-    assert sub.followed() == ()
+    assert end(store, sub, *OTHERS[messages]) == []
+
+
+def test_what_nobody_follows_waits(broker, store, sub):
+    assert store.together(sub)([message()], [], sub.leases) == (3, [])
+    assert broker.size("q") == (1, 0, 0, 0)
 
 
 def test_what_was_perhaps_leased_is_given_back(broker, store, sub, monkeypatch):
@@ -122,7 +121,6 @@ def test_what_was_perhaps_leased_is_given_back(broker, store, sub, monkeypatch):
         with pytest.raises(PublishError):
             end(store, sub, message())
     assert broker.size("q") == (0, 0, 1, 0)
-    assert sub.followed() == ()
     [delivery] = sub.fetch(10, MB)
     assert (delivery.body, delivery.deliveries) == (NEXT, 0)
 
@@ -130,8 +128,7 @@ def test_what_was_perhaps_leased_is_given_back(broker, store, sub, monkeypatch):
 def test_an_answer_that_comes_after_a_third_of_the_lease_is_none(broker, store):
     sub = broker.subscribe("q", lease=0.0)  # each answer takes longer
     sub.leases = []
-    assert end(store, sub, message())[0] == 3
-    assert sub.followed() == ()
+    assert end(store, sub, message()) == []
     sub.close()
 
 
@@ -166,14 +163,14 @@ def steps(url, monkeypatch, ack):
 @pytest.mark.parametrize("ack", ["late", "early"])
 def test_the_next_step_runs_where_the_last_has_ended(redis_url, monkeypatch, ack):
     followed = []
-    kept = AckSubscription.followed
+    follow = AckSubscription.follow
 
-    def noted(self):
-        found = kept(self)
+    def noted(self, *given):
+        found = follow(self, *given)
         followed.extend(found)
         return found
 
-    monkeypatch.setattr(AckSubscription, "followed", noted)
+    monkeypatch.setattr(AckSubscription, "follow", noted)
     ran = steps(redis_url, monkeypatch, ack)
     default_engine().stop()
     assert [n for n, _ in ran] == list(range(STEPS))

@@ -23,18 +23,15 @@ class Line(SimpleNamespace):
 
 
 class Waiting:
-    """A subscription whose wait ends when it is let go; `found` is what a store has leased."""
+    """A subscription whose wait ends when it is let go."""
 
     def __init__(self) -> None:
-        self.found, self.waits, self.go = [], threading.Event(), threading.Event()
+        self.waits, self.go = threading.Event(), threading.Event()
 
     def fetch_next(self, limit, max_bytes, timeout):
         self.waits.set()
         assert self.go.wait(BOUND)
         return [limit, max_bytes, timeout]
-
-    def followed(self):
-        return self.found
 
 
 class Scene:
@@ -78,7 +75,7 @@ def scene():
 def test_nobody_is_let_in_while_the_consumer_is_at_work(scene):
     scene.following.begin()
     assert not scene.following.leads
-    scene.sub.found = ["next"]
+    assert scene.following.list() is None
     scene.following.end()
     scene.following.submit(["job"])
     assert scene.said == [("submit", ["job"])]
@@ -92,7 +89,7 @@ def test_while_it_waits_a_slot_takes_its_place(scene):
     scene.sub.go.set()
     scene.thread.join(0.05)
     assert scene.got is None  # it waits for us
-    scene.sub.found = ["next"]
+    scene.following.list().append("next")
     scene.following.end()
     assert scene.said == [("follow", ["next"])]
     assert not scene.following.leader
@@ -122,8 +119,9 @@ def test_only_the_slot_that_has_it_leads(scene):
 def test_trouble_is_told_and_the_helm_given_back(scene):
     scene.thread.start()
     assert scene.sub.waits.wait(BOUND)
-    scene.error, scene.sub.found = OSError("away"), ["next"]
+    scene.error = OSError("away")
     scene.following.begin()
+    scene.following.list().append("next")
     scene.following.end()
     assert scene.said == [("failed", scene.error), ("rouse",)]
     scene.end()
@@ -132,9 +130,9 @@ def test_trouble_is_told_and_the_helm_given_back(scene):
 def test_what_there_is_no_room_for_is_left_to_the_consumer(scene):
     scene.thread.start()
     assert scene.sub.waits.wait(BOUND)
-    scene.sub.found = ["next"]
     scene.early.line.append("job")
     scene.following.begin()
+    scene.following.list().append("next")
     scene.following.end()
     assert scene.said[-1] == ("rouse",)
     scene.end()
