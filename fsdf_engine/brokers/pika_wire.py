@@ -179,7 +179,8 @@ class Sink:
         flags = header[0] << 8 | header[1]
         if flags & ~(MODE | PRIORITY | ID | TIME):
             told = self.properties(header)
-            read = told.headers, told.message_id, told.priority, told.timestamp
+            id = told.message_id if type(told.message_id) is str else None  # bytes: of no UTF-8
+            read = told.headers, id, told.priority, told.timestamp
         else:
             read = None, *_ours(header, flags)
         consumer(Received(self._tag, self._redelivered, body, *read, header))

@@ -107,7 +107,11 @@ def test_confirms_are_told():
     assert told == [(7, True, False), (8, False, True), (9, False, False)]
 
 
-@pytest.mark.parametrize("header", [b"\0\x80\x02\xff\xfe", b"\x20\0\0\0\0\xff"])
+@pytest.mark.parametrize(
+    "header",
+    [b"\0\x80\x02\xff\xfe", b"\x80\x80\x01x\x02\xff\xfe", b"\x20\0\0\0\0\xff"],
+    ids=["id", "id beside others", "headers"],
+)
 def test_properties_that_cannot_be_read_keep_no_body_from_being_read(header):
     client, _, _, taken = wired()
     told = pika.BasicProperties()
