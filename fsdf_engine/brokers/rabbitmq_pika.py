@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from ..errors import FsdfError, MissingExtra, ServerRefused, Unanswered, Unavailable
+from ..errors import FsdfError, MissingExtra, ServerRefused, Unavailable
 from ..green import active_hub
 from ..unpatched import unpatched
-from .amqp_client import (
-    AmqpChannel,
-    AmqpConnection,
-    ChannelClosed,
-    Confirmed,
-    Endpoint,
-    Publishing,
-    Received,
-)
-from .amqp_confirms import Confirms
+from .amqp_client import AmqpChannel, AmqpConnection, Endpoint
+from .pika_channel import PikaChannel, told
+from .pika_wire import Wire
 from .rabbitmq import RabbitBroker
 
 __all__ = ["PikaConnection", "RabbitmqPikaBroker", "library"]
@@ -69,43 +62,39 @@ def translated(error: BaseException | None, place: str) -> FsdfError:
     for cause in causes:
         if isinstance(cause, refused) or getattr(cause, "reply_code", 0) in REFUSALS:
             return ServerRefused(
-                f"RabbitMQ at {place} refuses us: {_told(cause)}; see the user, the password and"
+                f"RabbitMQ at {place} refuses us: {told(cause)}; see the user, the password and"
                 " the vhost in broker_url or RABBITMQ_URL"
             )
-    return Unavailable(f"RabbitMQ at {place}: {_told(causes[-1])}")
-
-
-def _told(error: Any) -> str:
-    text = getattr(error, "reply_text", "") or str(error) or repr(error)
-    return str(text)
+    return Unavailable(f"RabbitMQ at {place}: {told(causes[-1])}")
 
 
 class PikaConnection(AmqpConnection):
     """See `AmqpConnection`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._pika = library()
+        self.pika = library()
         self.endpoint, self._place = endpoint, f"{endpoint.host}:{endpoint.port}"
-        self._loop = self._pika.adapters.select_connection.IOLoop()
+        self._loop = self.pika.adapters.select_connection.IOLoop()
         self._loop.activate_poller()
         self._error: BaseException | None = None
         self._open, self._blocked = False, ""
         self._connection: Any = None
         try:
-            self._connection = self._pika.SelectConnection(
+            self._connection = self.pika.SelectConnection(
                 self._parameters(endpoint),
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_end,
                 on_close_callback=self._on_end,
                 custom_ioloop=self._loop,
             )
+            self.wire = Wire(self.pika, self._connection)
             self.until(lambda: self._open, endpoint.timeout)
         except BaseException:
             self.close()
             raise
 
     def _parameters(self, endpoint: Endpoint) -> Any:
-        pika, tls = self._pika, endpoint.tls
+        pika, tls = self.pika, endpoint.tls
         return pika.ConnectionParameters(
             host=endpoint.host,
             port=endpoint.port,
@@ -131,6 +120,7 @@ class PikaConnection(AmqpConnection):
         self.server = connection.server_properties
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self.wire.opened()
         self._open = True
 
     def _on_end(self, _: Any, error: BaseException) -> None:
@@ -156,6 +146,7 @@ class PikaConnection(AmqpConnection):
         """
         if self._error is None:
             try:
+                self.wire.flush()
                 self._loop.poll()
                 self._loop.process_timeouts()
             except Exception as error:  # of a callback of its own: nothing is sure any more
@@ -222,167 +213,6 @@ class PikaConnection(AmqpConnection):
         with suppress(Exception):
             connection._transport._sock.close()
         self._error = ConnectionError("it is the parent's")
-
-
-class PikaChannel(AmqpChannel):
-    """See `AmqpChannel`."""
-
-    def __init__(self, connection: PikaConnection, client: Any) -> None:
-        self._connection = connection
-        self._reason: BaseException | None = None
-        self._confirms: Confirms | None = None
-        opened: list[Any] = []
-        self._channel = client.channel(on_open_callback=opened.append)
-        self._channel.add_on_close_callback(self._on_close)
-        self._channel.add_on_cancel_callback(self._on_cancel)
-        self._await(lambda: opened)
-
-    def _on_close(self, _: Any, reason: BaseException) -> None:
-        self._reason = self._reason or reason
-
-    def _on_cancel(self, _: Any) -> None:
-        self._reason = self._reason or ChannelClosed(404, "the queue was deleted")
-
-    @property
-    def is_open(self) -> bool:
-        return self._reason is None and self._connection.is_open
-
-    def closed(self) -> Exception:
-        """Return the error that says how the channel has ended."""
-        if not self._connection.is_open:
-            return self._connection.lost()
-        if isinstance(self._reason, ChannelClosed):
-            return self._reason
-        code = getattr(self._reason, "reply_code", 0)
-        error = ChannelClosed(code, _told(self._reason))
-        error.__cause__ = self._reason
-        return error
-
-    def _await(self, done: Callable[[], object]) -> None:
-        timeout = self._connection.endpoint.timeout
-        self._connection.until(lambda: done() or self._reason is not None, timeout)
-        if self._reason is not None and not done():
-            raise self.closed()
-
-    def _ask(self, method: Callable[..., object], *args: Any, **options: Any) -> Any:
-        answers: list[Any] = []
-        self._send(method, *args, **options, callback=answers.append)
-        self._await(lambda: answers)
-        return answers[0].method
-
-    def _send(self, method: Callable[..., object], *args: Any, **options: Any) -> None:
-        if not self.is_open:
-            raise self.closed()
-        try:
-            method(*args, **options)
-        except self._connection._pika.exceptions.AMQPError as error:
-            self._reason = self._reason or error
-            raise self.closed() from error
-
-    def declare(self, queue: str, arguments: Mapping[str, Any], *, durable: bool = True) -> None:
-        self._ask(self._channel.queue_declare, queue, durable=durable, arguments=dict(arguments))
-
-    def count(self, queue: str) -> tuple[int, int]:
-        told = self._ask(self._channel.queue_declare, queue, passive=True)
-        return told.message_count, told.consumer_count
-
-    def declare_exchange(self, exchange: str, kind: str) -> None:
-        self._ask(self._channel.exchange_declare, exchange, exchange_type=kind, durable=True)
-
-    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
-        self._ask(self._channel.queue_bind, queue, exchange, routing_key=routing_key)
-
-    def bind_exchange(self, target: str, source: str, routing_key: str) -> None:
-        self._ask(self._channel.exchange_bind, target, source, routing_key=routing_key)
-
-    def purge(self, queue: str) -> int:
-        return self._ask(self._channel.queue_purge, queue).message_count  # type: ignore[no-any-return]
-
-    def consume(self, queue: str, prefetch: int, take: Callable[[Received], object]) -> str:
-        def came(_: Any, method: Any, properties: Any, body: bytes) -> None:
-            told = properties
-            take(
-                Received(
-                    method.delivery_tag, method.redelivered, body, told.headers, told.message_id,
-                    told.priority, told.timestamp, told,
-                )
-            )  # fmt: skip
-
-        self._ask(self._channel.basic_qos, prefetch_count=prefetch)
-        answer = self._ask(self._channel.basic_consume, queue, came)
-        return answer.consumer_tag  # type: ignore[no-any-return]
-
-    def cancel(self, consumer: str) -> None:
-        answers: list[Any] = []
-        self._send(self._channel.basic_cancel, consumer, callback=answers.append)
-        # or it would give back what is on its way, as if a lease of it were lost
-        getattr(self._channel, "_cancelled", set()).discard(consumer)
-        self._await(lambda: answers)
-
-    def ack(self, tag: int, *, multiple: bool = False) -> None:
-        self._send(self._channel.basic_ack, tag, multiple)
-
-    def nack(self, tag: int, *, requeue: bool = True) -> None:
-        self._send(self._channel.basic_nack, tag, False, requeue)
-
-    def properties_of(self, message: Received) -> dict[str, Any]:
-        return {name: value for name, value in vars(message.source).items() if value is not None}
-
-    def publish(self, batch: Sequence[Publishing], patience: float) -> Confirmed:
-        places, confirms = range(len(batch)), self._confirms
-        if self._connection.blocked:
-            text = f"the server takes no messages: {self._connection.blocked}"
-            return Confirmed(unknown=places, error=Unavailable(text))
-        try:
-            confirms = confirms or self._select()
-        except (ChannelClosed, FsdfError) as error:
-            return Confirmed(unknown=places, error=error)
-        why: Exception | None = None
-        try:
-            self._publish(batch, confirms)
-            self._connection.until(lambda: confirms.over or not self._takes(), patience)
-            if not confirms.over:
-                why = self._stopped()
-        except (ChannelClosed, FsdfError) as error:
-            why = error
-        return confirms.answer(why)
-
-    def _takes(self) -> bool:
-        return self.is_open and not self._connection.blocked
-
-    def _stopped(self) -> Exception:
-        if not self.is_open:
-            return self.closed()
-        return Unanswered(f"the server takes no messages: {self._connection.blocked}")
-
-    def _select(self) -> Confirms:
-        self._confirms = confirms = Confirms()
-
-        def answered(frame: Any) -> None:
-            told = frame.method
-            confirms.answered(told.delivery_tag, told.multiple, told.NAME == "Basic.Nack")
-
-        def returned(_: Any, method: Any, properties: Any, body: bytes) -> None:
-            confirms.returned(method.routing_key, properties.message_id)
-
-        self._channel.add_on_return_callback(returned)
-        self._ask(self._channel.confirm_delivery, answered)
-        return confirms
-
-    def _publish(self, batch: Sequence[Publishing], confirms: Confirms) -> None:
-        make, publish = self._connection._pika.BasicProperties, self._channel.basic_publish
-        for item in batch:  # all before the first: what is not sent is not stored
-            confirms.expect(item)
-        for item in batch:
-            told = make(**item.properties)
-            self._send(publish, item.exchange, item.routing_key, item.body, told, mandatory=True)
-
-    def close(self) -> None:
-        with suppress(Exception):
-            if self._connection.is_open and self._channel.is_open:
-                self._reason = None  # that of a consumer, whose channel is open all the same
-                self._channel.close()
-                self._await(lambda: self._channel.is_closed)
 
 
 class RabbitmqPikaBroker(RabbitBroker):

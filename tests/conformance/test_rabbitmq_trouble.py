@@ -287,7 +287,8 @@ def test_cut_connections_are_opened_again(make, rabbitmq_url):
         assert broker.size(Q).waiting == 0
         proxy.cut()
         until(lambda: not sub.extend([d.lease]) and sub._stream is None)
-        until(lambda: broker._publisher.owner(lambda: broker._publisher.owner.current) is None)
+        for owner in (broker._publisher.owner, broker._asker):  # each notices by itself
+            until(lambda owner=owner: owner(lambda: owner.current) is None)
     sub.close()
     proxy.close()
 
