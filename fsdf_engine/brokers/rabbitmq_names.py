@@ -4,7 +4,7 @@ Of the queue `q`:
 
 - `q.dead` has its dead letters;
 - what is delayed is in rungs, queues that each hold a message for one time. By far most walks have
-  at most two, and no exchange that looks at words, which costs the server more than the move: the
+  at most two, and no exchange that matches words, which costs the server half as much again: the
   first is `q.delay.a.N` for N tenths of a second, or `q.delay.b.N` for N * 12.8 s, to which an
   exchange of the same name leads, so that the routing key can name what comes next; the last is
   `q.delay.z.N` for N * 0.8 s, which leads to `q`;

@@ -89,7 +89,8 @@ class Rungs:
         try:
             on_channel(connection, make)
         except ChannelClosed as error:
-            if error.code != 403 or missing:  # else somebody who may has made them
+            # Somebody who may has made them; an unfinished rung of a long walk would lose messages.
+            if error.code != 403 or count > known - (kind == "long"):
                 raise ServerRefused(
                     f"RabbitMQ refuses the queues for what is delayed in {queue!r}: {error}; give"
                     f" the user the right to configure {KINDS[kind][0](queue, 0)!r} and its like,"

@@ -161,7 +161,7 @@ def test_ways_to_a_queue_that_was_deleted_are_made_anew(make, rabbitmq_url, othe
 def test_who_may_configure_nothing_delays_where_there_are_rungs(make, rabbitmq_url, powerless):
     make(rabbitmq_url).publish([outgoing(1, Q, delay=60.0)])
     broker = make(powerless)
-    broker.publish([outgoing(2, Q, delay=30.0)])
+    broker.publish([outgoing(2, Q, delay=60.0)])
     assert broker.size(Q)[:2] == (0, 2)
     with pytest.raises(ServerRefused, match=r"the right to configure 'delays\.delay\.0\.1'"):
         broker.publish([outgoing(3, Q, delay=40_000.0)])

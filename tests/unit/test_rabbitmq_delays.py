@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsdf_engine.brokers import rabbitmq_buffer
+from fsdf_engine.brokers.amqp_client import Received
+from fsdf_engine.brokers.rabbitmq_buffer import Buffer
+from fsdf_engine.brokers.rabbitmq_leases import Tags
 from fsdf_engine.brokers.rabbitmq_message import DUE, MORE, delayed
 from fsdf_engine.brokers.rabbitmq_names import (
     FORMER,
@@ -27,7 +33,9 @@ from fsdf_engine.brokers.rabbitmq_names import (
     valid,
     way,
 )
+from fsdf_engine.brokers.rabbitmq_server import Server, Shape
 from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.green import Event
 
 # Of delays from so many seconds on: how early the walk ends, at least and at most.
 EARLY = ((12.8, 0.8, 1.6), (3.2, 0.05, 0.45), (0.0, 0.05, 0.15))
@@ -120,3 +128,24 @@ def test_what_is_delayed_for_longer_than_a_walk_goes_on_after_it_and_is_not_earl
     told = delayed("q", b"", {"headers": {}}, LONGEST + 5.0, 1000.0)
     assert sum(walk(told.exchange, told.routing_key)) == MOST_TENTHS
     assert told.properties["headers"] == {MORE: "5.000"}
+
+
+def test_what_is_due_one_after_the_other_is_handed_out_together(monkeypatch):
+    """But the first at once."""
+    now = 1000.0
+    monkeypatch.setattr(rabbitmq_buffer, "time", SimpleNamespace(time=lambda: now))
+    buffer = Buffer("q", Event())
+    buffer.begin(1, Shape(), Server(), Tags(), dict)
+    for tag, due in enumerate((1_000_100, 1_000_103, 1_000_106, 1_000_200)):
+        buffer.put(Received(tag + 1, False, b"%d" % tag, {DUE: due}, f"{tag}", None, None, None))
+
+    def taken():
+        return [told.body for told, _ in buffer.take(5, 1000)[0]] if buffer else []
+
+    counts = {}
+    for now in (1000.05, 1000.1, 1000.103, 1000.106, 1000.112, 1000.15, 1000.2):
+        counts[now] = taken()
+    assert counts == {
+        1000.05: [], 1000.1: [b"0"], 1000.103: [], 1000.106: [], 1000.112: [b"1", b"2"],
+        1000.15: [], 1000.2: [b"3"],
+    }  # fmt: skip
