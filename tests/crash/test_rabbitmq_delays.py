@@ -19,10 +19,10 @@ from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB
 
 BROKERS = ["rabbitmq_pika", "rabbitmq_amqpstorm"]
-COUNT, FIRST, SPAN = 10_000, 15.0, 8.0  # messages; seconds until the first is due, to the last
+COUNT, FIRST, SPAN = 10_000, 15.0, 12.0  # messages; seconds until the first is due, to the last
 BOUND = 200.0
-# Seconds, for all but one in a hundred, with three processes of tests on two cores. They are 0.2 on
-# a machine that does nothing else; a server that cannot keep up is late by more and more.
+# Seconds, for all but one in a hundred. 0.16 were measured at this rate on a busy machine; here
+# other tests have the same server, and the bound is for what falls back further and further.
 LATE = 3.0
 Q = "delays"
 
@@ -36,7 +36,7 @@ def resident():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize("name", BROKERS)
 def test_many_delayed_messages_come_in_their_time_and_cost_the_worker_little(name, rabbitmq_url):
-    """1,250 a second; `docs/brokers.md` has what was measured of 100,000."""
+    """833 a second; `docs/brokers.md` has what was measured of 100,000."""
     broker, chance, due = brokers.load(name)(rabbitmq_url), random.Random(7), {}
     began = time.time()
     for start in range(0, COUNT, 500):
