@@ -18,12 +18,14 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "AmqpChannel", "AmqpConnection", "ChannelClosed", "Confirmed", "Endpoint", "Publishing",
-    "Received",
+    "Received", "on_channel",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,6 @@ class AmqpChannel(ABC):
         """Bind a queue to an exchange."""
 
     @abstractmethod
-    def bind_exchange(self, target: str, source: str, routing_key: str) -> None:
-        """Let what comes to `source` by the key go on to `target`, another exchange."""
-
-    @abstractmethod
     def purge(self, queue: str) -> int:
         """Delete what is ready in the queue; return how many."""
 
@@ -230,3 +228,12 @@ class AmqpConnection(ABC):
     @abstractmethod
     def abandon(self) -> None:
         """Close our copy of the socket and say nothing: in a forked child it is the parent's."""
+
+
+def on_channel(connection: AmqpConnection, fn: Callable[[AmqpChannel], T]) -> T:
+    """Return what `fn` does with a channel of its own."""
+    channel = connection.channel()
+    try:
+        return fn(channel)
+    finally:
+        channel.close()

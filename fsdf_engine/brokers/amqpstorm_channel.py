@@ -160,9 +160,6 @@ class StormChannel(AmqpChannel):
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
         self._ask(self._client.queue.bind, queue, exchange, routing_key)
 
-    def bind_exchange(self, target: str, source: str, routing_key: str) -> None:
-        self._ask(self._client.exchange.bind, target, source, routing_key)
-
     def purge(self, queue: str) -> int:
         told = self._ask(self._client.queue.purge, queue)
         return told["message_count"]  # type: ignore[no-any-return]

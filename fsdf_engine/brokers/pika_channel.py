@@ -99,9 +99,6 @@ class PikaChannel(AmqpChannel):
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
         self._ask(self._channel.queue_bind, queue, exchange, routing_key=routing_key)
 
-    def bind_exchange(self, target: str, source: str, routing_key: str) -> None:
-        self._ask(self._channel.exchange_bind, target, source, routing_key=routing_key)
-
     def purge(self, queue: str) -> int:
         return self._ask(self._channel.queue_purge, queue).message_count  # type: ignore[no-any-return]
 

@@ -30,15 +30,22 @@ from ..contracts import (
 )  # fmt: skip
 from ..errors import PublishError, ServerRefused, Unavailable
 from ..green import Event
-from .amqp_client import AmqpConnection, ChannelClosed, Confirmed, Endpoint, Publishing
+from .amqp_client import (
+    AmqpConnection,
+    ChannelClosed,
+    Confirmed,
+    Endpoint,
+    Publishing,
+    on_channel,
+)
 from .amqp_owner import Owner
 from .rabbitmq_letters import Letters
 from .rabbitmq_message import buried, outgoing
-from .rabbitmq_names import dead, rung, rung_of, valid
+from .rabbitmq_names import dead, needs, valid
 from .rabbitmq_publisher import Publisher
 from .rabbitmq_server import MOST, Shape, server_of
 from .rabbitmq_subscription import RabbitSubscription
-from .rabbitmq_topology import Topology, on_channel
+from .rabbitmq_topology import Topology
 from .rabbitmq_url import target
 
 __all__ = ["RabbitBroker"]
@@ -160,12 +167,17 @@ class RabbitBroker(Broker):
 
     def _prepare(self, queue: str, items: Sequence[Publishing]) -> None:
         """See that what these are published to is there beside the queue."""
-        letters = dead(queue)
-        if any(item.routing_key == letters and not item.exchange for item in items):
+        ways = {(item.exchange, item.routing_key) for item in items} - {("", queue)}
+        if ("", dead(queue)) in ways:
             self._letters.need(queue)
-        highest = max([rung_of(item.exchange) for item in items if item.exchange], default=-1)
-        if self._topology.rungs.get(queue, 0) <= highest:
-            self._ask(lambda connection: self._topology.ladder(connection, queue, highest))
+        counts = [needs(queue, *way) for way in ways]
+        for kind, count in zip(("quick", "long"), map(max, zip((0, 0), *counts, strict=True))):
+            if self._topology.rungs.made(queue, kind) < count:
+                self._ask(partial(self._make_rungs, queue, kind, count))
+
+    def _make_rungs(self, queue: str, kind: str, count: int, connection: AmqpConnection) -> None:
+        self._topology.shape(connection, queue)  # it has to be there
+        self._topology.rungs.make(connection, queue, kind, count)
 
     def subscribe(self, queue: str, *, lease: float) -> Subscription:
         found = RabbitSubscription(
@@ -191,7 +203,7 @@ class RabbitBroker(Broker):
             found = counts, [sub.let_come() for sub in subs]
             if found == before:  # nothing was on its way while it was counted
                 break
-            if self._topology.rungs.get(queue):
+            if self._topology.rungs.moves(queue):
                 Event().wait(APART)
             before = found
         delayed, waiting, letters = counts
@@ -201,15 +213,21 @@ class RabbitBroker(Broker):
         return QueueSize(waiting, delayed, -1, letters)
 
     def _count(self, connection: AmqpConnection, queue: str) -> tuple[int, int, int]:
-        rungs = [*reversed(self._rungs(connection, queue))]  # as what is delayed goes
         return (
-            on_channel(connection, lambda ch: sum(ch.count(name)[0] for name in rungs)),
+            self._count_delayed(connection, queue),
             _ready(connection, queue),
             _ready(connection, dead(queue)),
         )
 
-    def _rungs(self, connection: AmqpConnection, queue: str) -> Sequence[str]:
-        return [rung(queue, k) for k in range(self._topology.count_rungs(connection, queue))]
+    def _count_delayed(self, connection: AmqpConnection, queue: str) -> int:
+        rungs = self._topology.rungs.names(connection, queue)
+        try:
+            return on_channel(connection, lambda ch: sum(ch.count(name)[0] for name in rungs))
+        except ChannelClosed as error:
+            if error.code != 404:
+                raise
+        self._topology.rungs.forget(queue)  # somebody has deleted one
+        return sum(_ready(connection, name) for name in rungs)
 
     def queues(self) -> Sequence[str]:
         return ()
@@ -222,8 +240,8 @@ class RabbitBroker(Broker):
 
     def _purge(self, connection: AmqpConnection, queue: str, parts: Part) -> int:
         names = [queue] if Part.WAITING in parts else []
-        if Part.DELAYED in parts:  # from above, or what walks down would be passed by
-            names = [*reversed(self._rungs(connection, queue)), *names]
+        if Part.DELAYED in parts:  # as messages go, or what moves on would be passed by
+            names = [*self._topology.rungs.names(connection, queue), *names]
         if Part.DEAD in parts:
             names.append(dead(queue))
         return sum(_purged(connection, name) for name in names)

@@ -1,8 +1,8 @@
 """What a server has sent and `fetch` has not handed out, and what becomes of it there.
 
 The owner's thread puts messages in, the consumer's takes them out. A delayed one may come up to
-`HOLD` early, for its walk down the ladder ends a little before its time: it waits here. The clocks
-of machines differ, so none waits longer.
+`HOLD` early, for its walk ends a little before its time: it waits here. The clocks of machines
+differ, so none waits longer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from .rabbitmq_server import Server, Shape
 __all__ = ["Buffer"]
 HOLD = 1.8  # seconds
 SOON = 0.001  # seconds before its time at which a message is due
+# Seconds between two looks at what was early: where many are due one after the other, each one by
+# itself would cost its fetch, and its acknowledgement the server's answer.
+PACE = 0.01
 MEMORY = 10_000  # messages of which is known how often we gave them back
 
 
@@ -45,6 +48,7 @@ class Buffer:
         self._due: deque[Received] = deque()
         self._early: list[tuple[float, int, Received]] = []
         self._order = itertools.count()
+        self._paced = 0.0  # when the next of those that are early may count as due
         self._prior = False  # something of a priority has come since it was last in order
         self._given: OrderedDict[str, int] = OrderedDict()
         self._source = Source(0, Shape(), Server(), lambda message: {})
@@ -102,7 +106,9 @@ class Buffer:
     def next_due(self) -> float:
         """Return in how many seconds the next one is due."""
         with self._lock:
-            return self._early[0][0] - SOON - time.time() if self._early else 3600.0
+            if not self._early:
+                return 3600.0
+            return max(self._early[0][0] - SOON, self._paced) - time.time()
 
     def take(
         self, limit: int, max_bytes: int
@@ -137,6 +143,7 @@ class Buffer:
             now = time.time() + SOON if self._early else 0.0
             while self._early and self._early[0][0] <= now:
                 self._due.append(heapq.heappop(self._early)[2])
+                self._paced = now + PACE
             due = self._due
             if self._prior and len(due) > 1:  # among them, too, the highest is first
                 ordered = sorted(due, key=lambda message: -(message.priority or 0))

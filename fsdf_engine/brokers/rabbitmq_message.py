@@ -25,7 +25,7 @@ from ..contracts import Delivery as Delivery
 from ..message import new_id
 from ..outcomes import DeadLetter, State, state_of
 from .amqp_client import Publishing, Received
-from .rabbitmq_names import LONGEST, TENTH, dead, rung, steps
+from .rabbitmq_names import LONGEST, MOST_TENTHS, TENTH, dead, way
 from .rabbitmq_server import Shape
 
 __all__ = ["changed", "delayed", "delivery", "due_of", "letter_of", "lost_of", "number", "outgoing"]
@@ -34,10 +34,10 @@ PREFIX = "fsdf-"
 STATE, LOST, DUE, MORE = "fsdf-state", "fsdf-lost", "fsdf-due", "fsdf-more"
 REASON, TRACE, DIED = "fsdf-reason", "fsdf-trace", "fsdf-died"
 LINE = "fsdf-line"
-MARGIN = 0.05  # seconds that the walk may take beside its steps
-# Tenths of a second: of so long a delay what is below so much is left to the buffer. Each step
-# costs the server about as much as a publish, and takes its time.
-COARSE = ((128, 16), (32, 4))
+# Of so long a delay, in seconds, the walk has whole multiples of so many tenths, and ends at least
+# so many seconds early: moves cost the server, and take their time, most where many are due at
+# once. What is left is waited for in the buffer.
+COARSE = ((12.8, 8, 0.8), (3.2, 4, 0.05), (0.0, 1, 0.05))
 # What the server writes on what it moves; with its marks of an earlier walk it would drop the next.
 SERVERS = frozenset({
     "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
@@ -91,15 +91,15 @@ def delayed(
         return Publishing(queue, body, properties)
     headers = properties["headers"]
     if delay > LONGEST:
-        headers[MORE], delay = f"{delay - LONGEST:.3f}", LONGEST
+        headers[MORE] = f"{delay - LONGEST:.3f}"
+        tenths = MOST_TENTHS
     else:
         headers[DUE] = round((now + delay) * 1000)
-    tenths = int((delay - MARGIN) / TENTH)
-    tenths -= tenths % next((coarse for long, coarse in COARSE if tenths >= long), 1)
-    if tenths <= 0:
-        return Publishing(queue, body, properties)
-    k, key = steps(tenths)
-    return Publishing(key, body, properties, rung(queue, k))
+        _, coarse, early = next(step for step in COARSE if delay >= step[0])
+        tenths = int((delay - early) / TENTH)
+        tenths -= tenths % coarse
+    exchange, key = way(queue, max(0, tenths))
+    return Publishing(key, body, properties, exchange)
 
 
 def changed(properties: dict[str, Any], id: str, state: State | None, lost: int) -> dict[str, Any]:

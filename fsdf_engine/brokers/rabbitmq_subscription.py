@@ -103,14 +103,22 @@ class RabbitSubscription(Subscription):
         stream = self._live()
         taken = self._taken()
         target = min(taken + limit, MOST)
-        full = taken >= stream.prefetch  # perhaps nothing more is sent
-        if not stream.consumer or full or not stream.prefetch // 2 <= target < stream.prefetch * 2:
+        full = taken >= stream.prefetch and self.buffer.early < MOST  # perhaps no more is sent
+        fits = stream.prefetch // 2 <= target < stream.prefetch * 2 and not self._narrow(limit)
+        if not stream.consumer or full or not fits:
             stream.consume(target + target // 4)
         stream.prove()
 
     def _taken(self) -> int:
         """Count what was sent to us and cannot be handed out."""
         return len(self._handed) + self.buffer.early
+
+    def _narrow(self, limit: int) -> bool:
+        """Say whether so many that are due may have no room beside what is held back."""
+        if (stream := self._stream) is None or not stream.consumer:
+            return False
+        few = 0 < self.buffer.early < MOST
+        return few and min(self._taken() + limit, MOST) > stream.prefetch
 
     def _rest(self) -> None:
         stream = self._stream
@@ -174,11 +182,11 @@ class RabbitSubscription(Subscription):
         return self._hand_out(limit, max_bytes)
 
     def _lags(self, limit: int) -> bool:
-        """Say whether far fewer are sent than are wanted by now: the buffer may never be empty."""
+        """Say whether too few are sent for what is wanted by now: the buffer may never be empty."""
         stream = self._stream
         if stream is None or not stream.consumer or self.buffer.sizes()[0] >= limit:
             return False
-        return 2 * stream.prefetch <= min(self._taken() + limit, MOST)
+        return self._narrow(limit) or 2 * stream.prefetch <= min(self._taken() + limit, MOST)
 
     def _hand_out(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         taken, anew = self.buffer.take(limit, max_bytes)
@@ -200,7 +208,7 @@ class RabbitSubscription(Subscription):
             self._arrived.clear()
             if self._woken or self.buffer or self._stream is None:
                 continue
-            if self._taken() >= stream.prefetch and self.buffer.early:  # no room for what is due
+            if self._narrow(self._asked):
                 self._owner(partial(self._try, partial(self._feed, self._asked)))
                 continue
             left = min(end - time.monotonic(), self.buffer.next_due())

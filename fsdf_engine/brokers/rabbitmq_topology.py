@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import ServerRefused
-from .amqp_client import AmqpChannel, AmqpConnection, ChannelClosed
-from .rabbitmq_names import RUNGS, TENTH, dead, key_of, rung
+from .amqp_client import AmqpChannel, AmqpConnection, ChannelClosed, on_channel
+from .rabbitmq_names import dead
+from .rabbitmq_rungs import Rungs
 from .rabbitmq_server import LIMIT, LINES, Server, Shape, learn, server_of
 
-__all__ = ["Topology", "on_channel"]
-T = TypeVar("T")
+__all__ = ["Topology"]
 PROBES = 12  # declarations by which the arguments of a queue of others are learnt
-
-
-def on_channel(connection: AmqpConnection, fn: Callable[[AmqpChannel], T]) -> T:
-    """Return what `fn` does with a channel of its own."""
-    channel = connection.channel()
-    try:
-        return fn(channel)
-    finally:
-        channel.close()
 
 
 class Topology:
@@ -34,18 +24,18 @@ class Topology:
     def __init__(self, queue_type: str) -> None:
         self._queue_type = queue_type
         self.shapes: dict[str, Shape] = {}
-        self.rungs: dict[str, int] = {}  # how many rungs of a ladder are finished
+        self.rungs = Rungs()
         self._letters: set[str] = set()
 
     def forget(self, queue: str | None = None) -> None:
         """Look again at what is there, of one queue or of all."""
         if queue is None:
             self.shapes.clear()
-            self.rungs.clear()
+            self.rungs.forget()
             self._letters.clear()
             return
         self.shapes.pop(queue, None)
-        self.rungs.pop(queue, None)
+        self.rungs.forget(queue)
         self._letters.discard(queue)
 
     def shape(self, connection: AmqpConnection, queue: str) -> Shape:
@@ -102,40 +92,6 @@ class Topology:
             ) from error
         return shape
 
-    def ladder(self, connection: AmqpConnection, queue: str, highest: int) -> None:
-        """See that the rungs up to this one are there, and lead down to the queue. Blocks.
-
-        Raises:
-            ServerRefused: we may not make them.
-        """
-        if self.rungs.get(queue, 0) > highest:
-            return
-        self.shape(connection, queue)
-        known = self.count_rungs(connection, queue)
-        server = server_of(connection.server)
-        # The highest that is there may be somebody's who has not finished it.
-        missing = range(max(0, known - 1), highest + 1)
-        try:
-            on_channel(connection, partial(_make_rungs, queue, missing, server))
-        except ChannelClosed as error:
-            raise ServerRefused(
-                f"RabbitMQ refuses the queues for what is delayed in {queue!r}: {error}; give the"
-                f" user the right to configure {rung(queue, 0)!r} and its like, or use no delays"
-            ) from error
-        self.rungs[queue] = max(known, highest + 1)
-
-    def count_rungs(self, connection: AmqpConnection, queue: str) -> int:
-        """Return how many rungs there are: others may have made more. Blocks."""
-        count = self.rungs.get(queue, 0)
-        try:
-            on_channel(connection, partial(_climb, queue, climbed := [count]))
-        except ChannelClosed as error:
-            if error.code != 404:
-                raise
-        if climbed[0] > count:
-            self.rungs[queue] = climbed[0]
-        return climbed[0]
-
     def _has(self, connection: AmqpConnection, queue: str) -> bool:
         try:
             on_channel(connection, lambda ch: ch.count(queue))
@@ -171,28 +127,3 @@ def _shape_by(arguments: dict[str, Any]) -> Shape:
     lines = lines if isinstance(lines, int) and kind == "classic" else 0
     returns = kind == "classic" or arguments.get("x-delivery-limit") == LIMIT
     return Shape(kind, lines, returns, own_lines=lines == LINES)
-
-
-def _climb(queue: str, climbed: list[int], channel: AmqpChannel) -> None:
-    """Count rungs until one is not there, which ends the channel."""
-    while climbed[0] < RUNGS:
-        channel.count(rung(queue, climbed[0]))
-        climbed[0] += 1
-
-
-def _make_rungs(queue: str, rungs: Iterable[int], server: Server, channel: AmqpChannel) -> None:
-    """Make rungs from below: where one is, those below it are finished."""
-    safe: dict[str, Any] = {"x-overflow": "reject-publish"}
-    if server.safe_letters:
-        safe |= {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once"}
-    for k in rungs:
-        name = rung(queue, k)
-        channel.declare_exchange(name, "topic")
-        if k:
-            after = {"x-dead-letter-exchange": rung(queue, k - 1)}
-            channel.bind_exchange(rung(queue, k - 1), name, key_of(k, "0"))
-        else:
-            after = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
-            channel.bind(queue, name, key_of(0, "0"))
-        channel.declare(name, {**safe, **after, "x-message-ttl": round(1000 * TENTH * 2**k)})
-        channel.bind(name, name, key_of(k, "1"))

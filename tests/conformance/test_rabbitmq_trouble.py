@@ -17,6 +17,7 @@ from chaos.proxy import Proxy
 from helpers import BOUND, free_port, until
 
 from fsdf_engine.brokers.amqp_client import Publishing
+from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
 from fsdf_engine.contracts import Capability, Outgoing, Part
 from fsdf_engine.errors import FsdfError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
@@ -254,9 +255,9 @@ def test_queue_that_is_deleted_is_made_again(make, rabbitmq_url, other):
     broker.publish([outgoing(3, Q)])
     assert [d.body for d in fetched(sub, 1)] == [b'{"n":3}']
     broker.publish([outgoing(4, Q, delay=60.0)])
-    for k in range(12):
-        channel.queue_delete(f"{Q}.delay.{k}")
-        channel.exchange_delete(f"{Q}.delay.{k}")
+    for n in range(QUICK):
+        channel.queue_delete(quick(Q, n))
+        channel.exchange_delete(quick(Q, n))
     with pytest.raises(PublishError):
         broker.publish([outgoing(5, Q, delay=60.0)])
     broker.publish([outgoing(5, Q, delay=60.0)])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import until
+from own_servers import is_kept
 
 from fsdf_engine import PublishError, Unavailable, default_engine, task_deco
 
@@ -30,16 +31,6 @@ def queue(broker):
         raise AssertionError("runs in the worker only")
 
     return task_deco("crash", broker_kind=broker)(work)
-
-
-def is_kept(folder, name):
-    """Say whether a quorum queue is in the server's list of them on the disk.
-
-    RabbitMQ 3.10 writes that list now and then: if it is killed earlier, the queue has no leader
-    when it has started again, and confirms nothing.
-    """
-    quoted = f"2F_{name}".encode()
-    return any(quoted in path.read_bytes() for path in folder.rglob("names.dets"))
 
 
 def nothing_is_left(task):

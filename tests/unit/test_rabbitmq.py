@@ -16,8 +16,8 @@ from fsdf_engine.brokers.amqp_owner import Owner
 from fsdf_engine.brokers.rabbitmq_buffer import HOLD, Buffer
 from fsdf_engine.brokers.rabbitmq_held import Held
 from fsdf_engine.brokers.rabbitmq_leases import Lease, Tags
-from fsdf_engine.brokers.rabbitmq_message import MORE, changed, delayed, delivery, lost_of, outgoing
-from fsdf_engine.brokers.rabbitmq_names import LONGEST, RUNGS, key_of, rung, steps, valid
+from fsdf_engine.brokers.rabbitmq_message import changed, delivery, lost_of, outgoing
+from fsdf_engine.brokers.rabbitmq_names import valid
 from fsdf_engine.brokers.rabbitmq_server import LIMIT, LINES, Server, Shape, learn, server_of
 from fsdf_engine.brokers.rabbitmq_subscription import RabbitSubscription
 from fsdf_engine.brokers.rabbitmq_topology import Topology
@@ -154,7 +154,16 @@ def test_arguments_of_a_queue_are_learnt_from_refusals(text, after):
 
 
 def test_names_that_lie_beside_others_are_refused():
-    for name in ("amq.q", "q.dead", "q.delay.3", "q.held.0aff", "x" * 231, "ж" * 116, "q\n.dead"):
+    for name in (
+        "amq.q",
+        "q.dead",
+        "q.delay.3",
+        "q.delay.3.1",
+        "q.held.0aff",
+        "x" * 231,
+        "ж" * 116,
+        "q\n.dead",
+    ):
         with pytest.raises(ConfigurationError, match="queue's name"):
             valid(name)
     for name in (
@@ -168,29 +177,6 @@ def test_names_that_lie_beside_others_are_refused():
         "q.held.xyz",
     ):
         valid(name)
-
-
-@given(st.integers(1, (1 << RUNGS) - 1))
-def test_walk_goes_down_the_bits_of_the_delay(tenths):
-    k, key = steps(tenths)
-    bits, lasted = key.split("."), 0
-    while k >= 0:  # as the exchanges and the queues hand it on
-        pattern = key_of(k, "1").split(".")
-        if all(p in ("*", b) for p, b in zip(pattern, bits, strict=True)):
-            lasted += 1 << k
-        k -= 1
-    assert lasted == tenths
-
-
-@given(st.floats(0.001, 2 * LONGEST))
-def test_walk_ends_a_little_before_the_message_is_due(delay):
-    told = delayed("q", b"", {"headers": {}}, delay, 0.0)
-    tenths = int(told.routing_key.replace(".", ""), 2) if told.exchange else 0
-    more = float(told.properties["headers"].get(MORE, 0))
-    early = 0.15 if delay < 3.2 else 0.45 if delay < 12.8 else 1.65
-    assert 0.0499 <= delay - more - tenths / 10 < early + 0.0001 or not tenths
-    if told.exchange:
-        assert told.exchange == rung("q", tenths.bit_length() - 1)
 
 
 def test_priorities_are_lines_of_our_queues_and_numbers_of_others():
@@ -231,7 +217,7 @@ def test_copy_keeps_what_others_have_written_and_forgets_its_past():
 
 def test_what_comes_back_from_a_long_run_was_lost_once():
     assert lost_of({"x-first-death-queue": "q.held.0af", "fsdf-lost": 2}, "q") == 3
-    assert lost_of({"x-first-death-queue": "q.delay.3"}, "q") == 0
+    assert lost_of({"x-first-death-queue": "q.delay.0.3"}, "q") == 0
     assert lost_of({"x-first-death-queue": "other.held.0af"}, "q") == 0
     assert lost_of({"fsdf-lost": True}, "q") == lost_of({"fsdf-lost": -1}, "q") == 0
 
