@@ -48,7 +48,6 @@ class AckSubscription(RedisQueueSubscription):
         return self._keys
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
-        self.unsigned = False
         return self._deliveries(self._take(limit, max_bytes))
 
     def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._engine.requests import PLAIN
-from ..._engine.run import current_run
+from ..._engine.run import Run, current_run
 from ..._state import _task_stack
 from ...signals import task_postrun, task_prerun, task_success
 from ...states import SUCCESS
@@ -44,10 +44,7 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
             value, is_run = fun(*args, **kwargs), True
             said = request.get("ignore_result")
             if not (task.ignore_result if said is None else said):
-                if getattr(backend := task.backend, "native", False):
-                    run.record(backend.record(uuid, SUCCESS, value, None, context))
-                else:
-                    backend.mark_as_done(uuid, value, context, True)
+                _store(run, task, uuid, value, context)
         except Exception as exc:
             it = traced(uuid, args, kwargs, start, run, context)
             tracer.go_wrong(it, request, exc, is_run)
@@ -61,6 +58,19 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         return answer(value, None, monotonic() - start, None)
 
     return trace_plain
+
+
+def _store(run: Run, task: Any, uuid: str, value: Any, context: Any) -> None:
+    backend = task.backend
+    if not getattr(backend, "native", False):
+        backend.mark_as_done(uuid, value, context, True)
+        return
+    alone = not (run.effects or run.again or context._children or task._backend)
+    told = backend.value_json(uuid, value) if alone else None
+    if told is None:
+        run.record(backend.record(uuid, SUCCESS, value, None, context))
+    else:
+        run.told = told
 
 
 def _is_watched() -> bool:
