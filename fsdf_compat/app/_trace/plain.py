@@ -24,7 +24,7 @@ Trace = Callable[..., Any]
 def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]) -> Trace:
     """Return a tracer that goes the short way where it can, and else calls `trace`."""
     task, fun, monotonic = tracer.task, tracer.fun, tracer.monotonic
-    push_task, push_request, new = _task_stack.push, task.request_stack.push, Context.__new__
+    begin_task, begin_request, new = _task_stack.begin, task.request_stack.begin, Context.__new__
     shows = tracer.trace.logger.isEnabledFor
 
     def trace_plain(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
@@ -37,8 +37,8 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
             return trace(uuid, args, kwargs, request)
         start, context = monotonic(), new(Context)
         context.__dict__ = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
-        push_task(task)
-        push_request(context)
+        begin_task(task)
+        begin_request(context)
         is_run = False
         try:
             value, is_run = fun(*args, **kwargs), True
