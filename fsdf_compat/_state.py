@@ -38,6 +38,10 @@ class ContextStack:
         """Make `item` the topmost."""
         self._items.set((*self._items.get(), item))
 
+    def begin(self, item: Any) -> None:
+        """Make `item` the only one."""
+        self._items.set((item,))
+
     def pop(self) -> Any:
         """Take the topmost away and return it; None where there is none."""
         items = self._items.get()

@@ -85,7 +85,8 @@ class Job:
     claims: list[None] | None  # None: nobody but the pool ends this job
     acked: bool  # acknowledged before its start: nobody leases it
     pushes: Any  # what the run has pushed, `core.pushes.Pushes`; None: nothing yet
-    # The run's, or of a success the JSON of its value; holds for its own outcome, not a deadline's.
+    # The run's, or of a success the JSON of its value, b"" where nothing is to be told; holds for
+    # its own outcome, not a deadline's.
     told: Told | bytes | None
     outcome: Outcome
     verdict: Verdict  # these three are the outbox's
@@ -115,9 +116,9 @@ def lost_leases(job: Job) -> int:
 
 # Pure. Called where the code ran, in a child too, as part of the run; in the outbox only for what
 # ended a message from outside: from the envelope, with no value and no exception of the user's.
-# What it makes is checked. That of one with an attribute `of_json` is not; where it is the only one
-# this is called of successes in its place, in the outbox: with jobs, of which each `told` is the
-# JSON of the value, and the instant; it gives the effects of each.
+# What it makes is checked. Where one with an attribute `of_json` is the only one, this is called of
+# successes in its place, in the outbox: with jobs, of which each `told` is the JSON of the value,
+# and the instant; it gives the effects of each, which are not checked.
 # One that tells of members has an attribute `of_end`: called with a job and the body of its stored
 # end, it gives what the groups are told by who finds that a worker died between the two. Who does
 # so asks a sink for what it would store of a loss, to learn in which layout an end is; of one whose
@@ -125,10 +126,11 @@ def lost_leases(job: Job) -> int:
 Sink: TypeAlias = Callable[[Job, Outcome], Sequence[Effect]]
 # Drives an attempt in place of the engine. Called where the code runs, with the job, the arguments
 # of which are decoded, and the function, which it may call; awaited where that is a coroutine's.
-# `job.owner` commits effects on the way. What it returns is the outcome, or of a success a `Told`
-# with its effects, for which no sink is asked; `plan.policy` says what an error of the function's
-# would be. What it raises, or returns that is none, ends the run as failed; only what is raised in
-# it from outside (limits, a stop) it has to let through.
+# `job.owner` commits effects on the way. What it returns is the outcome; or of a success a `Told`
+# with its effects, for which no sink is asked, or bytes: what `of_json` of the only sink is to find
+# in `told`. `plan.policy` says what an error of the function's would be. What it raises, or returns
+# that is none, ends the run as failed; only what is raised in it from outside (limits, a stop) it
+# has to let through.
 Runner: TypeAlias = Callable[[Job, Callable[..., Any]], Any]
 Binder: TypeAlias = Callable[
     [dict[str, Any], Sequence[Any]], tuple[Sequence[Any], Mapping[str, Any]]

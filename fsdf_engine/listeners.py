@@ -23,6 +23,7 @@ Listener: TypeAlias = Callable[..., object]
 EVENTS = {
     "consumer_started": "queue",
     "consumer_stopped": "queue",
+    "messages_received": "jobs; all that a fetch has brought, before each is told by itself",
     "message_received": "job; in the consumer's thread, before anything is decided about it",
     "run_started": "job; where it runs, or in the pool's thread if that is another process",
     "run_retried": "job, outcome; likewise; or by the outbox, if the message goes back meanwhile",

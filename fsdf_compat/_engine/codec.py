@@ -43,6 +43,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "limits": lambda value: type(value) is list and len(value) == 2,
     "expires": lambda value: type(value) in (int, float) and 0 <= value <= _LAST,
 }
+_NONE: dict[str, Any] = {}
 _WRONG = "wrong"  # what of the control data had a wrong form
 _CHANGES = frozenset({"attempt", "crashes", "pushes", "redelivered", "sends", "task_id"})
 
@@ -74,7 +75,8 @@ class CelerysFlat(Codec):
             del data["extra"]
             if "param" in extra:
                 data["extra"] = extra["param"]
-            if "headers" in extra or "args" in extra or "limits" in extra or "expires" in extra:
+            headed = type(extra.get("headers", _NONE)) is dict  # most have some
+            if not headed or "args" in extra or "limits" in extra or "expires" in extra:
                 _sort_out(extra)
             if self.limits and extra.get("task") in self.limits:
                 extra.setdefault("limits", self.limits[extra["task"]])

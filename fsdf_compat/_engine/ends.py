@@ -8,7 +8,7 @@ receivers, which are the user's and may hang, are called by a thread of their ow
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from queue import SimpleQueue
@@ -119,6 +119,10 @@ class Ends:
                 raise
         self._later(lambda: self._tell(job, outcome, task, request, error))
         return run.effects
+
+    def of_json(self, jobs: Sequence[Job], now: float) -> list[tuple[Effect, ...]]:
+        """Return the effects of successes of which no more than the value is to be told."""
+        return [(record,) for record in self._app.backend.successes(jobs)]
 
     def pass_soft_limit(self, job: Job, seconds: float) -> None:
         """Tell the request of a run that it has passed its soft limit; returns at once."""

@@ -36,12 +36,10 @@ class Requests:
             found = self._queues[wire_queue] = wire_queue.removesuffix(self._suffix)
         return found
 
-    def _priority(self, priority: int) -> int:
-        return unrank(self._url, priority) if priority else 0
-
     def of(self, job: Job) -> dict[str, Any]:
         """Return a message's request, without its arguments."""
-        extra, sent, id = job.extra, job.delivery, job.id
+        extra, sent, id, queue = job.extra, job.delivery, job.id, job.plan.queue
+        priority = extra.get("priority") or (sent.priority and unrank(self._url, sent.priority))
         request = {
             "lang": "py",
             "task": job.plan.name,
@@ -54,8 +52,8 @@ class Requests:
             "origin": extra.get("origin"),
             "delivery_info": {
                 "exchange": "",
-                "routing_key": self.queue_of(job.plan.queue),
-                "priority": extra.get("priority") or self._priority(sent.priority),
+                "routing_key": self._queues.get(queue) or self.queue_of(queue),
+                "priority": priority,
                 "redelivered": bool(sent.deliveries or sent.state or "redelivered" in extra),
             },
         }

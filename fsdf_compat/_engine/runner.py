@@ -20,7 +20,6 @@ from .run import Run, current_run
 __all__ = ["effects_of_run", "runner_of"]
 RELEASED = 1.0  # seconds; an unchanged retry that waits longer goes back as it is
 Tracer = Callable[..., Any]
-_NOTHING = Told(outcomes.SUCCEEDED)
 _CONTINUED = outcomes.Continued()
 
 
@@ -38,7 +37,7 @@ def runner_of(app: Any, name: str, requests: Requests, awaits: bool) -> Runner:
             tracers.append(observed(made, app, app.tasks[name], requests))
         return tracers[0]
 
-    def run(job: Job, fn: Any) -> outcomes.Outcome | Told:
+    def run(job: Job, fn: Any) -> outcomes.Outcome | Told | bytes:
         run = job.kept = Run(job)
         current_run.set(run)
         _enter_run()
@@ -51,7 +50,7 @@ def runner_of(app: Any, name: str, requests: Requests, awaits: bool) -> Runner:
             return _raised(run, error)
         return _ended(run, told[1])
 
-    async def arun(job: Job, fn: Any) -> outcomes.Outcome | Told:
+    async def arun(job: Job, fn: Any) -> outcomes.Outcome | Told | bytes:
         run = job.kept = Run(job, on_loop=True)
         current_run.set(run)
         _enter_run()
@@ -64,7 +63,7 @@ def runner_of(app: Any, name: str, requests: Requests, awaits: bool) -> Runner:
     return arun if awaits else run
 
 
-def _ended(run: Run, info: Any) -> outcomes.Outcome | Told:
+def _ended(run: Run, info: Any) -> outcomes.Outcome | Told | bytes:
     """Return the outcome of what a tracer says; what a task has raised is told by its effects."""
     run.has_ended = True
     outcome: outcomes.Outcome = outcomes.SUCCEEDED
@@ -80,7 +79,7 @@ def _ended(run: Run, info: Any) -> outcomes.Outcome | Told:
     if outcome is not outcomes.SUCCEEDED:
         return outcome
     run.job.kept = None  # else each would hold the other, until the collector finds them
-    return Told(outcome, run.effects) if run.effects else _NOTHING
+    return Told(outcome, run.effects) if run.effects else run.told
 
 
 def _send_caught(run: Run, info: Any) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from fsdf_engine import Options
 from fsdf_engine import Task as EngineTask
@@ -26,6 +26,7 @@ __all__ = ["APP", "INCLUDE", "Serving", "awaits", "resolve_plan", "serve"]
 APP = "FSDF_CELERY_APP"  # the environment variable that tells children which app it is
 INCLUDE = "FSDF_CELERY_INCLUDE"  # and what modules -I has named
 RESOLVE = f"{__name__}:resolve_plan"
+Receiver: TypeAlias = Callable[[Sequence[Job]], None]
 _CHILDREN = f"{__package__}.children"
 _RESOLVER = f"{__package__}.resolving:resolve"
 
@@ -52,7 +53,7 @@ class Serving:
         self.ends = Ends(app, self.requests)
         self._sinks = (self.ends,)
         self.runs_coroutines = True
-        self._receiver: Callable[[Job], None] | None = None
+        self._receiver: Receiver | None = None
         self._declared: set[tuple[str, str]] = set()
         engine = app.engine
         engine.codecs, engine.amend, engine.reports = (self.codec,), self.amend, False
@@ -63,15 +64,15 @@ class Serving:
         if app.conf.get("import_unknown_tasks", True):
             engine.resolver = _RESOLVER
 
-    def hear(self, receiver: Callable[[Job], None]) -> None:
-        """Have each message told when it has come, to the last one that asked for it."""
+    def hear(self, receiver: Receiver) -> None:
+        """Have messages told when they have come, to the last one that asked for it."""
         if self._receiver is None:
-            self.app.engine.listeners.add("message_received", self._tell)
+            self.app.engine.listeners.add("messages_received", self._tell)
         self._receiver = receiver
 
-    def _tell(self, job: Job) -> None:
+    def _tell(self, jobs: Sequence[Job]) -> None:
         if self._receiver is not None:
-            self._receiver(job)
+            self._receiver(jobs)
 
     def amend(self, plan: Plan) -> Plan:
         """Give a task's plan its runner, and what tells of its ends.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,25 +94,37 @@ def waiting_request(item: Any, requests: Any, app: Any) -> Any:
     return request_of(job, task, requests, app)
 
 
-def receiver(consumer: Any) -> Callable[[Job], None]:
-    """Return what a consumer does with a message that has come; see `message_received`."""
-    app, requests, count = consumer.app, consumer.requests, state.total_count
+def receiver(consumer: Any) -> Callable[[Sequence[Job]], None]:
+    """Return what a consumer does with messages that have come; see `messages_received`."""
+    count = state.total_count
 
-    def received(job: Job) -> None:
-        if not (name := job.plan.name):  # nobody knows it yet, if ever
-            return
-        if job.id in state.terminated:  # its run was ended: it comes back to be found revoked
-            return
-        count[name] += 1
-        if logger.isEnabledFor(logging.INFO):
-            shown = Shown(job, (job.extra.get("headers") or {}).get("shadow") or name)
-            logger.info(_app_trace.LOG_RECEIVED, shown, extra={"data": shown})
-        # that of a task that only children have imported has no request here
-        if signals.task_received.receivers and (task := app._tasks.get(name)) is not None:
-            request = request_of(job, task, requests, app)
-            signals.task_received.send(sender=consumer, request=request)
+    def received(jobs: Sequence[Job]) -> None:
+        tells = logger.isEnabledFor(logging.INFO) or signals.task_received.receivers
+        for job in jobs:
+            if not (name := job.plan.name):  # nobody knows it yet, if ever
+                continue
+            if job.id in state.terminated:  # its run was ended: it comes back to be found revoked
+                continue
+            count[name] += 1
+            if tells:
+                try:
+                    _tell_received(consumer, job, name)
+                except Exception:  # the others are told
+                    logger.exception("Cannot tell that %s[%s] was received", name, job.id)
 
     return received
+
+
+def _tell_received(consumer: Any, job: Job, name: str) -> None:
+    """Log that a message has come, and tell the receivers."""
+    if logger.isEnabledFor(logging.INFO):
+        shown = Shown(job, (job.extra.get("headers") or {}).get("shadow") or name)
+        logger.info(_app_trace.LOG_RECEIVED, shown, extra={"data": shown})
+    # that of a task that only children have imported has no request here
+    app = consumer.app
+    if signals.task_received.receivers and (task := app._tasks.get(name)) is not None:
+        request = request_of(job, task, consumer.requests, app)
+        signals.task_received.send(sender=consumer, request=request)
 
 
 def default(task: Any, app: Any, consumer: Any, **kwargs: Any) -> Callable[..., None]:

@@ -69,7 +69,6 @@ class AckSubscription(RedisQueueSubscription):
         return self._deliveries([(batch, 0, [body])])
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
-        self.unsigned = False
         return self._deliveries(self._take(limit, max_bytes))
 
     def fetch_next(self, limit: int, max_bytes: int, timeout: float) -> Sequence[Delivery] | None:

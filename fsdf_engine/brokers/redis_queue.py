@@ -346,6 +346,7 @@ class RedisQueueSubscription(Subscription):
 
     def _take(self, limit: int, max_bytes: int) -> list[Taken]:
         """Take up to two batches."""
+        self.unsigned = False
         parts = [min(limit, BATCH)]
         if limit > BATCH and not self._waiter:  # after a wait there is rarely that much
             parts.append(min(limit - BATCH, BATCH))
@@ -357,10 +358,10 @@ class RedisQueueSubscription(Subscription):
             until = time.monotonic() + self._fetching.clock + min(1.0, self._lease / 3)
             told = (room, lease, self._age(), self._chunk, self._waiter, until)
             before = [GIVE_BACK(self._keys, *self._missed)] if self._missed else []
-            replies = self._fetching.call(
-                *before,
-                *[CLAIM(self._keys, batch, part, *told) for batch, part in zip(batches, parts)],
-            )[len(before) :]
+            claims = [CLAIM(self._keys, batch, part, *told) for batch, part in zip(batches, parts)]
+            *replies, signs = self._fetching.exchange([*before, *claims, self._signs])
+            for error in filter(None, map(failure, replies)):
+                raise error
         except Unavailable as error:
             if isinstance(error, Unanswered):
                 self._missed += batches
@@ -369,8 +370,9 @@ class RedisQueueSubscription(Subscription):
         self._waiter = ""
         self._missed.clear()
         found: list[Taken] = []
-        for batch, part, reply in zip(batches, parts, replies):
+        for batch, part, reply in zip(batches, parts, replies[len(before) :]):
             found += self._taken(batch, part, room, reply)
+        self.unsigned = bool(found) and signs == 0  # asked after the claims; an error says nothing
         return found
 
     def _taken(self, batch: str, limit: int, room: int, reply: Any) -> list[Taken]:

@@ -18,6 +18,8 @@ class Expiry:
 
     def judge(self, batch: Sequence[Job], now: float) -> Sequence[Outcome | None]:
         """See Gate."""
+        if not [1 for job in batch if job.plan.max_age or "expires" in job.extra]:
+            return [None] * len(batch)
         return [self._judge(job, now) for job in batch]
 
     def _judge(self, job: Job, now: float) -> Outcome | None:

@@ -31,17 +31,18 @@ def give_ends(jobs: Sequence[Job], now: float, valid_queue: Callable[[str], None
     by_json: list[Job] = []
     for job in jobs:
         job.tries, job.effects = 0, ()
-        if succeeded := type(job.outcome) is Succeeded:
+        if type(job.outcome) is Succeeded:
             job.verdict = ACK
+            if type(told := getattr(job, "told", None)) is bytes:
+                if told and job.plan.sinks:
+                    by_json.append(job)
+                continue
         else:
             give_verdict(job, now)
-        if not job.plan.sinks:
-            continue
-        if succeeded and type(getattr(job, "told", None)) is bytes:
-            by_json.append(job)
-        else:
+        if job.plan.sinks:
             _give_effects(job, now, valid_queue)
-    _give_effects_of_json(by_json, now)
+    if by_json:
+        _give_effects_of_json(by_json, now)
     return len(jobs)
 
 

@@ -50,7 +50,7 @@ class Gates:
     def _judge(self, gates: Sequence[Gate], jobs: list[Job], answers: Answers) -> None:
         for gate in gates:
             outcomes = judge(gate, jobs, time.time())
-            if any(outcome is not None for outcome in outcomes):
+            if outcomes.count(None) < len(outcomes):
                 answers += [(job, o) for job, o in zip(jobs, outcomes) if o is not None]
                 jobs[:] = [job for job, o in zip(jobs, outcomes) if o is None]
 

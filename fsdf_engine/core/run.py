@@ -41,12 +41,13 @@ class Sleep(NamedTuple):
 
 
 Step: TypeAlias = Call | Sleep
-Steps: TypeAlias = Generator[Step, Any, Outcome | Told]
+End: TypeAlias = Outcome | Told | bytes  # how an attempt ended; bytes: see `Runner`
+Steps: TypeAlias = Generator[Step, Any, End]
 Watch: TypeAlias = Callable[[Job], None]
 _UNSTARTED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
-def steps(job: Job, watch: Watch | None, outcome: Outcome | Told | None = None) -> Steps:
+def steps(job: Job, watch: Watch | None, outcome: End | None = None) -> Steps:
     """The whole of a run; `outcome` is that of a first attempt already made."""
     plan, anew = job.plan, False
     while True:
@@ -89,8 +90,10 @@ def _returned(value: Any) -> Outcome:
     return Failed(TypeError("the task returned a coroutine; declare it with `async def`"))
 
 
-def _led(job: Job, outcome: Any) -> Outcome | Told:
+def _led(job: Job, outcome: Any) -> End:
     """Return how a run ended by its runner's word, where that is an outcome."""
+    if type(outcome) is bytes:
+        return outcome
     if type(outcome) is Succeeded:
         return _returned(outcome.value)
     if type(outcome) is Told and type(outcome.outcome) is Succeeded:
@@ -111,7 +114,7 @@ def _raised(job: Job, error: BaseException) -> Outcome:
     return Failed(failure)
 
 
-def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome | Told:
+def drive(run: Steps, perform: Callable[[Step], Any]) -> End:
     """Drive a run to its outcome in the calling thread or greenlet. Blocks."""
     resume: Callable[[Any], Step] = run.send
     value: Any = None
@@ -127,7 +130,7 @@ def drive(run: Steps, perform: Callable[[Step], Any]) -> Outcome | Told:
             resume, value = run.throw, _raisable(error)
 
 
-async def adrive(run: Steps, perform: Callable[[Step], Awaitable[Any]]) -> Outcome | Told:
+async def adrive(run: Steps, perform: Callable[[Step], Awaitable[Any]]) -> End:
     """Drive a run to its outcome in the running loop: `drive` with one `await`."""
     resume: Callable[[Any], Step] = run.send
     value: Any = None
@@ -185,7 +188,7 @@ def _runs(
 
     def call(job: Job) -> Outcome:
         current_job.set(job)
-        first: Outcome | Told | None = None
+        first: End | None = None
         if not (whole or job.claims):
             try:
                 job.args, job.kwargs = job.codec.arguments(job)
@@ -193,7 +196,7 @@ def _runs(
                 return tell(job, unfit(job, error))
             try:
                 if runner is None:
-                    outcome: Outcome | Told = _returned(fn(*job.args, **job.kwargs))
+                    outcome: End = _returned(fn(*job.args, **job.kwargs))
                 else:
                     outcome = _led(job, runner(job, fn))
             except BaseException as error:
@@ -223,7 +226,7 @@ def _aruns(
 
     async def acall(job: Job) -> Outcome:  # its task has a clean context already
         current_job.set(job)
-        first: Outcome | Told | None = None
+        first: End | None = None
         if not (whole or job.claims):
             try:
                 job.args, job.kwargs = job.codec.arguments(job)
@@ -231,7 +234,7 @@ def _aruns(
                 return tell(job, unfit(job, error))
             try:
                 if runner is None:
-                    outcome: Outcome | Told = _returned(await fn(*job.args, **job.kwargs))
+                    outcome: End = _returned(await fn(*job.args, **job.kwargs))
                 else:
                     outcome = _led(job, await runner(job, fn))
             except BaseException as error:

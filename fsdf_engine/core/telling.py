@@ -13,7 +13,7 @@ from typing import TypeGuard
 from .. import codec, outcomes
 from ..contracts import Effect, Job, Sink, Told
 from ..errors import ArgumentError, FsdfError, SoftTimeLimit
-from ..outcomes import Failed, Outcome, Retry, Succeeded, kind_of, text_of
+from ..outcomes import SUCCEEDED, Failed, Outcome, Retry, Succeeded, kind_of, text_of
 from .effects import UnfitEffect, check_effect
 
 __all__ = ["RemoteError", "effects_of", "is_quiet", "stand_in", "tell", "unasked", "with_texts"]
@@ -29,12 +29,15 @@ class RemoteError(FsdfError):
     """
 
 
-def tell(job: Job, outcome: Outcome | Told) -> Outcome:
+def tell(job: Job, outcome: Outcome | Told | bytes) -> Outcome:
     """Make of an outcome what needs the value, the error or the task: the last part of a run.
 
     Return the outcome to go on with; its effects are in `job.told`. Blocks as long as the user's
     value or error does.
     """
+    if isinstance(outcome, bytes):
+        job.told = outcome
+        return SUCCEEDED
     if isinstance(outcome, Told):
         return _taken(job, outcome)
     if job.claims == []:  # its deadline has told how it ended
@@ -154,9 +157,8 @@ def _by_sinks(job: Job, outcome: Outcome) -> tuple[Sequence[Effect], BaseExcepti
     for sink in job.plan.sinks:
         try:
             made = sink(job, outcome)
-            if not getattr(sink, "of_json", False):
-                for effect in made:
-                    check_effect(effect)
+            for effect in made:
+                check_effect(effect)
             effects += made
         except (outcomes.Deadline, outcomes.Interrupted):  # meant for the run that this is part of
             raise

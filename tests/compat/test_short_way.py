@@ -25,6 +25,16 @@ def app():
 
 
 @pytest.fixture
+def redis_app(redis_url):
+    """One whose results the engine keeps."""
+    made = Celery("short", broker="memory://", backend=redis_url, set_as_current=False)
+    made.conf.worker_hijack_root_logger = False
+    assert made.backend.native
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def long_ways(monkeypatch):
     """The names of the tasks that did not go the short way."""
     names: list[str] = []
@@ -41,6 +51,7 @@ def long_ways(monkeypatch):
 def run(app, *calls):
     """Have a worker run the calls, one after the other; return their results."""
     done = threading.Semaphore(0)
+    app.tasks.pop("short.last", None)  # of a run before
 
     @app.task(shared=False, name="short.last", ignore_result=True)
     def last():
@@ -97,7 +108,36 @@ def test_a_receiver_that_rests_is_asked_again_when_the_run_has_ended(app, long_w
     finally:
         signals.task_postrun.disconnect(receiver.on_end)
     assert receiver.heard[0] == ("SUCCESS", 3)
-    assert long_ways == ["short.last"]  # it was open by then
+    assert long_ways == []
+
+
+def test_who_is_told_of_starts_and_ends_finds_what_is_stored_on_the_short_way(redis_app, long_ways):
+    told = []
+
+    def start(*, task_id, **facts):
+        told.append(("start", redis_app.AsyncResult(task_id).state))
+
+    def end(*, task_id, state, retval, **facts):
+        result = redis_app.AsyncResult(task_id)
+        told.append((state, repr(retval), result.state, repr(result.result)))
+
+    @redis_app.task(shared=False, name="short.task")
+    def task(n):
+        return 6 // n
+
+    signals.task_prerun.connect(start)
+    signals.task_postrun.connect(end)
+    try:
+        run(redis_app, task.s(2), task.s(0))
+    finally:
+        signals.task_prerun.disconnect(start)
+        signals.task_postrun.disconnect(end)
+    error = "ZeroDivisionError('integer division or modulo by zero')"
+    assert told[:4] == [
+        ("start", "PENDING"), ("SUCCESS", "3", "SUCCESS", "3"),
+        ("start", "PENDING"), ("FAILURE", error, "FAILURE", error),
+    ]  # fmt: skip
+    assert long_ways == []
 
 
 def test_a_receiver_is_heard_unless_its_object_rests():
@@ -129,3 +169,61 @@ def test_runs_leave_nothing_to_the_collector(app):
         until(lambda: sum(type(it) is Run for it in gc.get_objects()) <= 2)  # the last ones
     finally:
         gc.enable()
+
+
+def meta_of(result):
+    """What is stored of a run, less what differs from run to run."""
+    result.get(timeout=BOUND)
+    meta = dict(result._get_task_meta())
+    assert meta.pop("task_id") == result.id
+    assert meta.pop("date_done")
+    return meta
+
+
+@pytest.mark.parametrize("value", [None, 7, 2.5, 'a "text" \u20ac', {"a": [1, 2.5, {}]}, (1, "x")])
+def test_what_is_stored_is_the_same_on_both_ways(redis_app, long_ways, value):
+    task = redis_app.task(lambda: value, shared=False, name="short.task")
+    [short] = run(redis_app, task.s())
+    assert long_ways == []
+
+    def receiver(**told):
+        pass
+
+    signals.task_success.connect(receiver)
+    try:
+        [long] = run(redis_app, task.s())
+    finally:
+        signals.task_success.disconnect(receiver)
+    assert "short.task" in long_ways
+    assert meta_of(short) == meta_of(long)
+    assert list(short._get_task_meta()) == list(long._get_task_meta())
+    raw = [
+        redis_app.backend.get(redis_app.backend.get_key_for_task(result.id))
+        for result in (short, long)
+    ]
+    assert len(raw[0]) == len(raw[1])  # the same but for id and date
+
+
+def test_a_backend_that_makes_results_in_its_own_way_is_asked_on_the_short_way(
+    redis_app, long_ways
+):
+    class Own(type(redis_app.backend)):
+        def _get_result_meta(self, *args, **options):
+            return {**super()._get_result_meta(*args, **options), "mine": 1}
+
+    redis_app.backend.__class__ = Own
+    task = redis_app.task(lambda: 7, shared=False, name="short.task")
+    [result] = run(redis_app, task.s())
+    assert (long_ways, redis_app.backend.native) == ([], True)
+    assert (meta_of(result)["mine"], result.get()) == (1, 7)
+
+
+def test_children_and_what_settings_add_are_stored_on_the_short_way(redis_app, long_ways):
+    child = redis_app.task(lambda: 1, shared=False, name="short.child", ignore_result=True)
+    parent = redis_app.task(lambda: child.delay() and 2, shared=False, name="short.parent")
+    [result] = run(redis_app, parent.s())
+    assert (len(meta_of(result)["children"]), result.get()) == (1, 2)
+    redis_app.conf.result_extended = True
+    [result] = run(redis_app, parent.s())
+    assert meta_of(result)["name"] == "short.parent"
+    assert "short.parent" not in long_ways

@@ -13,8 +13,10 @@ import redis as client
 from helpers import BOUND, until
 
 from fsdf_engine import default_engine, task_deco
+from fsdf_engine.brokers.redis_ack import RedisAckBroker
+from fsdf_engine.brokers.redis_list import RedisBroker
 from fsdf_engine.cli import main
-from fsdf_engine.contracts import SIGNS, Job, Mark
+from fsdf_engine.contracts import SIGNS, Job, Mark, Outgoing
 from fsdf_engine.controls.cancelled import Cancelled, cancel
 from fsdf_engine.core import gates as gates_module
 from fsdf_engine.core.gates import Gates
@@ -22,6 +24,7 @@ from fsdf_engine.errors import ConfigurationError, TaskFailed
 from fsdf_engine.options import resolve_options
 from fsdf_engine.outcomes import Expired, Revoked
 from fsdf_engine.stores.memory_marks import MemoryMarks
+from fsdf_engine.stores.redis import RedisStore
 
 KINDS = ["memory", "sqlite", "redis_ack", "redis_stream", "redis"]
 
@@ -159,6 +162,22 @@ def test_nobody_looks_for_what_is_cancelled_while_nothing_is(ack, life, redis_ur
         calls = server.info("commandstats")["cmdstat_mget"]["calls"]
         assert task.push(1).get(BOUND) == 1
         assert server.info("commandstats")["cmdstat_mget"]["calls"] == calls + 1
+
+
+@pytest.mark.parametrize("kind", [RedisAckBroker, RedisBroker])
+def test_a_fetch_of_what_waits_says_that_nothing_is_cancelled(kind, redis_url):
+    broker = kind(redis_url)
+    subscription = broker.subscribe("signs", lease=15.0)
+    broker.publish([Outgoing("signs", str(n), b"{}") for n in range(3)])
+    assert len(subscription.fetch(2, 1 << 20)) == 2
+    assert subscription.unsigned
+    cancel(RedisStore(redis_url).marks(), ["2"], 60.0)
+    assert len(subscription.fetch(2, 1 << 20)) == 1
+    assert not subscription.unsigned
+    RedisStore(redis_url).marks().delete(SIGNS)
+    assert not subscription.fetch(2, 1 << 20)
+    assert not subscription.unsigned  # it says nothing of messages that came before
+    subscription.close()
 
 
 def test_signs_of_what_is_cancelled_outlive_it():

@@ -170,6 +170,20 @@ def test_a_runner_may_tell_a_success_itself_and_no_sink_is_asked(lead):
     assert lead(runner) == {"status": "mine"}
 
 
+def test_a_runner_may_tell_the_json_of_a_value(lead):
+    told = lead(lambda job, fn: b'{"mine": [1]}')
+    assert (told["status"], told["result"]) == ("succeeded", {"mine": [1]})
+
+
+def test_a_runner_may_say_that_nothing_is_to_be_told(start):
+    broker, results = MemoryBroker(), Results()
+    broker.publish(bodies(3))
+    spec = {"sinks": SINKS, "runner": lambda job, fn: b"" if job.kwargs["n"] else b"0"}
+    handle = start(broker, lambda n: n, spec=spec, results=results)
+    until(lambda: handle.consumer.outbox.settled >= 3)
+    assert (list(results.records), broker.size("q")) == (["0"], (0, 0, 0, 0))
+
+
 def test_an_effect_of_a_runner_that_is_not_right_fails_its_run(lead):
     told = lead(lambda job, fn: Told(SUCCEEDED, [Record(job.id, "no bytes")]))
     assert told["status"] == "failed"

@@ -1,4 +1,4 @@
-"""The short way of runs that nobody watches: no hook, no receiver, no link, nothing of their own.
+"""The short way of most runs: no hook, no receiver of successes, no link, nothing of their own.
 
 It does what the tracer does, less what would have no effect. A run by a worker has a context of its
 own, which ends with it, so nothing is taken off the stacks.
@@ -9,22 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import ReferenceType
 
 from ..._engine.requests import PLAIN
-from ..._engine.run import current_run
+from ..._engine.run import Run, current_run
 from ..._state import _task_stack
 from ...signals import task_postrun, task_prerun, task_success
 from ...states import SUCCESS
 from ..task import Context
 
-__all__ = ["shortened"]
+__all__ = ["is_observed", "shortened"]
+_OURS = f"{__name__.partition('.')[0]}."
 Trace = Callable[..., Any]
 
 
 def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]) -> Trace:
     """Return a tracer that goes the short way where it can, and else calls `trace`."""
     task, fun, monotonic = tracer.task, tracer.fun, tracer.monotonic
-    push_task, push_request, new = _task_stack.push, task.request_stack.push, Context.__new__
+    begin_task, begin_request, new = _task_stack.begin, task.request_stack.begin, Context.__new__
     shows = tracer.trace.logger.isEnabledFor
 
     def trace_plain(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
@@ -32,23 +34,22 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         if (
             run is None or request is None or task.track_started or task_success.receivers
             or len(request) != PLAIN + ("ignore_result" in request)
-            or ((task_prerun.receivers or task_postrun.receivers) and _is_watched())
         ):  # fmt: skip
             return trace(uuid, args, kwargs, request)
         start, context = monotonic(), new(Context)
         context.__dict__ = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
-        push_task(task)
-        push_request(context)
+        begin_task(task)
+        begin_request(context)
         is_run = False
         try:
+            if task_prerun.receivers:
+                task_prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
             value, is_run = fun(*args, **kwargs), True
+            heard = task_postrun.receivers and task_postrun.is_heard()
             said = request.get("ignore_result")
             if not (task.ignore_result if said is None else said):
-                if getattr(backend := task.backend, "native", False):
-                    run.record(backend.record(uuid, SUCCESS, value, None, context))
-                else:
-                    backend.mark_as_done(uuid, value, context, True)
-        except Exception as exc:
+                _store(run, task, uuid, value, context, heard)
+        except BaseException as exc:
             it = traced(uuid, args, kwargs, start, run, context)
             tracer.go_wrong(it, request, exc, is_run)
             return answer(it.R, it.I, it.T, it.Rstr)
@@ -56,18 +57,40 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
             it = traced(uuid, args, kwargs, start, run)
             it.R = it.retval = value
             tracer.tell_success(it, context)
-        if task_postrun.receivers and task_postrun.is_heard():  # since the run has begun
-            _tell_end(task, uuid, args, kwargs, value)
+        if heard:
+            _tell_end(run, task, uuid, args, kwargs, value)
         return answer(value, None, monotonic() - start, None)
 
     return trace_plain
 
 
-def _is_watched() -> bool:
-    return task_prerun.is_heard() or task_postrun.is_heard()
+def _store(run: Run, task: Any, uuid: str, value: Any, context: Any, heard: Any) -> None:
+    backend = task.backend
+    if not getattr(backend, "native", False):
+        backend.mark_as_done(uuid, value, context, True)
+        return
+    alone = not (heard or run.effects or run.again or context._children or task._backend)
+    told = backend.value_json(uuid, value) if alone else None
+    if told is None:
+        run.record(backend.record(uuid, SUCCESS, value, None, context))
+    else:
+        run.told = told
 
 
-def _tell_end(task: Any, uuid: str, args: Any, kwargs: Any, value: Any) -> None:
+def is_observed(signal: Any, hook: Any) -> bool:
+    """Say whether code of the user's is told, which could look for what is not stored yet."""
+    if hook is not None:
+        return True
+    for _, receiver in signal.receivers:
+        called = receiver() if isinstance(receiver, ReferenceType) else receiver
+        if not str(getattr(called, "__module__", "")).startswith(_OURS):
+            return True
+    return False
+
+
+def _tell_end(run: Run, task: Any, uuid: str, args: Any, kwargs: Any, value: Any) -> None:
+    if run.effects and is_observed(task_postrun, None):
+        run.commit()
     task_postrun.send(
         sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs, retval=value, state=SUCCESS
     )

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator
 from importlib import import_module
 from typing import Any
-from weakref import ReferenceType
 
 from kombu.exceptions import EncodeError, OperationalError
 
@@ -27,10 +26,9 @@ from ...utils.nodenames import gethostname
 from ...utils.saferepr import saferepr
 from ..task import Context, get_actual_ignore_result
 from .awaiting import complete, drive
-from .plain import shortened
+from .plain import is_observed, shortened
 
 __all__ = ["Tracer"]
-_OURS = f"{__name__.partition('.')[0]}."
 
 
 class Traced:
@@ -314,13 +312,17 @@ class Tracer:
         it.state, it.retval = state, exc
         self.trace.traceback_clear(exc)
 
-    def go_wrong(self, it: Traced, request: Any, exc: Exception, is_run: bool) -> None:
+    def go_wrong(self, it: Traced, request: Any, exc: BaseException, is_run: bool) -> None:
         """Handle what ended a run on the short way: its code, or what stores its result."""
         try:
+            if not isinstance(exc, Exception):  # meant to end it, or more than it
+                raise exc
             if is_run and not isinstance(exc, EncodeError):
                 self.break_off(it, request, exc)
             else:
                 self.fail(it, exc)
+                if it.run and is_observed(task_postrun, None):
+                    it.run.commit()
         except (MemoryError, Reject):
             raise
         except Exception as error:
@@ -377,14 +379,3 @@ class Tracer:
 
 
 _STATES = ((Reject, REJECTED), (Ignore, IGNORED), (Retry, RETRY))
-
-
-def is_observed(signal: Any, hook: Any) -> bool:
-    """Say whether code of the user's is told, which could look for what is not stored yet."""
-    if hook is not None:
-        return True
-    for _, receiver in signal.receivers:
-        called = receiver() if isinstance(receiver, ReferenceType) else receiver
-        if not str(getattr(called, "__module__", "")).startswith(_OURS):
-            return True
-    return False
