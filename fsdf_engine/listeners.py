@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -74,10 +74,13 @@ class Listeners:
 
         return plan._replace(run=run and told, arun=arun and atold, emit=self.emit)
 
-    def emit_each(self, event: str, *groups: Iterable[Job]) -> None:
-        """Tell everybody of each of these jobs."""
-        for job in chain(*groups) if event in self._by_event else ():
-            self.emit(event, job=job)
+    def emit_received(self, *groups: Sequence[Job]) -> None:
+        """Tell everybody of what a fetch has brought, together and one by one."""
+        if self.wants("messages_received", "message_received"):
+            jobs = [*chain(*groups)]
+            self.emit("messages_received", jobs=jobs)
+            for job in jobs if self.wants("message_received") else ():
+                self.emit("message_received", job=job)
 
     def emit(self, event: str, /, *, inside: bool = False, **facts: Any) -> None:
         """Tell everybody; their errors are logged.

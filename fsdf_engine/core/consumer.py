@@ -372,8 +372,7 @@ class Consumer:
         self.most_held = max(self.most_held, self.held())
         if self.report:
             self.report.fetched(jobs)
-        self._listeners.emit("messages_received", jobs=[*jobs, *others])
-        self._listeners.emit_each("message_received", jobs, others)
+        self._listeners.emit_received(jobs, others)
         try:
             self._gates.judge(jobs, answers, self.subscription)
         except Exception:
