@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from .contracts import (
     Broker,
-    Delivery,
     Effect,
     Job,
     LeaseId,
@@ -20,6 +18,9 @@ from .contracts import (
     Together,
 )
 from .following import Following
+
+if TYPE_CHECKING:
+    from .core.lease import Keeper
 from .outcomes import ACK
 
 __all__ = ["Settle", "Steps", "Ways", "at_once"]
@@ -39,8 +40,10 @@ class Steps(NamedTuple):
 class Ways:
     """Chooses how a consumer's outbox stores what it has: each step by itself, or all at once."""
 
-    def __init__(self, broker: Broker, subscription: Subscription) -> None:
-        self._broker, self._subscription = broker, subscription
+    doubtful = False  # whether what was to be taken at once was taken is not known
+
+    def __init__(self, broker: Broker, subscription: Subscription, keeper: Keeper) -> None:
+        self._broker, self._subscription, self._keeper = broker, subscription, keeper
         self._results: ResultStore | None = None  # the store that `_together` is of
         self._together: Together | None = None
         self.following = Following(subscription)
@@ -54,12 +57,22 @@ class Ways:
             self._together = results.together(self._subscription) if results else None
         if not self._together or repeated or len(items) > FEW:
             return steps
-        return at_once(self._together, items, steps, self.following.list())
+        self.doubtful = False
+        taken = at_once(self._take, items, steps)
+        if taken is not steps:  # a step before that of settling acknowledges
+            self._keeper.settling = [item for item in items if not item.acked]
+        return taken
+
+    def _take(self, *given: Any) -> tuple[int, Collection[LeaseId]]:
+        assert self._together
+        try:
+            return self._together(*given, follow=self.following.list())
+        except Exception:
+            self.doubtful = True
+            raise
 
 
-def at_once(
-    together: Together, items: Sequence[Any], steps: Steps, follow: list[Delivery] | None = None
-) -> Steps:
+def at_once(together: Once, items: Sequence[Any], steps: Steps) -> Steps:
     """Return steps of which the first that is taken takes all, if nothing speaks against it.
 
     What is not done then each of them does in its own way: so whatever goes wrong is found out,
@@ -71,7 +84,7 @@ def at_once(
     if not effects or not all(type(effect) in (Outgoing, Record) for effect in effects):
         return steps
     leases = [item.delivery.lease for item in items if not item.acked]
-    taken = _Taken(partial(together, follow=follow), effects, leases, steps)
+    taken = _Taken(together, effects, leases, steps)
     return Steps(taken.publish, taken.write, taken.settle)
 
 

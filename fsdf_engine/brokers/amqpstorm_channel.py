@@ -184,6 +184,8 @@ class StormChannel(AmqpChannel):
         told = {name: value for name, value in message.source if value is not None}
         if "message_type" in told:
             told["type"] = told.pop("message_type")
+        if told.get("headers"):
+            told["headers"] = _writable(told["headers"])
         return told
 
     def publish(self, batch: Sequence[Publishing], patience: float) -> Confirmed:
@@ -216,10 +218,9 @@ class StormChannel(AmqpChannel):
     def _publish(self, batch: Sequence[Publishing]) -> None:
         for item in batch:
             try:
-                frames = self._frames(item)
+                self._ask(self._client.write_frames, self._frames(item))
             except (TypeError, ValueError) as error:  # no text of AMQP, or too long a one
                 raise ChannelClosed(502, f"the message cannot be written: {error}") from error
-            self._ask(self._client.write_frames, frames)
 
     def _frames(self, item: Publishing) -> list[Any]:
         library, told = self._library, dict(item.properties)
@@ -244,3 +245,12 @@ class StormChannel(AmqpChannel):
                 self._client.remove_consumer_tag()  # they end with it
                 self._client.close()
         self._connection.forget(self._client.channel_id)
+
+
+def _writable(value: Any) -> Any:
+    """Return a header, or all, as it can be sent on: a text of no UTF-8 becomes bare bytes."""
+    if isinstance(value, dict):
+        return {name: _writable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_writable(each) for each in value]
+    return bytearray(value) if isinstance(value, bytes) else value

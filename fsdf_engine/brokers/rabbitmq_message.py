@@ -116,6 +116,7 @@ def changed(properties: dict[str, Any], id: str, state: State | None, lost: int)
     told = {**properties, "headers": headers, "message_id": id, "delivery_mode": PERSISTENT}
     told.pop("expiration", None)  # that of another program; its time has begun anew otherwise
     told.pop("user_id", None)  # the server takes that of its connection only
+    told.pop("cluster_id", None)  # out of use since AMQP 0-9-1; not every client writes it
     return told
 
 

@@ -57,9 +57,10 @@ class AckSubscription(RedisQueueSubscription):
         return self._batch + self._token()
 
     def missed(self, batch: str) -> None:
-        """Know that a batch was perhaps leased: the next fetch gives it back."""
+        """Know that a batch was perhaps leased: the next fetch, which is soon, gives it back."""
         if batch:
             self._missed.append(batch)
+            self.wake()
 
     def follow(self, batch: str, body: bytes, started: float) -> Sequence[Delivery]:
         """Return what a store has leased for us since it started to."""
@@ -77,6 +78,8 @@ class AckSubscription(RedisQueueSubscription):
         It takes nothing once we are woken, or gone: then our waiter is not registered any more, or
         its time is over. What it does not look at, as ended leases, is left to `fetch`.
         """
+        if self._missed:
+            return None
         batch, limit, room = self.batch(), min(limit, self._chunk), max(1, max_bytes)
 
         def claim(patience: float) -> Command:

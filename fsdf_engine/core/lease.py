@@ -79,13 +79,15 @@ class Keeper:
         """Return an instant of `time.monotonic()` before which no lease of ours can have ended."""
         return self._confirmed + self._lease if self.timed else 0.0
 
-    def confirm(self) -> None:
+    def confirm(self, *, anew: bool = False) -> None:
         """Extend at once if nobody could for a whole lease (SIGSTOP, a C loop with the GIL).
+
+        With `anew` in any case: what was acknowledged unheard is no longer ours then.
 
         Raises:
             Unavailable: nothing is known of our leases.
         """
-        if time.monotonic() - self._confirmed <= self._lease:
+        if time.monotonic() - self._confirmed <= self._lease and not anew:
             return
         request = _Request()
         self._requests.append(request)

@@ -55,7 +55,7 @@ class Outbox:
         slots: int = 0,
     ) -> None:
         self.place, self.slots = place, slots  # what `push` and `get` inside a run ask
-        self.broker, self.results, self.ways = broker, results, Ways(broker, subscription)
+        self.broker, self.results, self.ways = broker, results, Ways(broker, subscription, keeper)
         self._keeper, self._flushed, self.counted = keeper, flushed, True  # see Owner
         heard = listeners and listeners.wants("run_retried", "run_ended")
         self._listeners = listeners if heard else None
@@ -225,7 +225,7 @@ class Outbox:
 
     def _flush(self, items: list[Item]) -> None:
         """Store, then settle. Whatever does not get through is in `_kept` afterwards. Blocks."""
-        self._keeper.confirm()
+        self._keeper.confirm(anew=self.ways.doubtful)
         if self._keeper.lost:
             items = self._drop_lost(items)
         ready, steps = items, self.ways.of(items, self.results, repeated=bool(self._failures))

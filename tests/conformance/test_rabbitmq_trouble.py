@@ -234,6 +234,49 @@ def test_message_of_a_limited_queue_is_given_back_as_often_as_one_likes(make, ra
     sub.close()
 
 
+class Raw(bytes):
+    """A value of a header as it goes over the wire."""
+
+
+@pytest.fixture
+def raw_headers(monkeypatch):
+    """pika, the other program, writes `Raw` as it is."""
+    encode = pika.data.encode_value
+
+    def raw(pieces, value):
+        if type(value) is not Raw:
+            return encode(pieces, value)
+        pieces.append(bytes(value))
+        return len(value)
+
+    monkeypatch.setattr(pika.data, "encode_value", raw)
+
+
+ODD = {
+    "a property out of use": {"cluster_id": "c"},
+    "a text of no UTF-8": {"headers": {"deep": {"k": [1, Raw(b"S\0\0\0\2\xff\xfe")]}}},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_others_write_and_a_client_does_not_hinders_no_copy(
+    make, rabbitmq_url, other, raw_headers, odd
+):
+    broker = make(rabbitmq_url)
+    broker.publish([outgoing(1, Q)])
+    told = pika.BasicProperties(**ODD[odd])
+    other.channel().basic_publish("", Q, b"{}", told)
+    sub = broker.subscribe(Q, lease=10.0)
+    [one, odd_one] = fetched(sub, 2)
+    assert not sub.settle([(odd_one.lease, Release(0.01)), (one.lease, ACK)])
+    [again] = fetched(sub, 1)
+    assert again.body == b"{}"
+    assert not sub.settle([(again.lease, DeadLetter("odd"))])
+    [letter] = broker.dead_letters(Q)
+    assert letter.body == b"{}"
+    sub.close()
+
+
 @pytest.mark.parametrize("name", ["stream", "exclusive"])
 def test_what_is_no_such_queue_is_refused(make, rabbitmq_url, other, name):
     arguments = {"arguments": {"x-queue-type": "stream"}} if name == "stream" else {}

@@ -66,9 +66,10 @@ ENDS = [
 
 
 def expected(end, ack):
-    """Without a lease a run whose child died is rather lost than repeated."""
+    """Without a lease what had begun is rather lost than repeated."""
     outcome, where, status = end
-    return (DEAD, "lost") if ack == "early" and type(outcome) is Crashed else (where, status)
+    began = type(outcome) is Crashed or type(getattr(outcome, "error", None)) is Interrupted
+    return (DEAD, "lost") if ack == "early" and began else (where, status)
 
 
 FORMS = {

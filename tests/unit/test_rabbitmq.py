@@ -204,7 +204,7 @@ def received(headers=None, **options):
 def test_copy_keeps_what_others_have_written_and_forgets_its_past():
     before = {
         "correlation_id": "c", "reply_to": "r", "expiration": "5", "user_id": "me", "priority": 3,
-        "delivery_mode": 1,
+        "delivery_mode": 1, "cluster_id": "",
         "headers": {"a": "b", "deep": {"x": 1}, "x-death": [], "fsdf-due": 5, "fsdf-lost": 2},
     }  # fmt: skip
     assert changed(before, "id", {"attempt": 1}, 3) == {
