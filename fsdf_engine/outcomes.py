@@ -31,7 +31,11 @@ class Deadline(BaseException):
 
 
 class Interrupted(BaseException):
-    """Raised inside a run for which a stopping worker waits no longer; its message goes back."""
+    """Raised inside a run that is to end now; its message goes back."""
+
+
+class Stopped(Interrupted):
+    """Raised inside a run for which a stopping worker waits no longer."""
 
 
 _MEANT = (Deadline, Interrupted)  # for the run that makes a text

@@ -35,6 +35,7 @@ from fsdf_engine.outcomes import (
     Requeue,
     Retry,
     Revoked,
+    Stopped,
     Succeeded,
     TimedOut,
     Unknown,
@@ -49,6 +50,7 @@ ENDS = [
     (Succeeded(1), GONE, "succeeded"),
     (Failed(ValueError("no")), DEAD, "failed"),
     (Failed(Interrupted()), BACK, "succeeded"),
+    (Failed(Stopped()), BACK, "succeeded"),
     (Retry(ValueError("no"), 1.01, 1), BACK, "succeeded"),
     (Retry(ValueError("no"), 0.0, 1), BACK, "succeeded"),
     (Requeue(), BACK, "succeeded"),
@@ -68,7 +70,7 @@ ENDS = [
 def expected(end, ack):
     """Without a lease what had begun is rather lost than repeated."""
     outcome, where, status = end
-    began = type(outcome) is Crashed or type(getattr(outcome, "error", None)) is Interrupted
+    began = type(outcome) is Crashed or type(getattr(outcome, "error", None)) is Stopped
     return (DEAD, "lost") if ack == "early" and began else (where, status)
 
 
