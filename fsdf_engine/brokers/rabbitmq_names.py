@@ -148,6 +148,11 @@ def valid(name: str) -> None:
         raise ConfigurationError(
             f"the queue's name {name[:40]!r}... has {size} bytes; RabbitMQ leaves room for {MOST}"
         )
+    if "\n" in name or "\r" in name:  # which it leaves out
+        raise ConfigurationError(
+            f"the queue's name {name!r} has a line break, which RabbitMQ leaves out;"
+            " choose another one"
+        )
     if name.startswith("amq."):
         raise ConfigurationError(
             f"the queue's name {name!r} begins with 'amq.', which RabbitMQ keeps for itself;"

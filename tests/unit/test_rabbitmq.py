@@ -163,6 +163,7 @@ def test_names_that_lie_beside_others_are_refused():
         "x" * 231,
         "ж" * 116,
         "q\n.dead",
+        "q\nnew",
     ):
         with pytest.raises(ConfigurationError, match="queue's name"):
             valid(name)
