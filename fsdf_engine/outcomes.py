@@ -31,11 +31,7 @@ class Deadline(BaseException):
 
 
 class Interrupted(BaseException):
-    """Raised inside a run that is to end now; its message goes back."""
-
-
-class Stopped(Interrupted):
-    """Raised inside a run for which a stopping worker waits no longer."""
+    """Raised inside a run for which a stopping worker waits no longer; its message goes back."""
 
 
 _MEANT = (Deadline, Interrupted)  # for the run that makes a text

@@ -54,8 +54,6 @@ def give_verdict(job: Job, now: float) -> None:
     job.outcome, state = unasked(job.outcome), _state(job)
     if type(job.outcome) is outcomes.Crashed and (job.acked or outcomes.crashes(state) >= POISON):
         job.outcome = outcomes.Lost(outcomes.crashes(state) + 1, job.outcome.exitcode)
-    elif job.acked and type(getattr(job.outcome, "error", None)) is outcomes.Stopped:
-        job.outcome = outcomes.Lost(1)
     job.verdict = outcomes.verdict_for(job.outcome, now, state)
     if not job.plan.keep_failed and type(job.outcome) in (Failed, outcomes.TimedOut):
         job.verdict = ACK if type(job.verdict) is DeadLetter else job.verdict

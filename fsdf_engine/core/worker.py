@@ -9,7 +9,7 @@ from typing import Any
 
 from ..contracts import Job, Pool
 from ..listeners import Listeners
-from ..outcomes import Stopped
+from ..outcomes import Interrupted
 from .consumer import Consumer
 from .context import current_job
 from .due import Deadlines
@@ -110,7 +110,7 @@ class ConsumerHandle:
             consumer.withdraw(acked=True)
             for job in pool.running():
                 if job.owner is consumer.outbox:
-                    pool.interrupt(job, Stopped(), kill=True)
+                    pool.interrupt(job, Interrupted(), kill=True)
             if not consumer.drained(UNWIND, patient=False):
                 consumer.withdraw(acked=True)  # what children had been handed that are dead now
                 log.error("queue %s: some runs do not end; their leases will", self.queue)

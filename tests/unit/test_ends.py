@@ -35,7 +35,6 @@ from fsdf_engine.outcomes import (
     Requeue,
     Retry,
     Revoked,
-    Stopped,
     Succeeded,
     TimedOut,
     Unknown,
@@ -50,7 +49,6 @@ ENDS = [
     (Succeeded(1), GONE, "succeeded"),
     (Failed(ValueError("no")), DEAD, "failed"),
     (Failed(Interrupted()), BACK, "succeeded"),
-    (Failed(Stopped()), BACK, "succeeded"),
     (Retry(ValueError("no"), 1.01, 1), BACK, "succeeded"),
     (Retry(ValueError("no"), 0.0, 1), BACK, "succeeded"),
     (Requeue(), BACK, "succeeded"),
@@ -68,10 +66,9 @@ ENDS = [
 
 
 def expected(end, ack):
-    """Without a lease what had begun is rather lost than repeated."""
+    """Without a lease a run whose child died is rather lost than repeated."""
     outcome, where, status = end
-    began = type(outcome) is Crashed or type(getattr(outcome, "error", None)) is Stopped
-    return (DEAD, "lost") if ack == "early" and began else (where, status)
+    return (DEAD, "lost") if ack == "early" and type(outcome) is Crashed else (where, status)
 
 
 FORMS = {
