@@ -42,7 +42,7 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
         begin_request(context)
         is_run = False
         try:
-            if task_prerun.receivers:
+            if task_prerun.receivers and task_prerun.is_heard():
                 task_prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
             value, is_run = fun(*args, **kwargs), True
             heard = task_postrun.receivers and task_postrun.is_heard()
