@@ -190,7 +190,7 @@ LAYER_RATIOS: tuple[Pair, ...] = (
 LAYER_ABOUT = (
     "A project that imports `celery`, run by Celery and, unchanged, by `fsdf celery`: same file "
     "(`benchmarks/apps/layer_app.py`), settings, pool, slots and acknowledgement. Measured apart, "
-    "in windows of about 4 s; the head of docs/benchmarks.md says when."
+    "in windows of about 2 s; the head of docs/benchmarks.md says when."
 )
 
 
@@ -286,7 +286,7 @@ SECTIONS: tuple[tuple[str, str, str, dict[str, tuple[str, int]], bool], ...] = (
     ("Round trip", "round_trip", "Publish and wait for the result, one at a time; milliseconds.",
      {"p50": ("p50", 2), "p99": ("p99", 2)}, False),
     ("A Celery project", "layer",
-     "Workers as under Consume, in windows of about 4 s; `delay` is a client's. Late: acknowledged "
+     "Workers as under Consume, in windows of about 2 s; `delay` is a client's. Late: acknowledged "
      "when a task has run; early: before. Results are in Redis where they are said, else off.",
      {"rate": ("per second", 0), "worker_us": ("worker, us CPU", 1),
       "client_us": ("client, us CPU", 1), "server_us": ("Redis, us CPU", 1), "rss": ("RSS, MB", 0),
