@@ -18,10 +18,10 @@ from .contracts import (
     Together,
 )
 from .following import Following
+from .outcomes import ACK
 
 if TYPE_CHECKING:
     from .core.lease import Keeper
-from .outcomes import ACK
 
 __all__ = ["Settle", "Steps", "Ways", "at_once"]
 FEW = 8  # items; of more each step is worth a round trip of its own
@@ -66,7 +66,7 @@ class Ways:
     def _take(self, *given: Any) -> tuple[int, Collection[LeaseId]]:
         assert self._together
         try:
-            return self._together(*given, follow=self.following.list())
+            return self._together(*given, follow=self.following.place())
         except Exception:
             self.doubtful = True
             raise

@@ -52,7 +52,7 @@ class Following:
         """Whether the calling thread is a slot that has the helm."""
         return self.leader == threading.get_ident()
 
-    def list(self) -> list[Delivery] | None:
+    def place(self) -> list[Delivery] | None:
         """Return where to put what is leased for the calling thread, if it has the helm."""
         return self._found if self.leads else None
 

@@ -81,6 +81,18 @@ def test_runs_without_connections_go_the_short_way(django):
     """)
 
 
+def test_a_fixup_that_has_nothing_to_close_is_not_called(django):
+    django("""
+    called = []
+    for name in ("on_task_prerun", "on_task_postrun"):
+        def noted(self, sender, name=name, **kwargs):
+            called.append(name)
+        setattr(DjangoWorkerFixup, name, noted)
+    work(idle, idle)
+    assert (states, called) == ([False] * 3, []), (states, called)
+    """)
+
+
 def test_a_connection_of_a_run_is_closed_at_its_end(django):
     django("""
     work(idle, query, idle, query)

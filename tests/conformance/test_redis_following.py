@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 
 import pytest
@@ -13,7 +12,6 @@ from fsdf_engine import default_engine, task_deco
 from fsdf_engine.brokers.redis_ack import AckSubscription, RedisAckBroker
 from fsdf_engine.contracts import Mark, Outgoing, Record, outcomes
 from fsdf_engine.controls.cancelled import SIGN
-from fsdf_engine.core.lease import Keeper
 from fsdf_engine.errors import PublishError, Unanswered
 from fsdf_engine.stores.redis import RedisStore
 from fsdf_engine.stores.redis_together import AtOnce
@@ -235,9 +233,9 @@ def test_what_is_acknowledged_and_not_told_yet_is_not_lost(redis_url, monkeypatc
     renewed = []
 
     def renew(*_):
-        for keeper in [k for k in gc.get_objects() if type(k) is Keeper and k.held]:
-            keeper.extend()
-            renewed.append(keeper.lost)
+        for handle in default_engine().handles():
+            handle.consumer.keeper.extend()
+            renewed.append(handle.consumer.keeper.lost)
 
     between(monkeypatch, renew)
     steps(redis_url, monkeypatch, "late")

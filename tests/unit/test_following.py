@@ -75,7 +75,7 @@ def scene():
 def test_nobody_is_let_in_while_the_consumer_is_at_work(scene):
     scene.following.begin()
     assert not scene.following.leads
-    assert scene.following.list() is None
+    assert scene.following.place() is None
     scene.following.end()
     scene.following.submit(["job"])
     assert scene.said == [("submit", ["job"])]
@@ -89,7 +89,7 @@ def test_while_it_waits_a_slot_takes_its_place(scene):
     scene.sub.go.set()
     scene.thread.join(0.05)
     assert scene.got is None  # it waits for us
-    scene.following.list().append("next")
+    scene.following.place().append("next")
     scene.following.end()
     assert scene.said == [("follow", ["next"])]
     assert not scene.following.leader
@@ -121,7 +121,7 @@ def test_trouble_is_told_and_the_helm_given_back(scene):
     assert scene.sub.waits.wait(BOUND)
     scene.error = OSError("away")
     scene.following.begin()
-    scene.following.list().append("next")
+    scene.following.place().append("next")
     scene.following.end()
     assert scene.said == [("failed", scene.error), ("rouse",)]
     scene.end()
@@ -132,7 +132,7 @@ def test_what_there_is_no_room_for_is_left_to_the_consumer(scene):
     assert scene.sub.waits.wait(BOUND)
     scene.early.line.append("job")
     scene.following.begin()
-    scene.following.list().append("next")
+    scene.following.place().append("next")
     scene.following.end()
     assert scene.said[-1] == ("rouse",)
     scene.end()
