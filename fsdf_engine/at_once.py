@@ -69,6 +69,7 @@ class Ways:
             return self._together(*given, follow=self.following.place())
         except Exception:
             self.doubtful = True
+            self.following.doubt()
             raise
 
 

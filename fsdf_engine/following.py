@@ -3,21 +3,24 @@
 A run whose end publishes into the queue of its own consumer, as a step of a chain does, would wake
 the consumer's thread by its message, and that a slot. Where this thread only waits on the server,
 the slot that stores the end takes its place: one round trip stores the end, publishes the message
-and leases it, and no thread is changed.
+and leases it, and no thread is changed. What is acknowledged early is so in that same round trip.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from .contracts import Delivery, Job, Pool, Subscription
+from .contracts import Delivery, Job, Mark, Pool, Subscription
+from .outcomes import Outcome
 
 if TYPE_CHECKING:
     from .core.early import Early
 
 __all__ = ["Following"]
+Answers: TypeAlias = list[tuple[Job, Outcome]]
+Read: TypeAlias = tuple[list[Job], Answers]  # what may run of messages, and how others end
 
 
 class Following:
@@ -29,7 +32,9 @@ class Following:
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription, self.leader = subscription, 0
-        self._found: list[Delivery] = []  # what the leader has leased
+        self._read: Read = [], []  # what the leader may lease
+        self._taken: bool | None = None  # whether it has, and acknowledged it
+        self._foreseen = False  # there may be a mark of it
         self._helm = threading.Lock()
         self._helm.acquire()
 
@@ -37,14 +42,15 @@ class Following:
         self,
         pool: Pool,
         early: Early,
-        admit: Callable[[Sequence[Delivery]], object],
+        open: Callable[[Sequence[Delivery]], Read],
+        admit: Callable[[list[Job], Answers, bool], object],
         room: Callable[[int], int],
         failed: Callable[[Exception], object],
         rouse: Callable[[], object],
     ) -> Following:
         """Learn how the consumer takes what comes, and how it is told of trouble."""
-        self._pool, self._early, self._admit, self._room = pool, early, admit, room
-        self._failed, self._rouse = failed, rouse
+        self._pool, self._early, self._open, self._admit = pool, early, open, admit
+        self._room, self._failed, self._rouse = room, failed, rouse
         return self
 
     @property
@@ -52,9 +58,30 @@ class Following:
         """Whether the calling thread is a slot that has the helm."""
         return self.leader == threading.get_ident()
 
-    def place(self) -> list[Delivery] | None:
-        """Return where to put what is leased for the calling thread, if it has the helm."""
-        return self._found if self.leads else None
+    def place(self) -> Following | None:
+        """Return who takes what is leased for the calling thread, if it has the helm."""
+        return self if self.leads else None
+
+    def foresee(self, delivery: Delivery) -> Mark | None:
+        """See `Follow`."""
+        self._read = jobs, _ = self._open([delivery])
+        mark = self._early.marking.foresee(jobs)
+        self._foreseen = mark is not None
+        return mark
+
+    def take(self, *, acknowledged: bool) -> None:
+        """See `Follow`."""
+        self._taken = acknowledged
+        if acknowledged:
+            jobs, _ = self._read
+            self._early.marking.foreseen(jobs)
+        self._foreseen = False
+
+    def doubt(self) -> None:
+        """Know that what was to be leased perhaps is."""
+        if self._foreseen:
+            self._foreseen = False
+            self._early.marking.told()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Let the pool have them; called by who has the helm."""
@@ -79,20 +106,20 @@ class Following:
             return
         done = False
         try:
-            done = self._see_to(self._found)
+            done = self._see_to(self._taken)
         except Exception as error:  # the edge: what came is given back, or looked at again
             self._failed(error)
         finally:
-            self._found, self.leader = [], 0
+            self._taken, self.leader = None, 0
             self._helm.release()
         if not done:
             self._rouse()
 
-    def _see_to(self, deliveries: Sequence[Delivery]) -> bool:
+    def _see_to(self, acknowledged: bool | None) -> bool:
         """Let what has come start in the slot that is free now; say whether nothing is left."""
-        if deliveries:
-            self._admit(deliveries)
-            if self._early.line and self._room(0) > 0:
+        if acknowledged is not None:
+            self._admit(*self._read, acknowledged)
+            if self._early.line and (acknowledged or self._room(0) > 0):
                 self._early.choose(1)
                 self.submit(self._early.acknowledge())
         return not self._early

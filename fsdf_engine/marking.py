@@ -76,10 +76,27 @@ class Marking:
             self._open[self._next] = jobs
         return done, lost
 
+    def foresee(self, jobs: Sequence[Job]) -> Mark | None:
+        """Return the mark of what is to be acknowledged by who leases it, if that can be.
+
+        Then `foreseen` says that it was put, and `told` that this is not known. Called by who has
+        taken the consumer's thread's place.
+        """
+        store, jobs = self._outbox.results, self._unmarked(jobs)
+        return self._mark(store, jobs) if store and jobs and not _before(jobs) else None
+
+    def foreseen(self, jobs: Sequence[Job]) -> None:
+        """Know that these are acknowledged."""
+        for job in jobs:
+            job.acked = True
+        self._acked.update(jobs)
+        self._open[self._next] = jobs
+        self._next = ""
+
     def _unmarked(self, group: Sequence[Job]) -> Sequence[Job]:
         if self._next in self._open:
             return ()
-        return [job for job in group if job.plan.early and job.plan.sinks]
+        return [job for job in group if job.plan.early and job.plan.sinks and not job.acked]
 
     def _mark(self, store: ResultStore, jobs: Sequence[Job]) -> Mark:
         if len(ended := self._ended()) >= ENDED:

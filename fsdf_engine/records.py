@@ -16,7 +16,7 @@ from .groups import GroupStore
 from .marks import Mark, Marks
 from .messaging import Delivery, LeaseId, Outgoing, Subscription
 
-__all__ = ["Inbox", "Layout", "Record", "ResultStore", "Together"]
+__all__ = ["Follow", "Inbox", "Layout", "Record", "ResultStore", "Together"]
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -60,6 +60,19 @@ class Layout:
     ended: Callable[[bytes], bool]
 
 
+class Follow(Protocol):
+    """Takes the message that is published while its caller waits for nothing else."""
+
+    def foresee(self, delivery: Delivery, /) -> Mark | None:
+        """Return the mark with which it is to be acknowledged at once; None: it is to be leased.
+
+        Asked before it is published.
+        """
+
+    def take(self, *, acknowledged: bool) -> None:
+        """It is leased for the caller, or acknowledged with the mark that was foreseen."""
+
+
 class Together(Protocol):
     """Takes several steps in one round trip, see `ResultStore.together`."""
 
@@ -70,7 +83,7 @@ class Together(Protocol):
         leases: Sequence[LeaseId],
         marks: Sequence[Mark] = (),
         *,
-        follow: list[Delivery] | None = None,
+        follow: Follow | None = None,
     ) -> tuple[int, Collection[LeaseId]]:
         """Return how many of the three steps are done, and which leases were no longer ours."""
 

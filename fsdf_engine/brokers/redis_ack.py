@@ -62,12 +62,17 @@ class AckSubscription(RedisQueueSubscription):
             self._missed.append(batch)
             self.wake()
 
-    def follow(self, batch: str, body: bytes, started: float) -> Sequence[Delivery]:
-        """Return what a store has leased for us since it started to."""
-        if time.monotonic() - started > self._lease / 3:  # so late an answer is none
-            self.missed(batch)
-            return ()
-        return self._deliveries([(batch, 0, [body])])
+    def followed(self, batch: str, body: bytes) -> Delivery:
+        """Return what a store leases for us, alone in a batch."""
+        [delivery] = self._deliveries([(batch, 0, [body])])
+        return delivery
+
+    def is_in_time(self, batch: str, started: float) -> bool:
+        """Say whether what a store has leased since it started to is surely ours; or miss it."""
+        if time.monotonic() - started <= self._lease / 3:
+            return True
+        self.missed(batch)  # so late an answer is none
+        return False
 
     def fetch(self, limit: int, max_bytes: int) -> Sequence[Delivery]:
         return self._deliveries(self._take(limit, max_bytes))

@@ -8,17 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ..contracts import (
-    Broker,
-    Capability,
-    Codec,
-    Delivery,
-    Gate,
-    Job,
-    Plan,
-    Pool,
-    Report,
-    ResultStore,
-    Valve,
+    Broker, Capability, Codec, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve,
 )  # fmt: skip
 from ..errors import Unavailable
 from ..listeners import Listeners
@@ -26,7 +16,7 @@ from ..marking import Marking
 from ..message import FLAT
 from ..outcomes import Lost, Outcome, Requeue
 from .early import Early
-from .gates import Gates
+from .gates import Answers, Gates
 from .grants import Share
 from .isolation import Isolation
 from .kinds import Kinds
@@ -98,7 +88,7 @@ class Consumer:
         self.outbox = Outbox(*services, self._share.made, listeners, place=place, slots=pool.size)
         self.marking = Marking(queue, lease, self.outbox, self.keeper.acked)
         self._early = early = Early(sub, self.keeper, self.marking, self._answer)
-        told = self._admit, self._room_ahead, self._outage.failed, self.rouse
+        told = self._open, self._take_in, self._room_ahead, self._outage.failed, self.rouse
         self._following = self.outbox.ways.following.join(pool, early, *told)
         self._thread = threading.Thread(target=self._loop, name=f"fsdf-{queue}", daemon=True)
 
@@ -360,15 +350,22 @@ class Consumer:
             self.keeper.drop(jobs)
             self._fetching = False
 
+    def _open(self, deliveries: Sequence[Delivery]) -> tuple[list[Job], Answers]:
+        return self._served.open(deliveries, self.outbox)
+
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
-        jobs, answers = self._served.open(deliveries, self.outbox)
-        self.keeper.held.update(jobs, others := [job for job, _ in answers])
+        self._take_in(*self._open(deliveries))
+
+    def _take_in(self, jobs: list[Job], answers: Answers, acknowledged: bool = False) -> None:
+        others, count = [job for job, _ in answers], len(jobs) + len(answers)
+        if not acknowledged:
+            self.keeper.held.update(jobs, others)
         waiting = self.resolving.sift(answers)
         self._served.suspect(waiting)
         in_pool = self.fetched - self.outbox.last_ended()
-        self.fetched += len(deliveries)
+        self.fetched += count
         more = not (self._valve or self._served.early or self.subscription.emptied)
-        self._share.took(len(deliveries), more)
+        self._share.took(count, more)
         self.most_held = max(self.most_held, self.held())
         if self.report:
             self.report.fetched(jobs)

@@ -38,7 +38,7 @@ class Early:
         self.line: deque[Job] = deque()
         self.group: Sequence[Job] = ()
         self._subscription, self._keeper = subscription, keeper
-        self._marking, self._answer = marking, answer
+        self.marking, self._answer = marking, answer
         self._repeats, self._ours_until = False, 0.0
 
     def __len__(self) -> int:
@@ -76,14 +76,14 @@ class Early:
         if lost:
             start = self._without(set(lost), start)
         self._keep([job for job in start if job.plan.early])
-        self._marking.told()
+        self.marking.told()
         return start
 
     def _told(self) -> list[LeaseId]:
-        return [job.delivery.lease for job in self.group if job.plan.early]
+        return [job.delivery.lease for job in self.group if job.plan.early and not job.acked]
 
     def _at_once(self) -> tuple[int, Collection[LeaseId]]:
-        told, marking = self._told(), self._marking
+        told, marking = self._told(), self.marking
         try:
             return marking.put_and_acknowledge(self.group, self._subscription, told)
         except Exception:
@@ -91,7 +91,7 @@ class Early:
             raise
 
     def _step_by_step(self) -> Collection[LeaseId]:
-        if gone := self._marking.put(self.group):
+        if gone := self.marking.put(self.group):
             self.group = [job for job in self.group if job not in gone]
             for job in gone:
                 self._answer(job, Lost(1))
@@ -115,7 +115,7 @@ class Early:
                     len(self.group), error, extra={"bodies": [j.delivery.body for j in self.group]},
                 )  # fmt: skip
         group, self.group, self._keeper.leaving = self.group, (), ()
-        self._marking.told()
+        self.marking.told()
         for job in group:
             self._answer(job, Requeue())
         return ()

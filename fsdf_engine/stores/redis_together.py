@@ -16,7 +16,7 @@ from ..brokers.redis_ack_scripts import ACKING
 from ..brokers.redis_connection import Command, Script, failure
 from ..brokers.redis_queue import SIGN_KEYS
 from ..brokers.redis_route import Route
-from ..contracts import Delivery, LeaseId, Mark, Outgoing, Record, Subscription
+from ..contracts import Follow, LeaseId, Mark, Outgoing, Record, Subscription
 from ..errors import PublishError, Unanswered, Unavailable
 from .redis_marks import PUTTING
 from .redis_write import WRITING
@@ -29,10 +29,11 @@ __all__ = ["TOGETHER", "AtOnce", "together"]
 # KEYS: those of a consumer's queue (`redis_ack_scripts`), a queue to publish to, those of `put` and
 # of `write`. ARGV: the databases of messages and of results, '' if that is one; the number of keys
 # of `put`; a new batch and its lease, '' to follow nothing, and two signs; then, each after their
-# number, bodies, what `acknowledge` is told, and `put`; then what `write` is. Reply: how many of
-# these steps are done, what `write` and `acknowledge` have returned; and, if the one body that was
-# published is alone in line, and so leased, how many of the signs there are. Marks belong to the
-# step of the results. O(messages).
+# number, bodies, what `acknowledge` is told, `put`, and one more mark; then what `write` is. Reply:
+# how many of these steps are done, what `write` and `acknowledge` have returned; and, if the one
+# body that was published is alone in line, and so leased, how many of the signs there are: -1 if
+# there are none and it is not leased but taken, as the last mark is put. Marks belong to the step
+# of the results. O(messages).
 TOGETHER = Script(
     ACKING
     + PUTTING
@@ -52,10 +53,10 @@ end
 local function go_to(database)
     if database ~= '' then call('SELECT', database) end
 end
-local bodies, leases, marks = counted(), counted(), counted()
+local bodies, leases, marks, early = counted(), counted(), counted(), counted()
 local told = some(ARGV, nil, #ARGV)
 at = 22
-local marked = some(KEYS, tonumber(ARGV[3]))
+local marked, foreseen = some(KEYS, tonumber(ARGV[3])), some(KEYS, #early > 0 and 2 or 0)
 local keys, done, older, lost = some(KEYS, nil, #KEYS), 0, {}, {}
 pcall(function() -- what is refused ends it, and is found out by who takes that step again
     go_to(ARGV[1])
@@ -77,9 +78,17 @@ if done == 3 and #older == 0 and ARGV[4] ~= '' then
     if call('LLEN', KEYS[22]) == 1 and call('EXISTS', KEYS[2], unpack(KEYS, 8, 19)) == 0
       and call('ZCOUNT', KEYS[3], '-inf', now) == 0 and call('ZCOUNT', KEYS[20], '-inf', now) == 0
     then
+        local signs = call('EXISTS', ARGV[6], ARGV[7])
+        if #early > 0 and signs == 0 then
+            go_to(ARGV[2])
+            put(foreseen, early)
+            go_to(ARGV[1])
+            call('RPOP', KEYS[22])
+            return {done, older, lost, -1}
+        end
         call('HSET', ARGV[4], '\\1', call('RPOP', KEYS[22]))
         call('ZADD', KEYS[4], now + ARGV[5], ARGV[4])
-        return {done, older, lost, call('EXISTS', ARGV[6], ARGV[7])}
+        return {done, older, lost, signs}
     end
 end
 return {done, older, lost}
@@ -113,35 +122,42 @@ class AtOnce:
         leases: Sequence[LeaseId],
         marks: Sequence[Mark] = (),
         *,
-        follow: list[Delivery] | None = None,
+        follow: Follow | None = None,
     ) -> tuple[int, Collection[LeaseId]]:
         if not _are_plain(publishes) or not _are_alike(records):
             return 0, ()
         sub, bodies = self._subscription, [message.body for message in publishes]
         acks, owners = sub.acknowledging(leases)
         keys, said = self._store.told(records) if records else ([], [])
-        marked, put = self._store.marks().told(marks) if marks else ([], [])
+        marked, put = self._put(marks)
         queue = publishes[0].queue if publishes else sub.keys[0]
-        follows = follow is not None and len(bodies) == 1 and queue == sub.keys[0]
-        batch, started = sub.batch() if follows else "", time.monotonic()
+        follow = follow if len(bodies) == 1 and queue == sub.keys[0] else None
+        batch = sub.batch() if follow else ""
+        mark = follow.foresee(sub.followed(batch, bodies[0])) if follow else None
+        seen, ahead = self._put([mark] if mark else ())
+        started = time.monotonic()
         command = TOGETHER(
-            (*sub.keys, queue, *marked, *keys), *self._databases, len(marked),
+            (*sub.keys, queue, *marked, *seen, *keys), *self._databases, len(marked),
             batch, sub.lease, *SIGN_KEYS,
-            len(bodies), *bodies, len(acks), *acks, len(put), *put, *said,
+            len(bodies), *bodies, len(acks), *acks, len(put), *put, len(ahead), *ahead, *said,
         )  # fmt: skip
         [reply] = self._exchanged(command, publishes, batch)
         if failure(reply):  # of the whole; each step's own is told by how far it came
             return 0, ()
         done, older, lost, *signs = reply
-        if signs and follow is not None:
-            follow += sub.follow(batch, bodies[0], started)
-            sub.unsigned = signs == [0]
+        if follow and signs:
+            sub.unsigned = signs[0] <= 0
+            if signs[0] < 0 or sub.is_in_time(batch, started):
+                follow.take(acknowledged=signs[0] < 0)
         if older:
             try:
                 self._store.tell([r for n, r in enumerate(records) if n not in older])
             except Unavailable:
                 done = 1  # the records are written, and told of, once more
         return done, sub.named(owners, lost)
+
+    def _put(self, marks: Sequence[Mark]) -> tuple[list[str], list[Any]]:
+        return self._store.marks().told(marks) if marks else ([], [])
 
     def _exchanged(self, command: Command, publishes: Sequence[Outgoing], batch: str) -> list[Any]:
         try:

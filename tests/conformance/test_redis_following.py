@@ -13,6 +13,7 @@ from fsdf_engine.brokers.redis_ack import AckSubscription, RedisAckBroker
 from fsdf_engine.contracts import Mark, Outgoing, Record, outcomes
 from fsdf_engine.controls.cancelled import SIGN
 from fsdf_engine.errors import PublishError, Unanswered
+from fsdf_engine.following import Following
 from fsdf_engine.stores.redis import RedisStore
 from fsdf_engine.stores.redis_together import AtOnce
 from fsdf_engine.testing.brokers import MB
@@ -48,11 +49,31 @@ def sub(broker):
     sub.close()
 
 
+class Follower:
+    """Takes what is leased; with a mark it wants it to be acknowledged at once."""
+
+    def __init__(self, mark):
+        self.mark, self.found, self.acknowledged = mark, [], None
+
+    def foresee(self, delivery):
+        self.foreseen = delivery
+        return self.mark
+
+    def take(self, *, acknowledged):
+        self.found.append(self.foreseen)
+        self.acknowledged = acknowledged
+
+
+def followed(store, sub, *messages, mark=None):
+    """End the run of what is leased, with these messages; return who takes what is leased then."""
+    follower = Follower(mark)
+    store.together(sub)(messages, [Record("a", b"{}")], sub.leases, follow=follower)
+    return follower
+
+
 def end(store, sub, *messages):
-    """End the run of what is leased, with these messages; return what is leased with it."""
-    followed = []
-    store.together(sub)(messages, [Record("a", b"{}")], sub.leases, follow=followed)
-    return followed
+    """As `followed`; return what is leased with it."""
+    return followed(store, sub, *messages).found
 
 
 def message(queue="q", **more):
@@ -67,6 +88,30 @@ def test_what_is_published_comes_leased_with_the_end(broker, store, sub):
     assert list(sub.extend([delivery.lease])) == [delivery.lease]
     assert sub.settle([(delivery.lease, outcomes.ACK)]) == []
     assert broker.size("q") == (0, 0, 0, 0)
+
+
+MARK = Mark("early", b"body", 60.0, watched=True)
+
+
+def test_what_is_to_be_acknowledged_early_comes_so(broker, store, sub):
+    taken = followed(store, sub, message(), mark=MARK)
+    assert [delivery.body for delivery in taken.found] == [NEXT]
+    assert taken.acknowledged
+    assert sub.unsigned
+    assert sum(broker.size("q")) == 0
+    assert store.marks().read(["early"]) == {"early": b"body"}
+    assert store.marks().delete(["early"]) == 1
+
+
+def test_while_something_is_cancelled_it_is_leased_only(broker, store, sub, redis_url):
+    beside = RedisStore(redis_url)
+    beside.marks().put([Mark(SIGN, b"1", 60.0)])
+    taken = followed(store, sub, message(), mark=MARK)
+    assert len(taken.found) == 1
+    assert not taken.acknowledged
+    assert broker.size("q").leased == 1
+    assert store.marks().read(["early"]) == {}
+    beside.close()
 
 
 def test_that_something_is_cancelled_is_told_with_it(broker, store, sub, redis_url):
@@ -185,19 +230,18 @@ def steps(url, monkeypatch, ack):
 
 @pytest.mark.parametrize("ack", ["late", "early"])
 def test_the_next_step_runs_where_the_last_has_ended(redis_url, monkeypatch, ack):
-    followed = []
-    follow = AckSubscription.follow
+    taken, take = [], Following.take
 
-    def noted(self, *given):
-        found = follow(self, *given)
-        followed.extend(found)
-        return found
+    def noted(self, *, acknowledged):
+        taken.append(acknowledged)
+        take(self, acknowledged=acknowledged)
 
-    monkeypatch.setattr(AckSubscription, "follow", noted)
+    monkeypatch.setattr(Following, "take", noted)
     ran = steps(redis_url, monkeypatch, ack)
     default_engine().stop()
     assert [n for n, _ in ran] == list(range(STEPS))
-    assert len(followed) >= STEPS - 2  # the wait may have ended by its time, once
+    assert len(taken) >= STEPS - 2  # the wait may have ended by its time, once
+    assert set(taken) == {ack == "early"}
     assert len({ident for _, ident in ran}) <= 2
 
 
@@ -213,17 +257,18 @@ def between(monkeypatch, step):
     monkeypatch.setattr(AtOnce, "_exchanged", told)
 
 
-def test_a_lost_answer_doubles_nothing(redis_url, monkeypatch):
+@pytest.mark.parametrize("ack", ["late", "early"])
+def test_a_lost_answer_doubles_nothing(redis_url, monkeypatch, ack):
     lost = []
 
     def lose(taken, publishes, batch):
-        if publishes and len(lost) < 3:
+        if batch and len(lost) < 3:
             lost.append(batch)
             taken._subscription.missed(batch)
             raise PublishError((), publishes) from Unanswered("nothing came")
 
     between(monkeypatch, lose)
-    ran = steps(redis_url, monkeypatch, "late")
+    ran = steps(redis_url, monkeypatch, ack)
     default_engine().stop()
     assert len(lost) == 3
     assert [n for n, _ in ran] == list(range(STEPS))

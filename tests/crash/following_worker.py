@@ -21,7 +21,8 @@ def follow(job, outcome):
     """Send the next step with the end of a run that has succeeded."""
     if type(outcome) is not outcomes.Succeeded or outcome.value >= STEPS:
         return []
-    return [Outgoing("steps", f"step-{outcome.value}", b'{"n":%d}' % outcome.value)]
+    id = f"step-{outcome.value}"
+    return [Outgoing("steps", id, b'{"n":%d,"extra":{"task_id":"%b"}}' % (outcome.value, id.encode()))]
 
 
 default_engine().amend = lambda plan: plan._replace(sinks=(*plan.sinks, follow))

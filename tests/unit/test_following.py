@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import BOUND
 
+from fsdf_engine.contracts import Mark
 from fsdf_engine.following import Following
 
 
@@ -16,10 +17,27 @@ class Line(SimpleNamespace):
     """As much of an early consumer's line as is asked for."""
 
     def __init__(self) -> None:
-        super().__init__(line=deque(), group=())
+        self.marks = []
+        super().__init__(line=deque(), group=(), marking=self)
 
     def __len__(self) -> int:
         return len(self.line)
+
+    def foresee(self, jobs):
+        return Mark("m", b"", 1.0) if "early" in jobs else None
+
+    def foreseen(self, jobs):
+        self.marks.append(("put", jobs))
+
+    def told(self):
+        self.marks.append("perhaps")
+
+    def choose(self, count):
+        self.group = [self.line.popleft() for _ in range(count)]
+
+    def acknowledge(self):
+        group, self.group = self.group, ()
+        return group
 
 
 class Waiting:
@@ -41,8 +59,8 @@ class Scene:
         self.sub, self.early, self.said = Waiting(), Line(), []
         self.pool = SimpleNamespace(follow=self.told("follow"), submit=self.told("submit"))
         self.following = Following(self.sub).join(
-            self.pool, self.early, self.admit, lambda ahead: 0, self.told("failed"),
-            self.told("rouse"),
+            self.pool, self.early, lambda deliveries: (deliveries, []), self.admit,
+            lambda ahead: 0, self.told("failed"), self.told("rouse"),
         )  # fmt: skip
         self.error, self.got = None, None
         self.thread = threading.Thread(target=self.wait)
@@ -50,10 +68,25 @@ class Scene:
     def told(self, name):
         return lambda *given: self.said.append((name, *given))
 
-    def admit(self, deliveries):
+    def admit(self, jobs, answers, acknowledged):
         if self.error:
             raise self.error
-        self.following.submit(deliveries)
+        if "early" in jobs:
+            self.early.line.extend(jobs)
+        else:
+            self.following.submit(jobs)
+
+    def lead(self):
+        """Take the place of the thread that waits."""
+        self.thread.start()
+        assert self.sub.waits.wait(BOUND)
+        self.following.begin()
+
+    def lease(self, what, *, acknowledged=False):
+        """Have a store lease it."""
+        place = self.following.place()
+        place.foresee(what)
+        place.take(acknowledged=acknowledged)
 
     def wait(self):
         self.got = self.following.fetch_next(1, 2, 3.0)
@@ -82,14 +115,12 @@ def test_nobody_is_let_in_while_the_consumer_is_at_work(scene):
 
 
 def test_while_it_waits_a_slot_takes_its_place(scene):
-    scene.thread.start()
-    assert scene.sub.waits.wait(BOUND)
-    scene.following.begin()
+    scene.lead()
     assert scene.following.leads
     scene.sub.go.set()
     scene.thread.join(0.05)
     assert scene.got is None  # it waits for us
-    scene.following.place().append("next")
+    scene.lease("next")
     scene.following.end()
     assert scene.said == [("follow", ["next"])]
     assert not scene.following.leader
@@ -97,9 +128,7 @@ def test_while_it_waits_a_slot_takes_its_place(scene):
 
 
 def test_only_the_slot_that_has_it_leads(scene):
-    scene.thread.start()
-    assert scene.sub.waits.wait(BOUND)
-    scene.following.begin()
+    scene.lead()
     seen = []
 
     def other():
@@ -117,22 +146,49 @@ def test_only_the_slot_that_has_it_leads(scene):
 
 
 def test_trouble_is_told_and_the_helm_given_back(scene):
-    scene.thread.start()
-    assert scene.sub.waits.wait(BOUND)
+    scene.lead()
     scene.error = OSError("away")
-    scene.following.begin()
-    scene.following.place().append("next")
+    scene.lease("next")
     scene.following.end()
     assert scene.said == [("failed", scene.error), ("rouse",)]
     scene.end()
 
 
 def test_what_there_is_no_room_for_is_left_to_the_consumer(scene):
-    scene.thread.start()
-    assert scene.sub.waits.wait(BOUND)
+    scene.lead()
     scene.early.line.append("job")
-    scene.following.begin()
-    scene.following.place().append("next")
+    scene.lease("next")
     scene.following.end()
     assert scene.said[-1] == ("rouse",)
+    scene.end()
+
+
+def test_what_is_acknowledged_by_who_leases_it_starts_though_there_is_no_room(scene):
+    scene.lead()
+    scene.lease("early", acknowledged=True)
+    scene.following.end()
+    assert scene.early.marks == [("put", ["early"])]
+    assert scene.said == [("follow", ["early"])]
+    scene.end()
+
+
+def test_what_is_early_and_was_leased_only_waits_for_room(scene):
+    scene.lead()
+    scene.lease("early")
+    scene.following.end()
+    assert scene.early.marks == []
+    assert scene.said == [("rouse",)]
+    scene.end()
+
+
+def test_a_mark_of_which_nothing_is_known_is_told_of(scene):
+    scene.lead()
+    scene.following.place().foresee("early")
+    scene.following.doubt()
+    scene.following.doubt()
+    scene.following.place().foresee("late")
+    scene.following.doubt()
+    scene.following.end()
+    assert scene.early.marks == ["perhaps"]
+    assert scene.said == []
     scene.end()
