@@ -85,6 +85,8 @@ def at_once(together: Once, items: Sequence[Any], steps: Steps) -> Steps:
     if not effects or not all(type(effect) in (Outgoing, Record) for effect in effects):
         return steps
     leases = [item.delivery.lease for item in items if not item.acked]
+    if not (leases or any(type(effect) is Outgoing for effect in effects)):
+        return steps  # it is one
     taken = _Taken(together, effects, leases, steps)
     return Steps(taken.publish, taken.write, taken.settle)
 

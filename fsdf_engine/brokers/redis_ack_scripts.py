@@ -47,9 +47,10 @@ local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1e6
 """
 
-_LEASES = """
+_LEASES = "local leases_of, leases_below = KEYS[4], KEYS[21]\n"
+_ENDING = """
 local function end_lease(held)
-  if redis.call('ZREM', KEYS[4], held) == 0 then redis.call('ZREM', KEYS[21], held) end
+  if redis.call('ZREM', leases_of, held) == 0 then redis.call('ZREM', leases_below, held) end
 end
 """
 
@@ -58,6 +59,7 @@ end
 LISTS = (
     ENTRY
     + _LEASES
+    + _ENDING
     + """
 local function line_of(priority)
   return KEYS[priority < 0 and 16 - priority / 3 or priority > 0 and 7 + priority or 2]
@@ -250,15 +252,16 @@ GIVE_BACK = Script(ALWAYS + _ENTRY + "for i = #ARGV, 1, -1 do bring_back(ARGV[i]
 
 # ARGV per batch: key, n, n places. Ends leases for good. Reply: the ordinals of the batches of
 # which nothing was ours any more (or all was settled before). A batch is lost as a whole, so what
-# is not named was either ours or settled by its owner before. O(places).
+# is not named was either ours or settled by its owner before. O(places). `ACKING` wants the locals
+# of `_LEASES`.
 ACKING = (
-    _LEASES
+    _ENDING
     + """
-local function acknowledge(told)
-  local lost, i, ordinal = {}, 1, 0
-  while i <= #told do
-    local batch, n = told[i], told[i + 1]
-    if redis.call('HDEL', batch, unpack(told, i + 2, i + 1 + n)) == 0 then
+local function acknowledge(i, last)
+  local lost, ordinal = {}, 0
+  while i <= last do
+    local batch, n = ARGV[i], ARGV[i + 1]
+    if redis.call('HDEL', batch, unpack(ARGV, i + 2, i + 1 + n)) == 0 then
       lost[#lost + 1] = ordinal
     elseif redis.call('EXISTS', batch) == 0 then end_lease(batch) end
     i, ordinal = i + 2 + n, ordinal + 1
@@ -267,7 +270,7 @@ local function acknowledge(told)
 end
 """
 )
-ACK = Script(ACKING + "return acknowledge(ARGV)")
+ACK = Script(_LEASES + ACKING + "return acknowledge(1, #ARGV)")
 
 # ARGV per message: batch, place, "back" or "dead", delay, state or JSON of reason and trace.
 # Without a place the first is the entry itself, which nobody leases. Ends leases otherwise.

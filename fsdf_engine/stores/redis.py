@@ -35,13 +35,12 @@ from ..contracts import (
     Together,
 )
 from ..errors import ConfigurationError
-from . import redis_marks
+from . import redis_marks, redis_together
 from .base import Deliver, guarded, has_ended
 from .redis_bulk import Bulk
 from .redis_groups import RedisGroups
 from .redis_notices import noticed, notices
 from .redis_shards import Shard, Shards
-from .redis_together import TOGETHER, together
 from .redis_write import FENCE, WRITE, told_of
 
 __all__ = ["RedisStore"]
@@ -60,7 +59,7 @@ class RedisStore(ResultStore):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._shards = Shards(url, [WRITE, TOGETHER, *redis_marks.SCRIPTS])
+        self._shards = Shards(url, [WRITE, *redis_together.SCRIPTS, *redis_marks.SCRIPTS])
         self._marks = redis_marks.RedisMarks(self._shards)
         self._groups = RedisGroups(url)
         self._bulks = {"": Bulk("fsdf:" + _RESULT)}  # by layout
@@ -150,7 +149,7 @@ class RedisStore(ResultStore):
         self._groups.shut()
 
     def together(self, subscription: Subscription) -> Together | None:
-        return together(self, subscription)
+        return redis_together.together(self, subscription)
 
     def connection(self) -> Connection:
         """Return the calling thread's, of a server alone."""

@@ -23,19 +23,21 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# `put` is told KEYS: the set, then one per mark; ARGV: four per mark: name, value, milliseconds,
-# '1' if watched. Returns the names that were absent. O(marks log watched).
+# `put` is told which of KEYS: the set, then one per mark; and where in ARGV they begin: four per
+# mark: name, value, milliseconds, '1' if watched. Returns the names that were absent.
+# O(marks log watched).
 PUTTING = (
-    _NOW
+    "local function put(first, last, at)"
+    + _NOW
     + """
-local function put(KEYS, ARGV)
     local absent = {}
-    for i = 2, #KEYS do
-        local name, value, life, watched = unpack(ARGV, i * 4 - 7, i * 4 - 4)
+    for i = first + 1, last do
+        local name, value, life, watched = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
         local done
+        at = at + 4
         if watched == '1' then
             done = redis.call('SET', KEYS[i], value, 'NX')
-            if done then redis.call('ZADD', KEYS[1], now + life, name) end
+            if done then redis.call('ZADD', KEYS[first], now + life, name) end
         else
             done = redis.call('SET', KEYS[i], value, 'NX', 'PX', life)
         end
@@ -45,7 +47,7 @@ local function put(KEYS, ARGV)
 end
 """
 )
-_PUT = Script(PUTTING + "return put(KEYS, ARGV)")
+_PUT = Script(PUTTING + "return put(1, #KEYS, 1)")
 
 # KEYS: the set, then one per mark. ARGV: the names. Reply: how many there were.
 # O(marks log watched).

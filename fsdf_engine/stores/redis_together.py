@@ -24,76 +24,90 @@ from .redis_write import WRITING
 if TYPE_CHECKING:
     from .redis import RedisStore
 
-__all__ = ["TOGETHER", "AtOnce", "together"]
+__all__ = ["SCRIPTS", "AtOnce", "together"]
 
-# KEYS: those of a consumer's queue (`redis_ack_scripts`), a queue to publish to, those of `put` and
-# of `write`. ARGV: the databases of messages and of results, '' if that is one; the number of keys
-# of `put`; a new batch and its lease, '' to follow nothing, and two signs; then, each after their
-# number, bodies, what `acknowledge` is told, `put`, and one more mark; then what `write` is. Reply:
-# how many of these steps are done, what `write` and `acknowledge` have returned; and, if the one
-# body that was published is alone in line, and so leased, how many of the signs there are: -1 if
-# there are none and it is not leased but taken, as the last mark is put. Marks belong to the step
-# of the results. O(messages).
+# KEYS: the two of leases, the queue to publish to, those of `put`, those of one more mark, those of
+# `write`; and, to follow, all those of a consumer's queue (`redis_ack_scripts`). ARGV: the databases
+# of messages and of results, '' if that is one; how many bodies there are, arguments of
+# `acknowledge`, marks, and marks more; then these, and those of `write`; and, to follow, a new
+# batch, its lease, and two signs. Reply: how many of the steps are done, what `write` and
+# `acknowledge` have returned; and, if the one body that was published is alone in line, and so
+# leased, how many of the signs there are: -1 if there are none and it is not leased but taken, as
+# the last mark is put. Marks belong to the step of the results. O(messages).
 TOGETHER = Script(
-    ACKING
+    "local leases_of, leases_below = KEYS[1], KEYS[2]\n"
+    + ACKING
     + PUTTING
     + WRITING
     + """
-local at = 7
-local function some(list, count, last)
-    local found = {}
-    for i = at + 1, last or at + count do found[#found + 1] = list[i] end
-    at = at + (count or 0)
-    return found
-end
-local function counted()
-    at = at + 1
-    return some(ARGV, tonumber(ARGV[at]))
-end
+local bodies, leases, marks, early = ARGV[3] + 0, ARGV[4] + 0, ARGV[5] + 0, ARGV[6] + 0
+local follows = ARGV[7] == '1'
+local acks = 8 + bodies
+local puts = acks + leases
+local foreseen = puts + 4 * marks
+local told, to = foreseen + 4 * early, follows and #ARGV - 4 or #ARGV
+local seen = marks > 0 and 5 + marks or 4 -- the first key of one more mark
+local first, last = early > 0 and seen + 2 or seen, follows and #KEYS - 21 or #KEYS
+local done, older, lost = 0, {}, {}
 local function go_to(database)
     if database ~= '' then call('SELECT', database) end
 end
-local bodies, leases, marks, early = counted(), counted(), counted(), counted()
-local told = some(ARGV, nil, #ARGV)
-at = 22
-local marked, foreseen = some(KEYS, tonumber(ARGV[3])), some(KEYS, #early > 0 and 2 or 0)
-local keys, done, older, lost = some(KEYS, nil, #KEYS), 0, {}, {}
 pcall(function() -- what is refused ends it, and is found out by who takes that step again
     go_to(ARGV[1])
-    if #bodies > 0 then call('LPUSH', KEYS[22], unpack(bodies)) end
+    if bodies > 0 then call('LPUSH', KEYS[3], unpack(ARGV, 8, acks - 1)) end
     done = 1
-    if #keys > 0 or #marks > 0 then
+    if last >= first or marks > 0 then
         go_to(ARGV[2])
-        if #keys > 0 then older = write(keys, told) end
-        if #marks > 0 then put(marked, marks) end
+        if last >= first then older = write(first, last, told, to) end
+        if marks > 0 then put(4, seen - 1, puts) end
         go_to(ARGV[1])
     end
     done = 2
-    if #leases > 0 then lost = acknowledge(leases) end
+    if leases > 0 then lost = acknowledge(acks, puts - 1) end
     done = 3
 end)
-if done == 3 and #older == 0 and ARGV[4] ~= '' then
-    local time = call('TIME')
-    local now = time[1] + time[2] / 1e6
-    if call('LLEN', KEYS[22]) == 1 and call('EXISTS', KEYS[2], unpack(KEYS, 8, 19)) == 0
-      and call('ZCOUNT', KEYS[3], '-inf', now) == 0 and call('ZCOUNT', KEYS[20], '-inf', now) == 0
-    then
-        local signs = call('EXISTS', ARGV[6], ARGV[7])
-        if #early > 0 and signs == 0 then
-            go_to(ARGV[2])
-            put(foreseen, early)
-            go_to(ARGV[1])
-            call('RPOP', KEYS[22])
-            return {done, older, lost, -1}
-        end
-        call('HSET', ARGV[4], '\\1', call('RPOP', KEYS[22]))
-        call('ZADD', KEYS[4], now + ARGV[5], ARGV[4])
-        return {done, older, lost, signs}
-    end
+if done < 3 or #older > 0 or not follows then return {done, older, lost} end
+local function key(number) return KEYS[last + number] end
+local batch, lease = ARGV[to + 1], ARGV[to + 2]
+local time = call('TIME')
+local now = time[1] + time[2] / 1e6
+local function none(delayed) return call('ZCOUNT', delayed, '-inf', now) == 0 end
+if call('LLEN', KEYS[3]) > 1 or call('EXISTS', key(2), unpack(KEYS, last + 8, last + 19)) > 0
+    or not (none(key(3)) and none(key(20))) then return {done, older, lost} end
+local signs = call('EXISTS', ARGV[to + 3], ARGV[to + 4])
+if early > 0 and signs == 0 then
+    go_to(ARGV[2])
+    put(seen, seen + 1, foreseen)
+    go_to(ARGV[1])
+    call('RPOP', KEYS[3])
+    return {done, older, lost, -1}
 end
-return {done, older, lost}
+call('HSET', batch, '\\1', call('RPOP', KEYS[3]))
+call('ZADD', KEYS[1], now + lease, batch)
+return {done, older, lost, signs}
 """
 )
+
+# The same of marks and leases alone, in less of the server's time. KEYS: the two of leases, those of
+# `put`. ARGV: the databases, what `put` is told, and `acknowledge`.
+MARKED = Script(
+    "local leases_of, leases_below = KEYS[1], KEYS[2]\n"
+    + ACKING
+    + PUTTING
+    + """
+local done, lost, marks = 1, {}, #KEYS - 3
+pcall(function()
+    if ARGV[2] ~= '' then redis.call('SELECT', ARGV[2]) end
+    put(3, #KEYS, 3)
+    if ARGV[1] ~= '' then redis.call('SELECT', ARGV[1]) end
+    done = 2
+    lost = acknowledge(3 + 4 * marks, #ARGV)
+    done = 3
+end)
+return {done, lost}
+"""
+)
+SCRIPTS = (TOGETHER, MARKED)
 
 
 def together(store: RedisStore, subscription: Subscription) -> AtOnce | None:
@@ -128,18 +142,24 @@ class AtOnce:
             return 0, ()
         sub, bodies = self._subscription, [message.body for message in publishes]
         acks, owners = sub.acknowledging(leases)
-        keys, said = self._store.told(records) if records else ([], [])
         marked, put = self._put(marks)
-        queue = publishes[0].queue if publishes else sub.keys[0]
+        held = sub.keys[3], sub.keys[20]
+        if marks and not (publishes or records):
+            [reply] = self._exchanged(MARKED((*held, *marked), *self._databases, *put, *acks))
+            done, lost = (0, ()) if failure(reply) else reply
+            return done, sub.named(owners, lost)
+        keys, said = self._store.told(records) if records else ([], [])
+        queue = publishes[0].queue if publishes else ""
         follow = follow if len(bodies) == 1 and queue == sub.keys[0] else None
         batch = sub.batch() if follow else ""
         mark = follow.foresee(sub.followed(batch, bodies[0])) if follow else None
         seen, ahead = self._put([mark] if mark else ())
+        line, leased = (sub.keys, (batch, sub.lease, *SIGN_KEYS)) if follow else ((), ())
+        counts = len(bodies), len(acks), len(marks), bool(mark), bool(follow)
         started = time.monotonic()
         command = TOGETHER(
-            (*sub.keys, queue, *marked, *seen, *keys), *self._databases, len(marked),
-            batch, sub.lease, *SIGN_KEYS,
-            len(bodies), *bodies, len(acks), *acks, len(put), *put, len(ahead), *ahead, *said,
+            (*held, queue, *marked, *seen, *keys, *line), *self._databases, *map(int, counts),
+            *bodies, *acks, *put, *ahead, *said, *leased,
         )  # fmt: skip
         [reply] = self._exchanged(command, publishes, batch)
         if failure(reply):  # of the whole; each step's own is told by how far it came
@@ -159,7 +179,9 @@ class AtOnce:
     def _put(self, marks: Sequence[Mark]) -> tuple[list[str], list[Any]]:
         return self._store.marks().told(marks) if marks else ([], [])
 
-    def _exchanged(self, command: Command, publishes: Sequence[Outgoing], batch: str) -> list[Any]:
+    def _exchanged(
+        self, command: Command, publishes: Sequence[Outgoing] = (), batch: str = ""
+    ) -> list[Any]:
         try:
             return self._store.connection().exchange([command])
         except Unavailable as error:

@@ -14,8 +14,8 @@ from .redis_notices import notices
 __all__ = ["FENCE", "WRITE", "WRITING", "told_of"]
 
 FENCE = "fsdf:fence:"
-# `write` has KEYS: one per record; with a layout besides that of its head. ARGV: milliseconds to
-# live ('' for ever); '' if all are final, else a letter for each: F, P, or U of an end whose
+# `write` is told which of KEYS and of ARGV are its own. KEYS: one per record; with a layout besides
+# that of its head. ARGV: milliseconds to live ('' for ever); '' if all are final, else a letter for each: F, P, or U of an end whose
 # attempt is not known; '1' with a layout; per record the head and the body, with a layout apart;
 # then channels and what is published there if every end is to be told. Returns the numbers of those
 # that are not, because they are older than what is kept. O(records). What is of another origin than
@@ -37,17 +37,18 @@ local function judged(kept, head, letter) -- is it new, and of the same message?
     if d ~= deliveries then return d < deliveries, true end
     return k ~= kind or attempt <= (letter == 'U' and -1 or mine), true
 end
-local function write(KEYS, ARGV)
-    local life, laid = ARGV[1], ARGV[3] == '1'
+local function write(first, last, at, to)
+    local life, letters, laid = ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
     local function keep(key, value, ...)
         if life == '' then return call('SET', key, value, ...) end
         return call('SET', key, value, 'PX', life, ...)
     end
-    local step, n, at, older = laid and 2 or 1, 0, 3, {}
-    for i = 1, #KEYS, step do
+    local step, n, older = laid and 2 or 1, 0, {}
+    at = at + 2
+    for i = first, last, step do
         n, at = n + 1, at + step
         local key, head, value = KEYS[i], ARGV[at - step + 1], ARGV[at]
-        local letter = ARGV[2] == '' and 'F' or string.sub(ARGV[2], n, n)
+        local letter = letters == '' and 'F' or string.sub(letters, n, n)
         local new, ours = keep(key, value, 'NX'), true
         if not new then
             local kept = laid and (call('GET', KEYS[i + 1]) or '') or call('GETRANGE', key, 0, 127)
@@ -62,12 +63,12 @@ local function write(KEYS, ARGV)
         end
     end
     if #older == 0 then
-        for i = at + 1, #ARGV, 2 do call('PUBLISH', ARGV[i], ARGV[i + 1]) end
+        for i = at + 1, to, 2 do call('PUBLISH', ARGV[i], ARGV[i + 1]) end
     end
     return older
 end
 """
-WRITE = Script(WRITING + "return write(KEYS, ARGV)")
+WRITE = Script(WRITING + "return write(1, #KEYS, 1, #ARGV)")
 
 
 def told_of(
