@@ -78,8 +78,8 @@ class Following:
         self._foreseen = False
 
     def doubt(self) -> None:
-        """Know that what was to be leased perhaps is."""
-        if self._foreseen:
+        """Know that what the calling thread has tried to lease perhaps is."""
+        if self.leads and self._foreseen:
             self._foreseen = False
             self._early.marking.told()
 
@@ -110,7 +110,7 @@ class Following:
         except Exception as error:  # the edge: what came is given back, or looked at again
             self._failed(error)
         finally:
-            self._taken, self.leader = None, 0
+            self._taken, self._foreseen, self.leader = None, False, 0
             self._helm.release()
         if not done:
             self._rouse()

@@ -249,7 +249,7 @@ def between(monkeypatch, step):
     """Let `step` be called once all is taken at once, and before that is told."""
     exchanged = AtOnce._exchanged
 
-    def told(self, command, publishes, batch):
+    def told(self, command, publishes=(), batch=""):
         reply = exchanged(self, command, publishes, batch)
         step(self, publishes, batch)
         return reply
@@ -271,6 +271,30 @@ def test_a_lost_answer_doubles_nothing(redis_url, monkeypatch, ack):
     ran = steps(redis_url, monkeypatch, ack)
     default_engine().stop()
     assert len(lost) == 3
+    assert [n for n, _ in ran] == list(range(STEPS))
+
+
+def test_what_was_taken_early_and_may_not_start_is_sent_anew(redis_url, monkeypatch):
+    paused, broker = [], RedisAckBroker(redis_url)
+
+    def pause(taken, publishes, batch):
+        if batch and not paused:
+            [handle] = default_engine().handles()
+            handle.consumer.pause()
+            paused.append(handle)
+
+    def resume():
+        until(lambda: paused and broker.size("steps").waiting, BOUND)
+        paused[0].consumer.resume()
+
+    between(monkeypatch, pause)
+    later = threading.Thread(target=resume)
+    later.start()
+    ran = steps(redis_url, monkeypatch, "early")
+    later.join(BOUND)
+    default_engine().stop()
+    broker.close()
+    assert paused
     assert [n for n, _ in ran] == list(range(STEPS))
 
 

@@ -22,7 +22,9 @@ def follow(job, outcome):
     if type(outcome) is not outcomes.Succeeded or outcome.value >= STEPS:
         return []
     id = f"step-{outcome.value}"
-    return [Outgoing("steps", id, b'{"n":%d,"extra":{"task_id":"%b"}}' % (outcome.value, id.encode()))]
+    return [
+        Outgoing("steps", id, b'{"n":%d,"extra":{"task_id":"%b"}}' % (outcome.value, id.encode()))
+    ]
 
 
 default_engine().amend = lambda plan: plan._replace(sinks=(*plan.sinks, follow))
