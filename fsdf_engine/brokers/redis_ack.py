@@ -15,7 +15,7 @@ from .redis_connection import Command
 from .redis_entries import arguments, opened
 from .redis_queue import RedisQueueBroker, RedisQueueSubscription, Taken
 
-__all__ = ["AckSubscription", "RedisAckBroker"]
+__all__ = ["AckSubscription", "Owners", "RedisAckBroker"]
 
 Owners: TypeAlias = dict[str, list[bytes]]  # the places of leases, by the keys of their batches
 

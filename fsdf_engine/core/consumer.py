@@ -8,7 +8,17 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ..contracts import (
-    Broker, Capability, Codec, Delivery, Gate, Job, Plan, Pool, Report, ResultStore, Valve,
+    Broker,
+    Capability,
+    Codec,
+    Delivery,
+    Gate,
+    Job,
+    Plan,
+    Pool,
+    Report,
+    ResultStore,
+    Valve,
 )  # fmt: skip
 from ..errors import Unavailable
 from ..listeners import Listeners
@@ -84,11 +94,11 @@ class Consumer:
         self._share = Share(pool, ceiling, self._in_pool, self.held, self._room.made, sub.wake)
         self.keeper = Keeper(self.subscription, lease, lambda: pool.alive(lease))
         self._gates = Gates(gates, self.keeper, pool)
-        place, services = place_of(broker), (broker, sub, results, self.keeper)
-        self.outbox = Outbox(*services, self._share.made, listeners, place=place, slots=pool.size)
+        given = broker, sub, results, self.keeper, self._share.made, listeners
+        self.outbox = self._served.owner = Outbox(*given, place=place_of(broker), slots=pool.size)
         self.marking = Marking(queue, lease, self.outbox, self.keeper.acked)
         self._early = early = Early(sub, self.keeper, self.marking, self._answer)
-        told = self._open, self._take_in, self._room_ahead, self._outage.failed, self.rouse
+        told = self._served.open, self._take_in, self._room_ahead, self._outage.failed, self.rouse
         self._following = self.outbox.ways.following.join(pool, early, *told)
         self._thread = threading.Thread(target=self._loop, name=f"fsdf-{queue}", daemon=True)
 
@@ -156,12 +166,7 @@ class Consumer:
 
     def drained(self, timeout: float, *, patient: bool = True) -> bool:
         """Block until no run of ours is in the pool, at most `timeout` seconds. After `quit`."""
-        deadline = time.monotonic() + timeout
-        while (runs := self._runs()) and not (self._hurried and patient):
-            if (left := deadline - time.monotonic()) <= 0:
-                break
-            self._room.wait_while(self._runs, left)
-        return not runs
+        return self._room.drained(self._runs, timeout, lambda: self._hurried and patient)
 
     def _runs(self) -> bool:
         return self.outbox.last_ended() < self.fetched
@@ -350,11 +355,8 @@ class Consumer:
             self.keeper.drop(jobs)
             self._fetching = False
 
-    def _open(self, deliveries: Sequence[Delivery]) -> tuple[list[Job], Answers]:
-        return self._served.open(deliveries, self.outbox)
-
     def _admit(self, deliveries: Sequence[Delivery]) -> None:
-        self._take_in(*self._open(deliveries))
+        self._take_in(*self._served.open(deliveries))
 
     def _take_in(self, jobs: list[Job], answers: Answers, acknowledged: bool = False) -> None:
         others, count = [job for job, _ in answers], len(jobs) + len(answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 __all__ = ["Room"]
@@ -21,6 +22,18 @@ class Room:
             self._changed.wait(max(0.0, timeout))
         self._parked = False
         self._changed.clear()
+
+    def drained(self, left: Callable[[], bool], timeout: float, cut: Callable[[], bool]) -> bool:
+        """Block until nothing is left, at most `timeout` seconds; say whether that is so.
+
+        `cut` says that nobody is to wait any longer.
+        """
+        deadline = time.monotonic() + timeout
+        while (some := left()) and not cut():
+            if (rest := deadline - time.monotonic()) <= 0:
+                break
+            self.wait_while(left, rest)
+        return not some
 
     def made(self) -> None:
         """Wake who has parked: there may be room. Any thread."""

@@ -17,6 +17,8 @@ __all__ = ["Served"]
 class Served:
     """Belongs to a consumer's thread. `suspicious`: some message was lost again and again."""
 
+    owner: Owner  # of the jobs that it makes
+
     def __init__(self, queue: str, codecs: Sequence[Codec]) -> None:
         self.plans: dict[str, Plan] = {}
         self.any = Plan("", queue, None, None, unbound)  # of messages without a known task
@@ -38,9 +40,7 @@ class Served:
         """Learn whether some of them were lost again and again."""
         self.suspicious |= any(lost_leases(job) > ORDINARY for job in jobs)
 
-    def open(
-        self, deliveries: Iterable[Delivery], owner: Owner
-    ) -> tuple[list[Job], list[tuple[Job, Outcome]]]:
+    def open(self, deliveries: Iterable[Delivery]) -> tuple[list[Job], list[tuple[Job, Outcome]]]:
         """Make jobs of messages; return those that may run, and others with how they end.
 
         Runs no user code.
@@ -48,7 +48,7 @@ class Served:
         jobs, answers = list[Job](), list[tuple[Job, Outcome]]()
         for delivery in deliveries:
             job = Job()
-            job.delivery, job.owner = delivery, owner
+            job.delivery, job.owner = delivery, self.owner
             if (outcome := self._read(job)) is None:
                 jobs.append(job)
             else:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..brokers.redis_ack import AckSubscription
+from ..brokers.redis_ack import AckSubscription, Owners
 from ..brokers.redis_ack_scripts import ACKING
 from ..brokers.redis_connection import Command, Script, failure
 from ..brokers.redis_queue import SIGN_KEYS
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["SCRIPTS", "AtOnce", "together"]
 
 # KEYS: the two of leases, the queue to publish to, those of `put`, those of one more mark, those of
-# `write`; and, to follow, all those of a consumer's queue (`redis_ack_scripts`). ARGV: the databases
-# of messages and of results, '' if that is one; how many bodies there are, arguments of
-# `acknowledge`, marks, and marks more; then these, and those of `write`; and, to follow, a new
+# `write`; and, to follow, all of a consumer's queue (`redis_ack_scripts`). ARGV: the databases of
+# messages and of results, '' if that is one; how many bodies there are, arguments of `acknowledge`,
+# marks, and marks more; '1' to follow; then these, and those of `write`; and, to follow, a new
 # batch, its lease, and two signs. Reply: how many of the steps are done, what `write` and
 # `acknowledge` have returned; and, if the one body that was published is alone in line, and so
 # leased, how many of the signs there are: -1 if there are none and it is not leased but taken, as
@@ -88,8 +88,8 @@ return {done, older, lost, signs}
 """
 )
 
-# The same of marks and leases alone, in less of the server's time. KEYS: the two of leases, those of
-# `put`. ARGV: the databases, what `put` is told, and `acknowledge`.
+# The same of marks and leases alone, in less of the server's time. KEYS: the two of leases, those
+# of `put`. ARGV: the databases, what `put` is told, and `acknowledge`.
 MARKED = Script(
     "local leases_of, leases_below = KEYS[1], KEYS[2]\n"
     + ACKING
@@ -140,27 +140,15 @@ class AtOnce:
     ) -> tuple[int, Collection[LeaseId]]:
         if not _are_plain(publishes) or not _are_alike(records):
             return 0, ()
-        sub, bodies = self._subscription, [message.body for message in publishes]
+        sub = self._subscription
         acks, owners = sub.acknowledging(leases)
-        marked, put = self._put(marks)
-        held = sub.keys[3], sub.keys[20]
         if marks and not (publishes or records):
-            [reply] = self._exchanged(MARKED((*held, *marked), *self._databases, *put, *acks))
-            done, lost = (0, ()) if failure(reply) else reply
-            return done, sub.named(owners, lost)
-        keys, said = self._store.told(records) if records else ([], [])
-        queue = publishes[0].queue if publishes else ""
-        follow = follow if len(bodies) == 1 and queue == sub.keys[0] else None
+            return self._marked(marks, acks, owners)
+        if len(publishes) != 1 or publishes[0].queue != sub.keys[0]:
+            follow = None
         batch = sub.batch() if follow else ""
-        mark = follow.foresee(sub.followed(batch, bodies[0])) if follow else None
-        seen, ahead = self._put([mark] if mark else ())
-        line, leased = (sub.keys, (batch, sub.lease, *SIGN_KEYS)) if follow else ((), ())
-        counts = len(bodies), len(acks), len(marks), bool(mark), bool(follow)
+        command = self._command(publishes, records, acks, marks, follow, batch)
         started = time.monotonic()
-        command = TOGETHER(
-            (*held, queue, *marked, *seen, *keys, *line), *self._databases, *map(int, counts),
-            *bodies, *acks, *put, *ahead, *said, *leased,
-        )  # fmt: skip
         [reply] = self._exchanged(command, publishes, batch)
         if failure(reply):  # of the whole; each step's own is told by how far it came
             return 0, ()
@@ -174,6 +162,37 @@ class AtOnce:
                 self._store.tell([r for n, r in enumerate(records) if n not in older])
             except Unavailable:
                 done = 1  # the records are written, and told of, once more
+        return done, sub.named(owners, lost)
+
+    def _command(
+        self,
+        publishes: Sequence[Outgoing],
+        records: Sequence[Record],
+        acks: Sequence[Any],
+        marks: Sequence[Mark],
+        follow: Follow | None,
+        batch: str,
+    ) -> Command:
+        sub, bodies = self._subscription, [message.body for message in publishes]
+        mark = follow.foresee(sub.followed(batch, bodies[0])) if follow else None
+        marked, put = self._put(marks)
+        seen, ahead = self._put([mark] if mark else ())
+        keys, said = self._store.told(records) if records else ([], [])
+        queue = publishes[0].queue if publishes else ""
+        line, leased = (sub.keys, (batch, sub.lease, *SIGN_KEYS)) if follow else ((), ())
+        counts = len(bodies), len(acks), len(marks), int(bool(mark)), int(bool(follow))
+        return TOGETHER(
+            (sub.keys[3], sub.keys[20], queue, *marked, *seen, *keys, *line),
+            *self._databases, *counts, *bodies, *acks, *put, *ahead, *said, *leased,
+        )  # fmt: skip
+
+    def _marked(
+        self, marks: Sequence[Mark], acks: Sequence[Any], owners: Owners
+    ) -> tuple[int, Collection[LeaseId]]:
+        sub, (marked, put) = self._subscription, self._put(marks)
+        keys = sub.keys[3], sub.keys[20], *marked
+        [reply] = self._exchanged(MARKED(keys, *self._databases, *put, *acks))
+        done, lost = (0, ()) if failure(reply) else reply
         return done, sub.named(owners, lost)
 
     def _put(self, marks: Sequence[Mark]) -> tuple[list[str], list[Any]]:

@@ -15,11 +15,11 @@ __all__ = ["FENCE", "WRITE", "WRITING", "told_of"]
 
 FENCE = "fsdf:fence:"
 # `write` is told which of KEYS and of ARGV are its own. KEYS: one per record; with a layout besides
-# that of its head. ARGV: milliseconds to live ('' for ever); '' if all are final, else a letter for each: F, P, or U of an end whose
-# attempt is not known; '1' with a layout; per record the head and the body, with a layout apart;
-# then channels and what is published there if every end is to be told. Returns the numbers of those
-# that are not, because they are older than what is kept. O(records). What is of another origin than
-# the end that is kept is refused, too, and told.
+# that of its head. ARGV: milliseconds to live ('' for ever); '' if all are final, else a letter for
+# each: F, P, or U of an end whose attempt is not known; '1' with a layout; per record the head and
+# the body, with a layout apart; then channels and what is published there if every end is to be
+# told. Returns the numbers of those that are not, because they are older than what is kept.
+# O(records). What is of another origin than the end that is kept is refused, too, and told.
 WRITING = """
 local call = redis.call
 local function parts(head)
