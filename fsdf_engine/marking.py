@@ -20,7 +20,7 @@ from .message import new_id
 from .outcomes import Outcome
 
 __all__ = ["Marking"]
-ENDED = 8  # marks that are deleted together
+ENDED = 32  # marks that are deleted together
 
 
 class Marking:
@@ -99,7 +99,7 @@ class Marking:
         return [job for job in group if job.plan.early and job.plan.sinks and not job.acked]
 
     def _mark(self, store: ResultStore, jobs: Sequence[Job]) -> Mark:
-        if len(ended := self._ended()) >= ENDED:
+        if len(self._open) >= ENDED and len(ended := self._ended()) >= ENDED:
             with suppress(Unavailable):  # then with the next ones
                 self._delete(store, ended)
         self._next = self._next or self._prefix + new_id()
