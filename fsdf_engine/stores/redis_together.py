@@ -31,9 +31,9 @@ __all__ = ["SCRIPTS", "AtOnce", "together"]
 # messages and of results, '' if that is one; how many bodies there are, arguments of `acknowledge`,
 # marks, and marks more; '1' to follow; then these, and those of `write`; and, to follow, a new
 # batch, its lease, and two signs. Reply: how many of the steps are done, what `write` and
-# `acknowledge` have returned; and, if the one body that was published is alone in line, and so
-# leased, how many of the signs there are: -1 if there are none and it is not leased but taken, as
-# the last mark is put. Marks belong to the step of the results. O(messages).
+# `acknowledge` have returned; and, if the one body would be alone in line, and is leased instead,
+# how many of the signs there are: -1 if there are none and it is not even leased, as the last mark
+# is put. Marks belong to the step of the results. O(messages).
 TOGETHER = Script(
     "local leases_of, leases_below = KEYS[1], KEYS[2]\n"
     + ACKING
@@ -49,41 +49,56 @@ local told, to = foreseen + 4 * early, follows and #ARGV - 4 or #ARGV
 local seen = marks > 0 and 5 + marks or 4 -- the first key of one more mark
 local first, last = early > 0 and seen + 2 or seen, follows and #KEYS - 21 or #KEYS
 local done, older, lost = 0, {}, {}
-local function go_to(database)
-    if database ~= '' then call('SELECT', database) end
+local database = ARGV[2]
+local function go_to(other)
+    if other ~= database then call('SELECT', other) end
+    database = other
 end
+local function is_alone() -- where nothing is delayed one command tells
+    local line = #KEYS - 21
+    local sides = {KEYS[3], KEYS[line + 2], unpack(KEYS, line + 8, line + 19)}
+    if call('EXISTS', KEYS[line + 3], KEYS[line + 20], unpack(sides)) == 0 then return true end
+    if call('EXISTS', unpack(sides)) > 0 then return false end
+    local time = call('TIME')
+    local now = time[1] + time[2] / 1e6
+    return call('ZCOUNT', KEYS[line + 3], '-inf', now) == 0
+        and call('ZCOUNT', KEYS[line + 20], '-inf', now) == 0
+end
+local alone, signs
 pcall(function() -- what is refused ends it, and is found out by who takes that step again
-    go_to(ARGV[1])
-    if bodies > 0 then call('LPUSH', KEYS[3], unpack(ARGV, 8, acks - 1)) end
+    if bodies > 0 then
+        go_to(ARGV[1])
+        alone = follows and is_alone()
+        if alone then signs = call('EXISTS', ARGV[to + 3], ARGV[to + 4])
+        else call('LPUSH', KEYS[3], unpack(ARGV, 8, acks - 1)) end
+    end
     done = 1
     if last >= first or marks > 0 then
         go_to(ARGV[2])
         if last >= first then older = write(first, last, told, to) end
         if marks > 0 then put(4, seen - 1, puts) end
-        go_to(ARGV[1])
     end
     done = 2
-    if leases > 0 then lost = acknowledge(acks, puts - 1) end
+    if leases > 0 then
+        go_to(ARGV[1])
+        lost = acknowledge(acks, puts - 1)
+    end
     done = 3
 end)
-if done < 3 or #older > 0 or not follows then return {done, older, lost} end
-local function key(number) return KEYS[last + number] end
-local batch, lease = ARGV[to + 1], ARGV[to + 2]
-local time = call('TIME')
-local now = time[1] + time[2] / 1e6
-local function none(delayed) return call('ZCOUNT', delayed, '-inf', now) == 0 end
-if call('LLEN', KEYS[3]) > 1 or call('EXISTS', key(2), unpack(KEYS, last + 8, last + 19)) > 0
-    or not (none(key(3)) and none(key(20))) then return {done, older, lost} end
-local signs = call('EXISTS', ARGV[to + 3], ARGV[to + 4])
-if early > 0 and signs == 0 then
+if not alone then return {done, older, lost} end
+if done == 3 and #older == 0 and early > 0 and signs == 0 then
     go_to(ARGV[2])
     put(seen, seen + 1, foreseen)
-    go_to(ARGV[1])
-    call('RPOP', KEYS[3])
     return {done, older, lost, -1}
 end
-call('HSET', batch, '\\1', call('RPOP', KEYS[3]))
-call('ZADD', KEYS[1], now + lease, batch)
+go_to(ARGV[1])
+if done < 3 or #older > 0 then
+    call('LPUSH', KEYS[3], ARGV[8])
+    return {done, older, lost}
+end
+local time, batch, lease = call('TIME'), ARGV[to + 1], ARGV[to + 2]
+call('HSET', batch, '\\1', ARGV[8])
+call('ZADD', KEYS[1], time[1] + time[2] / 1e6 + lease, batch)
 return {done, older, lost, signs}
 """
 )
@@ -97,7 +112,6 @@ MARKED = Script(
     + """
 local done, lost, marks = 1, {}, #KEYS - 3
 pcall(function()
-    if ARGV[2] ~= '' then redis.call('SELECT', ARGV[2]) end
     put(3, #KEYS, 3)
     if ARGV[1] ~= '' then redis.call('SELECT', ARGV[1]) end
     done = 2

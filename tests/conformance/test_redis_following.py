@@ -150,6 +150,20 @@ def test_all_else_is_published_only(broker, store, sub, messages):
     assert end(store, sub, *OTHERS[messages]) == []
 
 
+@pytest.mark.parametrize("mark", [None, MARK], ids=["late", "early"])
+def test_what_follows_an_end_that_is_older_than_the_stored_one_waits(broker, store, sub, mark):
+    store.write([Record("a", b"{}", 3)])
+    assert followed(store, sub, message(), mark=mark).found == []
+    assert broker.size("q") == (1, 0, 0, 0)
+    assert store.marks().read(["early"]) == {}
+
+
+def test_what_is_delayed_is_not_in_line(broker, store, sub):
+    broker.publish([Outgoing("q", "d", b"{}", delay=60.0)])
+    assert len(end(store, sub, message())) == 1
+    assert broker.size("q") == (0, 1, 1, 0)
+
+
 def test_what_nobody_follows_waits(broker, store, sub):
     assert store.together(sub)([message()], [], sub.leases) == (3, [])
     assert broker.size("q") == (1, 0, 0, 0)
