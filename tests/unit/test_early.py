@@ -372,7 +372,7 @@ def test_a_child_that_is_forked_in_an_acknowledgement_starts_nothing_of_its_pare
     early = Early(Forks(), consumer.keeper, consumer.marking, pytest.fail)
     job = Job()
     job.plan = Plan("", "q", None, None, Binding(lambda n: None).bind, early=True)
-    job.delivery = Delivery((1, 1), b"")
+    job.delivery, job.acked = Delivery((1, 1), b""), False
     early.line.append(job)
     early.choose(1)
     assert not early.acknowledge()
