@@ -13,6 +13,7 @@ from .codec import revive
 from .errors import ArgumentError
 from .limits import check_limits
 from .message import Extra
+from .spelling import did_you_mean
 
 if TYPE_CHECKING:
     from .contracts import Outgoing
@@ -45,6 +46,7 @@ def call_of(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     now: float,
+    /,
     *,
     task_id: str | None = None,
     countdown: float | timedelta = 0.0,
@@ -54,12 +56,15 @@ def call_of(
     headers: Mapping[str, Any] | None = None,
     function_timeout: float = 0.0,
     soft_time_limit: float = 0.0,
+    **unknown: object,
 ) -> Outgoing:
     """Return the message of one call, with what is decided for it alone.
 
     Raises:
         ArgumentError: names what is wrong.
     """
+    if unknown:
+        raise _unknown(next(iter(unknown)))
     delay, not_before = _seconds_of("countdown", countdown), _instant_of("eta", eta)
     _check_call(task_id, priority)
     extra = _extra_of(headers, expires, soft_time_limit, function_timeout)
@@ -68,6 +73,13 @@ def call_of(
     if priority is not None:
         outgoing.priority = priority
     return outgoing
+
+
+def _unknown(name: str) -> ArgumentError:
+    hint = did_you_mean(name, Control.__annotations__)
+    return ArgumentError(
+        f"unknown option {name!r} of one call{hint} ({__name__}.Control has all of them)"
+    )
 
 
 def _seconds_of(name: str, duration: float | timedelta) -> float:

@@ -237,7 +237,7 @@ class Task(_Proxy, Generic[P, R, V]):
         """
         if priority_control_config:
             control = {**priority_control_config.control(), **control}
-        return self.send((), arguments_of(message), **control)
+        return self._sent((), arguments_of(message), control)
 
     pub = publish
 
@@ -245,6 +245,11 @@ class Task(_Proxy, Generic[P, R, V]):
         self, args: Sequence[Any], kwargs: Mapping[str, Any], **control: Unpack[Control]
     ) -> AsyncResult[V]:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
+        return self._sent(args, kwargs, control)
+
+    def _sent(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], control: Control
+    ) -> AsyncResult[V]:
         publisher, replies, write = self._services()
         outgoing = call_of(write, args, kwargs, now := moment(), **control)
         if replies:
