@@ -130,9 +130,12 @@ def test_publish_takes_mappings_and_json_and_refuses_the_rest():
     [
         {"countdown": -1}, {"countdown": datetime(2030, 1, 1)}, {"countdown": timedelta(-1)},
         {"eta": "soon"}, {"eta": timedelta(1)}, {"eta": True}, {"eta": datetime(1, 1, 1)},
-        {"expires": float("inf")}, {"expires": timedelta(1)}, {"priority": 10},
+        {"countdown": float("nan")}, {"countdown": 10**400}, {"eta": float("nan")}, {"eta": 1e300},
+        {"expires": float("inf")}, {"expires": timedelta(1)}, {"expires": 10**400},
+        {"function_timeout": float("nan")}, {"function_timeout": -1}, {"soft_time_limit": 10**400},
+        {"priority": 10},
     ],
-    ids=str,
+    ids=lambda control: str(control)[:40],
 )  # fmt: skip
 def test_wrong_control_of_one_call_is_refused(control):
     task = module_level_again()
