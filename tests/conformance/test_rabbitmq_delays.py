@@ -15,7 +15,6 @@ from fsdf_engine.brokers.rabbitmq_names import QUICK, quick, way
 from fsdf_engine.contracts import Part
 from fsdf_engine.errors import ServerRefused
 from fsdf_engine.outcomes import ACK
-from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB, outgoing
 from fsdf_engine.testing.deliveries import fetch_some
 
@@ -25,17 +24,9 @@ Q = "delays"
 
 
 @pytest.fixture(params=BROKERS)
-def make(request):
-    """`make(url)` -> a broker that is closed at the end."""
-    made = []
-
-    def make(url):
-        made.append(brokers.load(request.param)(url))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.close()
+def kind_of_broker(request):
+    """By which client `make` makes brokers."""
+    return request.param
 
 
 @pytest.fixture

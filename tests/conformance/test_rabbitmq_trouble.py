@@ -21,7 +21,6 @@ from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
 from fsdf_engine.contracts import Capability, Outgoing, Part
 from fsdf_engine.errors import FsdfError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
-from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB, fetch_some, outgoing
 
 BROKERS = ["rabbitmq_pika", "rabbitmq_amqpstorm"]
@@ -29,17 +28,9 @@ Q = "trouble"
 
 
 @pytest.fixture(params=BROKERS)
-def make(request):
-    """`make(url)` -> a broker that is closed at the end."""
-    made = []
-
-    def make(url):
-        made.append(brokers.load(request.param)(url))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.close()
+def kind_of_broker(request):
+    """By which client `make` makes brokers."""
+    return request.param
 
 
 @pytest.fixture
