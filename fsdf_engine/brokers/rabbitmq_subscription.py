@@ -21,7 +21,7 @@ from ..green import Event
 from ..outcomes import Ack, DeadLetter, Release
 from .amqp_client import AmqpConnection, ChannelClosed, Confirmed, Publishing
 from .amqp_owner import Owner
-from .rabbitmq_buffer import Buffer
+from .rabbitmq_buffer import HOLD, Buffer
 from .rabbitmq_held import Held
 from .rabbitmq_leases import Lease
 from .rabbitmq_message import changed, delayed, died, due_of, more_of
@@ -291,7 +291,7 @@ class RabbitSubscription(Subscription):
     def _same(self, lease: Lease) -> Publishing:
         """Return a copy that is as the message was, what is left of its delay included."""
         headers, now = lease.message.headers, time.time()
-        left = more_of(headers) or due_of(headers) - now
+        left = more_of(headers) or min(due_of(headers) - now, HOLD)
         told = changed(lease.properties(), lease.id, lease.state, lease.lost)
         return delayed(self.queue, lease.message.body, told, left, now)
 

@@ -9,7 +9,7 @@ import pika
 import pytest
 from helpers import until
 
-from fsdf_engine.brokers import rabbitmq_buffer, rabbitmq_rungs
+from fsdf_engine.brokers import rabbitmq_buffer, rabbitmq_rungs, rabbitmq_subscription
 from fsdf_engine.brokers.amqp_client import Publishing
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick, way
 from fsdf_engine.contracts import Part
@@ -179,4 +179,24 @@ def test_what_is_early_takes_no_room_of_what_is_due(make, rabbitmq_url, monkeypa
     found += sub.fetch(50, MB)
     assert sub.buffer.sizes() == (0, 100)
     assert not sub.settle([(d.lease, ACK) for d in found])
+    sub.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_time_that_nobody_can_have_meant_delays_no_repeat(make, rabbitmq_url, kind, monkeypatch):
+    """Where a copy has to count the lost lease it has what is left of the message's delay."""
+    for module in (rabbitmq_buffer, rabbitmq_subscription):
+        monkeypatch.setattr(module, "HOLD", 0.1)
+    broker = make(f"{rabbitmq_url}?queue_type={kind}")
+    broker._shape(Q)
+    told = {"message_id": "far", "headers": {"fsdf-due": 2**52}}
+    broker._publisher([Publishing(Q, b"far", told)])
+    for deliveries in range(2):
+        sub = broker.subscribe(Q, lease=10.0)
+        [found] = fetch_some(sub)
+        assert (found.body, found.deliveries) == (b"far", deliveries)
+        if not deliveries:
+            sub.close()
+    assert not sub.settle([(found.lease, ACK)])
+    assert broker.size(Q)[:2] == (0, 0)
     sub.close()

@@ -12,7 +12,7 @@ from fsdf_engine.brokers import rabbitmq_buffer
 from fsdf_engine.brokers.amqp_client import Received
 from fsdf_engine.brokers.rabbitmq_buffer import Buffer
 from fsdf_engine.brokers.rabbitmq_leases import Tags
-from fsdf_engine.brokers.rabbitmq_message import DUE, MORE, delayed
+from fsdf_engine.brokers.rabbitmq_message import DUE, MORE, delayed, more_of
 from fsdf_engine.brokers.rabbitmq_names import (
     FORMER,
     LONGEST,
@@ -34,7 +34,7 @@ from fsdf_engine.brokers.rabbitmq_names import (
     way,
 )
 from fsdf_engine.brokers.rabbitmq_server import Server, Shape
-from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.errors import LARGEST, ConfigurationError
 from fsdf_engine.green import Event
 
 # Of delays from so many seconds on: how early the walk ends, at least and at most.
@@ -128,6 +128,15 @@ def test_what_is_delayed_for_longer_than_a_walk_goes_on_after_it_and_is_not_earl
     told = delayed("q", b"", {"headers": {}}, LONGEST + 5.0, 1000.0)
     assert sum(walk(told.exchange, told.routing_key)) == MOST_TENTHS
     assert told.properties["headers"] == {MORE: "5.000"}
+    assert more_of(told.properties["headers"]) == 5.0
+
+
+@given(
+    st.sampled_from(["inf", "-inf", "nan", "soon", "", "-1", "9" * 400, b"\xff", None, [1], 2**62])
+    | st.floats(allow_nan=True).filter(lambda seconds: not 0 < seconds <= LARGEST)
+)
+def test_a_delay_that_nobody_can_have_asked_for_is_none(more):
+    assert more_of({MORE: more}) == 0.0
 
 
 def test_what_is_due_one_after_the_other_is_handed_out_together(monkeypatch):
