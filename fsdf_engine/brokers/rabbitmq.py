@@ -125,15 +125,15 @@ class RabbitBroker(Broker):
         rest = list(batch)
         for last in (False, True):
             told = self._publish_once(rest)
-            if not (told.refused or told.returned or told.unknown):
+            if not told.missing:
                 return
             returned = [rest[n] for n in told.returned]
-            if last or not returned or told.unknown or told.refused:
+            if last or not returned or told.unknown or told.refused or told.unfit:
                 break
             for item in returned:  # somebody has deleted the queue
                 self._topology.forget(item.queue)
             rest = returned
-        rejected = [rest[n] for n in sorted({*told.refused, *told.returned})]
+        rejected = [rest[n] for n in sorted({*told.refused, *told.returned, *told.unfit})]
         unknown = [rest[n] for n in told.unknown]
         if isinstance(told.error, ChannelClosed):
             for item in rest:  # an exchange may be gone
@@ -142,7 +142,9 @@ class RabbitBroker(Broker):
                 raise _refused(told.error) from told.error
             if len(rest) == 1:  # it alone is at fault
                 rejected, unknown = rest, []
-        raise PublishError(rejected, unknown) from told.error
+        raise PublishError(rejected, unknown) from told.error or next(
+            iter(told.unfit.values()), None
+        )
 
     def _publish_once(self, batch: Sequence[Outgoing]) -> Confirmed:
         shapes = {queue: self._shape(queue) for queue in {item.queue for item in batch}}
