@@ -41,7 +41,7 @@ from .amqp_client import (
 from .amqp_owner import Owner
 from .rabbitmq_letters import Letters
 from .rabbitmq_message import buried, outgoing
-from .rabbitmq_names import dead, needs, valid
+from .rabbitmq_names import after, dead, needs, valid
 from .rabbitmq_publisher import Publisher
 from .rabbitmq_server import MOST, Shape, server_of
 from .rabbitmq_subscription import RabbitSubscription
@@ -172,9 +172,18 @@ class RabbitBroker(Broker):
         ways = {(item.exchange, item.routing_key) for item in items} - {("", queue)}
         if ("", dead(queue)) in ways:
             self._letters.need(queue)
-        counts = [needs(queue, *way) for way in ways]
-        for kind, count in zip(("quick", "long"), map(max, zip((0, 0), *counts, strict=True))):
-            if self._topology.rungs.made(queue, kind) < count:
+        if ways:
+            self._prepare_rungs(queue, ways)
+
+    def _prepare_rungs(self, queue: str, ways: Collection[tuple[str, str]]) -> None:
+        rungs, counts = self._topology.rungs, [needs(queue, *way) for way in ways]
+        wanted = dict(zip(("quick", "long"), map(max, zip(*counts, strict=True))))
+        made = all(rungs.made(queue, kind) >= count for kind, count in wanted.items())
+        later = rungs.unseen({name for way in ways for name in after(queue, *way)})
+        if made and later and self._ask(lambda connection: rungs.lack(connection, later)):
+            rungs.forget(queue)  # somebody has deleted one
+        for kind, count in wanted.items():
+            if rungs.made(queue, kind) < count:
                 self._ask(partial(self._make_rungs, queue, kind, count))
 
     def _make_rungs(self, queue: str, kind: str, count: int, connection: AmqpConnection) -> None:

@@ -103,6 +103,28 @@ def test_rungs_that_others_have_deleted_have_nothing(make, rabbitmq_url, other):
         assert broker.size(Q)[:2] == (0, 1)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_rung_that_others_have_deleted_is_made_before_the_next_message_needs_it(
+    make, rabbitmq_url, rabbitmq_api, monkeypatch, place
+):
+    """While who publishes and who consumes live; the first rung of a walk, and the one after it."""
+    monkeypatch.setattr(rabbitmq_rungs, "OFTEN", 0.0)
+    broker, sub_of = make(rabbitmq_url), make(rabbitmq_url)
+    sub = sub_of.subscribe(Q, lease=10.0)
+    for n in range(2):
+        told = time.time()
+        broker.publish([outgoing(n, Q, delay=1.0)])
+        [d] = received(sub, 1)
+        assert d.body == outgoing(n, Q).body
+        assert time.time() >= told + 0.99
+        rung = way(Q, 9)[place]
+        vhost = quote(urlsplit(rabbitmq_url).path[1:], safe="")
+        assert rabbitmq_api("GET", f"queues/{vhost}/{rung}")["name"] == rung
+        rabbitmq_api("DELETE", f"queues/{vhost}/{rung}")
+    assert broker.size(Q)[:2] == (0, 0)
+    sub.close()
+
+
 def test_what_a_former_version_has_delayed_is_counted_purged_and_comes(make, rabbitmq_url, other):
     """It had a ladder of a queue and an exchange for each bit of the delay."""
     broker = make(rabbitmq_url)

@@ -19,6 +19,7 @@ from fsdf_engine.brokers.rabbitmq_names import (
     MOST_TENTHS,
     QUICK,
     RUNGS,
+    after,
     end_at,
     first,
     former,
@@ -84,6 +85,16 @@ def test_walk_lasts_as_long_as_it_should(tenths):
     passed = walk(*way("q", tenths))
     assert sum(passed) == tenths
     assert len(passed) <= 2 or tenths >= 4096
+
+
+@given(st.integers(0, 127) | st.integers(16, MOST_TENTHS // 8).map(lambda n: 8 * n))
+def test_rungs_after_the_first_are_known(tenths):
+    exchange, key = way("q", tenths)
+    if exchange == gate("q", 0):
+        passed = [long("q", n) for n in long_walk(key)]
+    else:
+        passed = [name for name in (exchange, key) if name not in ("", "q")]
+    assert after("q", exchange, key) == (passed[1:] if exchange else [])
 
 
 def test_what_is_no_walk_needs_no_rungs():
