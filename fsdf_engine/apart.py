@@ -26,6 +26,7 @@ def store_in(
     transaction: object,
     args: Sequence[Any],
     kwargs: _Named,
+    /,
     **control: Unpack[Control],
 ) -> str:
     """Store a call of a task; return its id. Raises as `Task.push_in`."""
@@ -39,6 +40,7 @@ async def astore_in(
     transaction: object,
     args: Sequence[Any],
     kwargs: _Named,
+    /,
     **control: Unpack[Control],
 ) -> str:
     """As `store_in`, in a transaction of asyncio's."""
@@ -48,7 +50,7 @@ async def astore_in(
 
 
 def _written(
-    task: Task[..., Any], args: Sequence[Any], kwargs: _Named, **control: Unpack[Control]
+    task: Task[..., Any], args: Sequence[Any], kwargs: _Named, /, **control: Unpack[Control]
 ) -> tuple[Transactions, Outgoing]:
     """Write a message that nobody awaits yet, and whose id no repeat of a run gives again."""
     publisher, *_ = task._services()

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import orjson
 
 from .codec import revive
-from .errors import ArgumentError
+from .errors import ArgumentError, duration_of, seconds_of
 from .limits import check_limits
 from .message import Extra
+from .spelling import did_you_mean
 
 if TYPE_CHECKING:
     from .contracts import Outgoing
     from .core.writer import Writer
 
-__all__ = ["Control", "arguments_of", "call_of"]
+__all__ = ["Control", "arguments_of", "call_of", "instant_of"]
 
 
 class Control(TypedDict, total=False):
@@ -45,6 +46,7 @@ def call_of(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     now: float,
+    /,
     *,
     task_id: str | None = None,
     countdown: float | timedelta = 0.0,
@@ -54,13 +56,17 @@ def call_of(
     headers: Mapping[str, Any] | None = None,
     function_timeout: float = 0.0,
     soft_time_limit: float = 0.0,
+    **unknown: object,
 ) -> Outgoing:
     """Return the message of one call, with what is decided for it alone.
 
     Raises:
         ArgumentError: names what is wrong.
     """
-    delay, not_before = _seconds_of("countdown", countdown), _instant_of("eta", eta)
+    if unknown:
+        raise _unknown(next(iter(unknown)))
+    delay = duration_of("countdown", countdown, ArgumentError)
+    not_before = instant_of("eta", eta)
     _check_call(task_id, priority)
     extra = _extra_of(headers, expires, soft_time_limit, function_timeout)
     outgoing = write(args, kwargs, now, extra, task_id or "")
@@ -70,34 +76,24 @@ def call_of(
     return outgoing
 
 
-def _seconds_of(name: str, duration: float | timedelta) -> float:
-    """Return a duration in seconds.
-
-    Raises:
-        ArgumentError: it is no timedelta and no finite number of seconds from 0.
-    """
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    return _checked(name, seconds, duration, "a timedelta or seconds")
+def _unknown(name: str) -> ArgumentError:
+    hint = did_you_mean(name, Control.__annotations__)
+    return ArgumentError(
+        f"unknown option {name!r} of one call{hint} ({__name__}.Control has all of them)"
+    )
 
 
-def _instant_of(name: str, instant: float | datetime) -> float:
+def instant_of(name: str, given: float | datetime) -> float:
     """Return an instant in Unix seconds; a datetime without a zone is local time.
 
     Raises:
-        ArgumentError: it is no datetime and no finite number of seconds from 0.
+        ArgumentError: it is none; names it.
     """
     try:
-        seconds = instant.timestamp() if isinstance(instant, datetime) else instant
+        seconds = given.timestamp() if isinstance(given, datetime) else given
     except (OverflowError, ValueError, OSError):  # beyond what the system's clock knows
         seconds = math.nan
-    return _checked(name, seconds, instant, "a datetime or Unix seconds")
-
-
-def _checked(name: str, seconds: float, given: object, forms: str) -> float:
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not number or not 0 <= seconds < math.inf:
-        raise ArgumentError(f"{name}={given!r}: give {forms}, of 0 or more")
-    return seconds
+    return seconds_of(name, seconds, ArgumentError, given, "a datetime, or Unix seconds")
 
 
 def _check_call(task_id: str | None, priority: int | None) -> None:
@@ -121,7 +117,7 @@ def _extra_of(
         ArgumentError: names the one that is wrong.
     """
     extra: Extra = {"headers": dict(headers)} if headers else {}
-    if last := _instant_of("expires", expires):
+    if last := instant_of("expires", expires):
         extra["expires"] = last
     if limits := _limits_given(soft, hard):
         extra["limits"] = limits
@@ -130,7 +126,10 @@ def _extra_of(
 
 def _limits_given(soft: float, hard: float) -> list[float] | None:
     """Return the limits of one call as they travel; None where there are none."""
-    limits = [_seconds_of("soft_time_limit", soft), _seconds_of("function_timeout", hard)]
+    limits = [
+        duration_of("soft_time_limit", soft, ArgumentError),
+        duration_of("function_timeout", hard, ArgumentError),
+    ]
     try:
         check_limits(limits)
     except ValueError as error:

@@ -34,8 +34,34 @@ __all__ = [
     "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
     "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
     "ServerRefused", "SoftTimeLimit", "Steering", "TaskFailed", "Unanswered", "Unavailable",
-    "UnknownTask",
+    "UnknownTask", "duration_of", "seconds_of",
 ]  # fmt: skip
+
+LARGEST = 1e14  # seconds: more than timedelta.max, and what every broker can count
+
+
+def duration_of(name: str, given: object, kind: type[Exception]) -> float:
+    """Return the seconds of a duration, a timedelta or seconds.
+
+    Raises:
+        kind: it is none; names it.
+    """
+    seconds = given.total_seconds() if isinstance(given, timedelta) else given
+    return seconds_of(name, seconds, kind, given, "a timedelta, or seconds")
+
+
+def seconds_of(
+    name: str, seconds: object, kind: type[Exception], given: object, forms: str = "seconds"
+) -> float:
+    """Return seconds that may be any number from 0; `given` is what they were made of.
+
+    Raises:
+        kind: it is none; names it.
+    """
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if number and 0 <= seconds <= LARGEST:  # type: ignore[operator]
+        return seconds  # type: ignore[return-value]
+    raise kind(f"{name}={given!r}: give {forms} from 0 to {LARGEST:g}")
 
 
 class FsdfError(Exception):
@@ -154,7 +180,7 @@ class Retry(Steering):
     `headers` and `limits` ([soft, hard] seconds).
 
     Raises:
-        ConfigurationError: the delay is no finite number of 0 or more.
+        ConfigurationError: the delay is no duration.
     """
 
     def __init__(
@@ -164,7 +190,7 @@ class Retry(Steering):
         changes: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(*args)
-        self.delay = None if delay is None else _seconds(delay)
+        self.delay = None if delay is None else _delay(delay)
         self.changes = changes
 
 
@@ -172,24 +198,20 @@ class Requeue(Steering):
     """Give the message back, `delay` (a timedelta or seconds) later; not counted as an attempt.
 
     Raises:
-        ConfigurationError: the delay is no finite number of 0 or more.
+        ConfigurationError: the delay is no duration.
     """
 
     def __init__(self, *args: object, delay: float | timedelta = 1.0) -> None:
         super().__init__(*args)
-        self.delay = _seconds(delay)
+        self.delay = _delay(delay)
 
 
 class Reject(Steering):
     """Send the message to the dead letters at once, with this reason."""
 
 
-def _seconds(delay: float | timedelta) -> float:
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if number and 0 <= seconds < float("inf"):
-        return float(seconds)
-    raise ConfigurationError(f"delay={delay!r}: give a timedelta, or seconds of 0 or more")
+def _delay(given: float | timedelta) -> float:
+    return float(duration_of("delay", given, ConfigurationError))
 
 
 ExceptionForRetry = Retry

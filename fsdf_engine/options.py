@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .contracts import Pool
 from .core.retry import RetryPolicy
-from .errors import ConfigurationError
+from .errors import LARGEST, ConfigurationError
 from .historic.options import HISTORIC, NOT_YET, modern
 from .registry import BrokerEnum, ConcurrentModeEnum
 from .spelling import did_you_mean
@@ -187,6 +186,7 @@ _LEAST: dict[str, float] = {
     "soft_time_limit": 0,
     "lease": 0.05, "result_expires": 0.001, "max_tasks_per_child": 0, "max_memory_per_child": 0,
 }  # fmt: skip
+_MOST: dict[str, float] = {"priority": 9, "lease": 86_400}  # the others: `LARGEST`
 _CHOICES = {
     "timeout_kill": ("raise", "never"),
     "ack": ("late", "early"),
@@ -242,11 +242,13 @@ def _checked(key: str, value: Any) -> Any:
         return default
     if key in _LEAST:
         kinds, kind = ((int,), "a whole number") if type(default) is int else _NUMBER
-        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
             raise ConfigurationError(f"option {key}={value!r} is not {kind}")
-        if value < _LEAST[key] or (key == "priority" and value > 9):
-            bounds = f"at least {_LEAST[key]:g}" + (", at most 9" if key == "priority" else "")
-            raise ConfigurationError(f"option {key}={value!r} is out of range; give {bounds}")
+        least, most = _LEAST[key], _MOST.get(key, LARGEST)
+        if not least <= value <= most:
+            raise ConfigurationError(
+                f"option {key}={value!r} is out of range; give at least {least:g}, at most {most:g}"
+            )
     elif isinstance(default, bool) and not isinstance(value, bool):
         raise ConfigurationError(f"option {key}={value!r} is not True or False")
     elif key in _CHOICES and value not in _CHOICES[key]:

@@ -29,7 +29,7 @@ from .foreground import run
 from .options import TaskOptions
 from .replies import Replies
 from .result import AsyncResult, Results, canceller
-from .transparent import Doc, Transparent
+from .transparent import Doc, Proxy, signed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,13 +46,7 @@ if TYPE_CHECKING:
     from .supervisor import Supervisor
 
     V = DefaultingTypeVar("V", default=R)  # the result: of an `async def` what it is awaited to
-
-    class _Proxy:
-        """What the type checker sees: no attribute but those that are written here."""
-
-        def __init__(self, wrapped: object) -> None: ...
 else:
-    _Proxy = Transparent
     V = TypeVar("V")
 
 __all__ = ["Task"]
@@ -62,7 +56,7 @@ GROUP = 500  # messages a flush of push_many takes
 _PARTS = {part.name.lower(): part for part in Part if part.name}
 
 
-class Task(_Proxy, Generic[P, R, V]):
+class Task(Proxy, Generic[P, R, V]):
     """A function with a queue: call it to run it here, push it to run it elsewhere.
 
     Otherwise it is as transparent as `wrapt` makes it: attributes that it does not have itself are
@@ -198,6 +192,7 @@ class Task(_Proxy, Generic[P, R, V]):
 
     # ---------------------------------------------------------------- publishing
 
+    @signed
     def push(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
         """Publish a call; returns once the broker has the message.
 
@@ -215,6 +210,7 @@ class Task(_Proxy, Generic[P, R, V]):
 
     delay = push
 
+    @signed
     async def apush(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
         """As `push`, without blocking the loop."""
         publisher, replies, write = self._services()
@@ -237,7 +233,7 @@ class Task(_Proxy, Generic[P, R, V]):
         """
         if priority_control_config:
             control = {**priority_control_config.control(), **control}
-        return self.send((), arguments_of(message), **control)
+        return self._sent((), arguments_of(message), control)
 
     pub = publish
 
@@ -245,6 +241,11 @@ class Task(_Proxy, Generic[P, R, V]):
         self, args: Sequence[Any], kwargs: Mapping[str, Any], **control: Unpack[Control]
     ) -> AsyncResult[V]:
         """Publish a call with the control that `publish` has. Raises as `push` does."""
+        return self._sent(args, kwargs, control)
+
+    def _sent(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], control: Control
+    ) -> AsyncResult[V]:
         publisher, replies, write = self._services()
         outgoing = call_of(write, args, kwargs, now := moment(), **control)
         if replies:
@@ -252,6 +253,7 @@ class Task(_Proxy, Generic[P, R, V]):
         publisher.publish((outgoing,))
         return AsyncResult(outgoing.id, replies, self._self_queue, *self._self_told)
 
+    @signed
     def push_in(self, transaction: object, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Publish a call in a transaction of the caller's; return the message's id.
 
@@ -266,6 +268,7 @@ class Task(_Proxy, Generic[P, R, V]):
         """
         return store_in(self, transaction, args, kwargs)
 
+    @signed
     async def apush_in(self, transaction: object, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """As `push_in`, in an AsyncSession or AsyncConnection."""
         return await astore_in(self, transaction, args, kwargs)

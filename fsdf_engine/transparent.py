@@ -6,15 +6,20 @@ methods, too.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import update_wrapper
+from types import FunctionType, GenericAlias, MethodType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wrapt import ObjectProxy
 
 from .spelling import did_you_mean
 
-__all__ = ["Doc", "Transparent"]
+__all__ = ["Doc", "Proxy", "Signed", "Transparent", "signed"]
+_P = inspect.Parameter
+M = TypeVar("M", bound=Callable[..., Any])
 if TYPE_CHECKING:
 
     class _Base(ObjectProxy[Any]): ...
@@ -70,6 +75,64 @@ class Transparent(_Base):
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)
+
+
+if TYPE_CHECKING:
+
+    class Proxy:
+        """What the type checker sees of it: no attribute but those that are written there."""
+
+        def __init__(self, wrapped: object) -> None: ...
+else:
+    Proxy = Transparent
+
+
+class Signed:
+    """A method that takes what the function takes, and shows that: `inspect` and `help` look.
+
+    They look at what a bound method is made of, so each object has one of its own. The first access
+    makes it, and all others find it in the object, which costs them less than binding a method.
+    """
+
+    def __init__(self, method: FunctionType) -> None:
+        self._method, self._names = method, list[str]()
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._names.append(name)
+
+    def __get__(self, shown: Any, owner: type | None = None) -> Any:
+        if shown is None:
+            return self._method
+        bound = MethodType(_showing(self._method, shown._self_binding), shown)
+        for name in self._names:
+            if inspect.getattr_static(type(shown), name) is self:  # no subclass has another one
+                setattr(shown, name, bound)
+        return bound
+
+
+def signed(method: M) -> M:
+    """Make of a method that takes `*args, **kwargs` a `Signed` one, which types know already."""
+    return Signed(method)  # type: ignore[arg-type,return-value]
+
+
+def _showing(method: FunctionType, binding: Any) -> FunctionType:
+    """Return a copy of the method that shows the parameters which `binding` has, if it has any."""
+    if (function := getattr(binding, "signature", None)) is None:
+        return method
+    taken, own = function.parameters, inspect.signature(method)
+    first = []
+    for p in own.parameters.values():
+        if p.kind <= _P.POSITIONAL_OR_KEYWORD:
+            while (name := p.name) in taken:
+                p = p.replace(name=f"_{name}")
+            first.append(p.replace(kind=_P.POSITIONAL_ONLY))
+    copy = FunctionType(method.__code__, method.__globals__, method.__name__)
+    update_wrapper(copy, method)
+    shown = [*first, *taken.values()]
+    copy.__signature__ = function.replace(  # type: ignore[attr-defined]
+        parameters=shown, return_annotation=own.return_annotation
+    )
+    return copy
 
 
 def _own(owner: type) -> list[str]:

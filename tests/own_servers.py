@@ -11,6 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -114,11 +115,20 @@ class RabbitApi:
             return json.loads(answer.read() or b"null")
 
     def empty(self, vhost: str) -> None:
-        """Delete every queue of a virtual host."""
-        place = quote(vhost, safe="")
-        for queue in self("GET", f"queues/{place}?columns=name"):
-            with suppress(OSError):  # of one that was exclusive the connection has ended
-                self("DELETE", f"queues/{place}/{quote(queue['name'], safe='')}")
+        """Delete every queue of a virtual host; return when there is none."""
+        place = f"queues/{quote(vhost, safe='')}"
+
+        def empty() -> bool:
+            found = self("GET", f"{place}?columns=name")
+            for queue in found:
+                try:
+                    self("DELETE", f"{place}/{quote(queue['name'], safe='')}")
+                except HTTPError as error:
+                    if error.code not in (400, 404):  # exclusive, which goes by itself, or gone
+                        raise
+            return not found
+
+        until(empty)
 
     def drop_connections(self) -> None:
         """Cut every connection, as an operator does. Those a second old or older are listed."""

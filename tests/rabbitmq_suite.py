@@ -61,6 +61,12 @@ def spoil_queue(broker: Broker, queue: str) -> int:
         (b"[3]", {"headers": {"fsdf-lost": -1, "fsdf-due": -(2**40), "fsdf-more": "x"}}),
         (b"[4]", {"headers": {"x-death": "no list", "x-first-death-queue": 7}, "priority": 255}),
         (b"[5]", {"timestamp": 2**40, "delivery_mode": 1, "correlation_id": "c", "app_id": "a"}),
+        (b"[7]", {"headers": {"fsdf-more": "inf", "fsdf-due": 2**52}}),
+        (b"[8]", {"headers": {"fsdf-more": "nan"}}),
+        (b"[9]", {"headers": {"fsdf-more": "9" * 400}}),
+        (b"[10]", {"headers": {"fsdf-more": 2**62}}),
+        (b"[11]", {"headers": {"fsdf-more": {"a": 1}}}),
+        (b"[12]", {"headers": {"fsdf-more": "-1e300"}}),
     ]
     with pika.BlockingConnection(pika.URLParameters(broker.url.partition("?")[0])) as connection:
         channel = connection.channel()

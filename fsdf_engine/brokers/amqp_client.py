@@ -18,11 +18,12 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "AmqpChannel", "AmqpConnection", "ChannelClosed", "Confirmed", "Endpoint", "Publishing",
-    "Received", "on_channel",
+    "Received", "Unwritable", "on_channel",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -60,13 +61,20 @@ class Confirmed(NamedTuple):
     """What has become of a batch, by places in it; what is in none of them is stored.
 
     `refused`: the server said no (a full queue). `returned`: no queue has taken it. `unknown`: the
-    connection or the channel ended first, by `error`.
+    connection or the channel ended first, by `error`. `unfit`: the client cannot write it, and why;
+    nothing of it was sent.
     """
 
     refused: Sequence[int] = ()
     returned: Sequence[int] = ()
     unknown: Sequence[int] = ()
     error: Exception | None = None
+    unfit: Mapping[int, Exception] = MappingProxyType({})
+
+    @property
+    def missing(self) -> set[int]:
+        """All that is not, or perhaps not, stored."""
+        return {*self.refused, *self.returned, *self.unknown, *self.unfit}
 
 
 class Received:
@@ -101,6 +109,10 @@ class ChannelClosed(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{text} ({code})")
         self.code, self.text = code, text
+
+
+class Unwritable(Exception):
+    """A client cannot write a message; nothing of it was sent."""
 
 
 class AmqpChannel(ABC):
@@ -146,7 +158,8 @@ class AmqpChannel(ABC):
 
         The first call puts the channel into confirm mode. All leave before the first confirm is
         waited for. Each has a `message_id`, by which, with its key, what is returned is known.
-        Raises nothing: what happens is in the answer. Without confirms in time, or as soon as the
+        Raises nothing: what happens is in the answer. What cannot be written keeps no other from
+        being sent. Without confirms in time, or as soon as the
         connection is `blocked`, the rest is `unknown` by an `Unanswered`, and the channel must not
         be used any more.
         """

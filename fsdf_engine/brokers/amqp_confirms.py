@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
+
 from .amqp_client import Confirmed, Publishing
 
 __all__ = ["Confirms"]
@@ -17,6 +20,8 @@ class Confirms:
         self._keys: dict[tuple[str, str], list[int]] = {}
         self._refused: list[int] = []
         self._returned: list[int] = []
+        # Of what was not written: the publish before it, and why.
+        self._unfit: list[tuple[int, Exception]] = []
 
     @property
     def over(self) -> bool:
@@ -29,6 +34,13 @@ class Confirms:
         self._open.add(self._last)
         key = (item.routing_key, item.properties["message_id"])
         self._keys.setdefault(key, []).append(self._last)
+
+    def withdraw(self, item: Publishing, why: Exception) -> None:
+        """Know that the one that was expected last cannot be written."""
+        self._open.discard(self._last)
+        self._keys[item.routing_key, item.properties["message_id"]].pop()
+        self._last -= 1
+        self._unfit.append((self._last, why))
 
     def answered(self, tag: int, multiple: bool, refused: bool) -> None:
         """Take an ack or a nack."""
@@ -43,10 +55,17 @@ class Confirms:
         """Take what no queue has."""
         self._returned += self._keys.get((routing_key, message_id), ())
 
-    def answer(self, error: Exception | None) -> Confirmed:
-        """Tell about the batch, by places in it, and forget it."""
+    def answer(self, error: Exception | None, left: Iterable[Publishing] = ()) -> Confirmed:
+        """Tell about the batch, by places in it, and forget it; `left` was not reached."""
+        for item in left:
+            self.expect(item)
+        before, first = [sent for sent, _ in self._unfit], self._first
+        unfit = {sent - first + n: why for n, (sent, why) in enumerate(self._unfit)}
         parts = (self._refused, self._returned, self._open)
-        refused, back, unknown = (sorted({n - self._first - 1 for n in part}) for part in parts)
+        refused, back, unknown = (
+            sorted({n - first - 1 + bisect_left(before, n) for n in part}) for part in parts
+        )
         self._first, self._low = self._last, self._last + 1
         self._open, self._keys, self._refused, self._returned = set(), {}, [], []
-        return Confirmed(refused, back, unknown, error)
+        self._unfit = []
+        return Confirmed(refused, back, unknown, error, unfit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -199,15 +199,14 @@ class StormChannel(AmqpChannel):
             except (ChannelClosed, FsdfError) as error:
                 return Confirmed(unknown=range(len(batch)), error=error)
             self._confirms = confirms = Confirms()
-        for item in batch:
-            confirms.expect(item)
+        left = iter(batch)
         try:
-            self._publish(batch)
+            self._publish(left, confirms)
             connection.until(
                 lambda: confirms.over or not self.is_open or connection.blocked, patience
             )
         except (ChannelClosed, FsdfError) as error:
-            return confirms.answer(error)
+            return confirms.answer(error, left)
         if confirms.over:
             return confirms.answer(None)
         if not self.is_open:
@@ -215,12 +214,15 @@ class StormChannel(AmqpChannel):
         text = f"the server takes no messages: {connection.blocked}"
         return confirms.answer(Unanswered(text))
 
-    def _publish(self, batch: Sequence[Publishing]) -> None:
+    def _publish(self, batch: Iterable[Publishing], confirms: Confirms) -> None:
         for item in batch:
+            confirms.expect(item)
             try:
                 self._ask(self._client.write_frames, self._frames(item))
-            except (TypeError, ValueError) as error:  # no text of AMQP, or too long a one
-                raise ChannelClosed(502, f"the message cannot be written: {error}") from error
+            except (ChannelClosed, FsdfError):
+                raise
+            except Exception as error:  # the library's, of any kind, before it has sent anything
+                confirms.withdraw(item, error)
 
     def _frames(self, item: Publishing) -> list[Any]:
         library, told = self._library, dict(item.properties)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FsdfError, Unanswered, Unavailable
-from .amqp_client import AmqpChannel, ChannelClosed, Confirmed, Publishing, Received
+from .amqp_client import AmqpChannel, ChannelClosed, Confirmed, Publishing, Received, Unwritable
 from .amqp_confirms import Confirms
 from .pika_wire import Sink
 
@@ -149,14 +149,15 @@ class PikaChannel(AmqpChannel):
         except (ChannelClosed, FsdfError) as error:
             return Confirmed(unknown=places, error=error)
         why: Exception | None = None
+        left = iter(batch)
         try:
-            self._publish(batch, confirms)
+            self._publish(left, confirms)
             self._connection.until(lambda: confirms.over or not self._takes(), patience)
             if not confirms.over:
                 why = self._stopped()
         except (ChannelClosed, FsdfError) as error:
             why = error
-        return confirms.answer(why)
+        return confirms.answer(why, left)
 
     def _takes(self) -> bool:
         return self.is_open and not self._connection.blocked
@@ -181,25 +182,33 @@ class PikaChannel(AmqpChannel):
         self._ask(self._channel.confirm_delivery, answered)
         return confirms
 
-    def _publish(self, batch: Sequence[Publishing], confirms: Confirms) -> None:
-        for item in batch:  # all before the first: what is not sent is not stored
-            confirms.expect(item)
+    def _publish(self, batch: Iterable[Publishing], confirms: Confirms) -> None:
         if self._wire.short:
-            return self._send(self._write, batch)
-        make, publish = self._connection.pika.BasicProperties, self._channel.basic_publish
+            return self._send(self._write, batch, confirms)
+        pika, publish = self._connection.pika, self._channel.basic_publish
         for item in batch:
-            told = make(**item.properties)
+            confirms.expect(item)
+            try:
+                told = pika.BasicProperties(**item.properties)
+                pika.frame.Header(self._number, len(item.body), told).marshal()
+            except Exception as error:  # the library's, of any kind
+                confirms.withdraw(item, error)
+                continue
             self._send(publish, item.exchange, item.routing_key, item.body, told, mandatory=True)
         return None
 
-    def _write(self, batch: Sequence[Publishing]) -> None:
+    def _write(self, batch: Iterable[Publishing], confirms: Confirms) -> None:
         """Publish, and let the server begin with the first while the last are written."""
         wire, number, size = self._wire, self._number, 0
         methods: dict[tuple[str, str], bytes] = {}
         for item in batch:
-            if (method := methods.get(key := (item.exchange, item.routing_key))) is None:
-                method = methods[key] = wire.method(number, *key)
-            size += wire.publish(number, item, method)
+            confirms.expect(item)
+            try:
+                if (method := methods.get(key := (item.exchange, item.routing_key))) is None:
+                    method = methods[key] = wire.method(number, *key)
+                size += wire.publish(number, item, method)
+            except Unwritable as error:
+                confirms.withdraw(item, error)
             if size >= OFTEN:
                 size = 0
                 self._connection.wait(0.0)

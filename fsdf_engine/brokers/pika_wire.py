@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .amqp_client import Publishing, Received
+from .amqp_client import Publishing, Received, Unwritable
 
 __all__ = ["Sink", "Wire"]
 METHOD, HEADER, BODY, END = 1, 2, 3, 0xCE  # types of frames, and their last byte
@@ -66,20 +66,35 @@ class Wire:
                 self._write(data)
 
     def publish(self, channel: int, item: Publishing, method: bytes) -> int:
-        """Send a message, whose frame of the method is there; return about how long it is."""
+        """Send a message, whose frame of the method is there; return about how long it is.
+
+        Raises:
+            Unwritable: nothing of it was sent.
+        """
         size = self._client.params.frame_max - FRAME_OVERHEAD
         body = item.body
-        self.send(method + self._header(channel, item))
+        try:
+            head = method + self._header(channel, item)
+        except Exception as error:  # the library's, of any kind
+            raise Unwritable(str(error)) from error
+        self.send(head)
         for at in range(0, len(body), size):
             part = body[at : at + size]
             self.send(b"%b%b\xce" % (struct.pack(">BHI", BODY, channel, len(part)), part))
         return len(method) + len(body)
 
     def method(self, channel: int, exchange: str, routing_key: str) -> bytes:
-        """Return the frame of a method that publishes."""
+        """Return the frame of a method that publishes.
+
+        Raises:
+            Unwritable: there is none.
+        """
         publish = self.pika.spec.Basic.Publish
-        told = publish(exchange=exchange, routing_key=routing_key, mandatory=True)
-        return self.pika.frame.Method(channel, told).marshal()  # type: ignore[no-any-return]
+        try:
+            told = publish(exchange=exchange, routing_key=routing_key, mandatory=True)
+            return self.pika.frame.Method(channel, told).marshal()  # type: ignore[no-any-return]
+        except Exception as error:
+            raise Unwritable(str(error)) from error
 
     def _header(self, channel: int, item: Publishing) -> bytes:
         told, size = item.properties, len(item.body)

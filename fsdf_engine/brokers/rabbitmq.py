@@ -41,7 +41,7 @@ from .amqp_client import (
 from .amqp_owner import Owner
 from .rabbitmq_letters import Letters
 from .rabbitmq_message import buried, outgoing
-from .rabbitmq_names import dead, needs, valid
+from .rabbitmq_names import after, dead, needs, valid
 from .rabbitmq_publisher import Publisher
 from .rabbitmq_server import MOST, Shape, server_of
 from .rabbitmq_subscription import RabbitSubscription
@@ -125,15 +125,15 @@ class RabbitBroker(Broker):
         rest = list(batch)
         for last in (False, True):
             told = self._publish_once(rest)
-            if not (told.refused or told.returned or told.unknown):
+            if not told.missing:
                 return
             returned = [rest[n] for n in told.returned]
-            if last or not returned or told.unknown or told.refused:
+            if last or not returned or told.unknown or told.refused or told.unfit:
                 break
             for item in returned:  # somebody has deleted the queue
                 self._topology.forget(item.queue)
             rest = returned
-        rejected = [rest[n] for n in sorted({*told.refused, *told.returned})]
+        rejected = [rest[n] for n in sorted({*told.refused, *told.returned, *told.unfit})]
         unknown = [rest[n] for n in told.unknown]
         if isinstance(told.error, ChannelClosed):
             for item in rest:  # an exchange may be gone
@@ -142,7 +142,9 @@ class RabbitBroker(Broker):
                 raise _refused(told.error) from told.error
             if len(rest) == 1:  # it alone is at fault
                 rejected, unknown = rest, []
-        raise PublishError(rejected, unknown) from told.error
+        raise PublishError(rejected, unknown) from told.error or next(
+            iter(told.unfit.values()), None
+        )
 
     def _publish_once(self, batch: Sequence[Outgoing]) -> Confirmed:
         shapes = {queue: self._shape(queue) for queue in {item.queue for item in batch}}
@@ -170,9 +172,18 @@ class RabbitBroker(Broker):
         ways = {(item.exchange, item.routing_key) for item in items} - {("", queue)}
         if ("", dead(queue)) in ways:
             self._letters.need(queue)
-        counts = [needs(queue, *way) for way in ways]
-        for kind, count in zip(("quick", "long"), map(max, zip((0, 0), *counts, strict=True))):
-            if self._topology.rungs.made(queue, kind) < count:
+        if ways:
+            self._prepare_rungs(queue, ways)
+
+    def _prepare_rungs(self, queue: str, ways: Collection[tuple[str, str]]) -> None:
+        rungs, counts = self._topology.rungs, [needs(queue, *way) for way in ways]
+        wanted = dict(zip(("quick", "long"), map(max, zip(*counts, strict=True))))
+        made = all(rungs.made(queue, kind) >= count for kind, count in wanted.items())
+        later = rungs.unseen({name for way in ways for name in after(queue, *way)})
+        if made and later and self._ask(lambda connection: rungs.lack(connection, later)):
+            rungs.forget(queue)  # somebody has deleted one
+        for kind, count in wanted.items():
+            if rungs.made(queue, kind) < count:
                 self._ask(partial(self._make_rungs, queue, kind, count))
 
     def _make_rungs(self, queue: str, kind: str, count: int, connection: AmqpConnection) -> None:

@@ -12,7 +12,7 @@ from .amqp_client import AmqpChannel, AmqpConnection, ChannelClosed, Publishing,
 from .amqp_owner import Owner
 from .rabbitmq_message import changed, letter_of
 from .rabbitmq_names import dead
-from .rabbitmq_publisher import Publisher
+from .rabbitmq_publisher import Publisher, check_stored
 from .rabbitmq_topology import Topology
 
 __all__ = ["Letters"]
@@ -77,13 +77,11 @@ class Letters:
         self._store(list(fresh.values()))
 
     def _store(self, items: Sequence[Publishing]) -> None:
-        told = self._publisher(items) if items else None
-        if told and (told.refused or told.returned or told.unknown):
-            self._topology.forget()
-            raise Unavailable(
-                f"RabbitMQ has not stored {len({*told.refused, *told.returned, *told.unknown})}"
-                f" messages: {told.error or 'it refused them'}"
-            ) from told.error
+        if items:
+            told = self._publisher(items)
+            if told.missing:
+                self._topology.forget()
+            check_stored(told, items, "messages")
 
     def replay(self, queue: str, ids: Collection[str] | None, again: Again) -> int:
         """Put those of the ids, or all that are there now, back in line. Blocks."""

@@ -22,6 +22,7 @@ import orjson
 
 from ..contracts import DeadMessage, LeaseId, Letter, Outgoing, line_of
 from ..contracts import Delivery as Delivery
+from ..errors import LARGEST
 from ..message import new_id
 from ..outcomes import DeadLetter, State, state_of
 from .amqp_client import Publishing, Received
@@ -134,11 +135,16 @@ def due_of(headers: Mapping[str, Any] | None) -> float:
 
 
 def more_of(headers: Mapping[str, Any] | None) -> float:
-    """Return how much longer a message is delayed after its walk."""
+    """Return how much longer a message is delayed after its walk.
+
+    What nobody can have asked for, it may be of another program, is no delay: else it would go
+    round for ever.
+    """
     try:
-        return float(headers[MORE]) if headers and MORE in headers else 0.0
+        more = float(headers[MORE]) if headers and MORE in headers else 0.0
     except (TypeError, ValueError):
         return 0.0
+    return more if 0 < more <= LARGEST else 0.0
 
 
 def lost_of(headers: Mapping[str, Any] | None, queue: str) -> int:

@@ -19,12 +19,13 @@ Of the queue `q`:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ..errors import ConfigurationError
 
 __all__ = [
-    "FORMER", "LONGEST", "MOST_TENTHS", "QUICK", "RUNGS", "TENTH", "dead", "end_at", "first",
-    "former", "gate", "held", "key_at", "lasts", "level_of", "long", "needs", "quick",
+    "FORMER", "LONGEST", "MOST_TENTHS", "QUICK", "RUNGS", "TENTH", "after", "dead", "end_at",
+    "first", "former", "gate", "held", "key_at", "lasts", "level_of", "long", "needs", "quick",
     "quick_lasts", "top_of", "valid", "way",
 ]  # fmt: skip
 
@@ -125,6 +126,14 @@ def needs(queue: str, exchange: str, key: str) -> tuple[int, int]:
         return 0, top_of(key) + 1
     start = len(queue) + len(".delay.")
     return max(_PLACES.get(name[start:], -1) for name in (exchange, key)) + 1, 0
+
+
+def after(queue: str, exchange: str, key: str) -> Sequence[str]:
+    """Return the rungs that a walk leads to after its first one."""
+    if exchange != gate(queue, 0):
+        return [key] if exchange and key != queue else []
+    digits = [(level, int(digit)) for level, digit in enumerate(key.split(".")) if digit != "0"]
+    return [long(queue, DIGITS * level + digit - 1) for level, digit in digits[1:]]
 
 
 def key_at(level: int, n: int) -> str:

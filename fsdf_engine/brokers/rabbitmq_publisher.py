@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ..errors import Unavailable
+from ..contracts import Outgoing
+from ..errors import PublishError, Unavailable
 from .amqp_client import AmqpChannel, AmqpConnection, Confirmed, Publishing
 from .amqp_owner import Owner
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "check_stored"]
 PATIENCE = 30.0  # seconds until all is confirmed; heartbeats find out sooner that a server is gone
 MOST = 2000  # messages that leave together
 
@@ -80,9 +81,27 @@ class Publisher:
         self.owner.close()
 
 
+def check_stored(told: Confirmed, items: Sequence[Publishing], what: str) -> None:
+    """Let an answer pass that says that all is stored.
+
+    Raises:
+        PublishError: names those that cannot be written.
+        Unavailable: some may not be stored; perhaps some are.
+    """
+    if unfit := told.unfit:
+        messages = [items[n] for n in unfit]
+        raise PublishError(
+            [Outgoing(m.routing_key, m.properties["message_id"], m.body) for m in messages]
+        ) from next(iter(unfit.values()))
+    if missing := told.missing:
+        raise Unavailable(
+            f"RabbitMQ has not stored {len(missing)} {what}: {told.error or 'it refused them'}"
+        ) from told.error
+
+
 def _share(batches: Sequence[_Batch], told: Confirmed) -> None:
     """Give each batch its part of an answer."""
-    if not (told.refused or told.returned or told.unknown):
+    if not told.missing:
         for batch in batches:
             batch.answer = told
         return
@@ -93,5 +112,6 @@ def _share(batches: Sequence[_Batch], told: Confirmed) -> None:
             [n - start for n in part if start <= n < end]
             for part in (told.refused, told.returned, told.unknown)
         )
-        batch.answer = Confirmed(refused, returned, unknown, told.error)
+        unfit = {n - start: why for n, why in told.unfit.items() if start <= n < end}
+        batch.answer = Confirmed(refused, returned, unknown, told.error, unfit)
         start = end

@@ -31,6 +31,7 @@ from .rabbitmq_server import server_of
 
 __all__ = ["Rungs"]
 SELDOM = 60.0  # seconds: a server logs each look for what is not there
+OFTEN = 1.0  # seconds between two looks for a rung that somebody may delete
 # What names those of a kind, which are made in this order, and how many there may be.
 KINDS: dict[str, tuple[Callable[[str, int], str], int]] = {
     "quick": (quick, QUICK), "long": (long, RUNGS), "former": (former, FORMER),
@@ -45,14 +46,17 @@ class Rungs:
         self._made: dict[tuple[str, str], int] = {}
         self._seen: dict[tuple[str, str], int] = {}
         self._looks: dict[str, float] = {}  # by queue, when to look for those of former versions
+        self._there: dict[str, float] = {}  # by name, until when a rung is taken to be there
+        self._looking: tuple[AmqpConnection, AmqpChannel] | None = None
 
     def forget(self, queue: str | None = None) -> None:
         """Look again at what is there, of one queue or of all."""
         if queue is None:
-            for known in (self._made, self._seen, self._looks):
+            for known in (self._made, self._seen, self._looks, self._there):
                 known.clear()
             return
         self._looks.pop(queue, None)
+        self._there.clear()
         for kind in KINDS:
             self._made.pop((queue, kind), None)
             self._seen.pop((queue, kind), None)
@@ -64,6 +68,29 @@ class Rungs:
     def moves(self, queue: str) -> bool:
         """Say whether something may be on its way between queues, as far as is known."""
         return any(self._seen.get((queue, kind)) for kind in KINDS)
+
+    def unseen(self, names: Iterable[str]) -> Sequence[str]:
+        """Return those of these rungs that were not looked for of late."""
+        now = time.monotonic()
+        return [name for name in names if self._there.get(name, 0.0) <= now]
+
+    def lack(self, connection: AmqpConnection, names: Iterable[str]) -> bool:
+        """Say whether one of these rungs is not there. Blocks for a round trip for each.
+
+        What has no first rung the server returns. Where a later one is gone what is on its way
+        there stays in the one before, and goes on minutes after it is made again.
+        """
+        known, channel = self._looking or (None, None)
+        if channel is None or known is not connection or not channel.is_open:
+            channel = connection.channel()
+            self._looking = connection, channel
+        try:
+            for name in names:
+                channel.count(name)
+                self._there[name] = time.monotonic() + OFTEN
+        except ChannelClosed as error:
+            return error.code == 404
+        return False
 
     def make(self, connection: AmqpConnection, queue: str, kind: str, count: int) -> None:
         """See that so many, "quick" or "long", are there and lead to the queue. Blocks.

@@ -21,10 +21,11 @@ from ..green import Event
 from ..outcomes import Ack, DeadLetter, Release
 from .amqp_client import AmqpConnection, ChannelClosed, Confirmed, Publishing
 from .amqp_owner import Owner
-from .rabbitmq_buffer import Buffer
+from .rabbitmq_buffer import HOLD, Buffer
 from .rabbitmq_held import Held
 from .rabbitmq_leases import Lease
 from .rabbitmq_message import changed, delayed, died, due_of, more_of
+from .rabbitmq_publisher import check_stored
 from .rabbitmq_stream import Stream
 from .rabbitmq_topology import Topology
 
@@ -260,8 +261,10 @@ class RabbitSubscription(Subscription):
         lost += [lease for lease, _, _ in copies if lease not in kept]
         ours = [copy for copy in copies if copy[0] in kept]
         made = [copy for copy in ours if copy[0] not in self._copied]
-        self._store([self._copied_as(found, verdict) for _, found, verdict in made])
-        self._copied.update(lease for lease, _, _ in made)
+        self._store(
+            [self._copied_as(found, verdict) for _, found, verdict in made],
+            [lease for lease, _, _ in made],
+        )
         return [lease for lease, _, _ in ours]
 
     def _copied_as(self, lease: Lease, verdict: Release | DeadLetter) -> Publishing:
@@ -271,27 +274,25 @@ class RabbitSubscription(Subscription):
         told = changed(message, lease.id, verdict.state, lease.lost)
         return delayed(self.queue, body, told, verdict.delay, time.time())
 
-    def _store(self, copies: Sequence[Publishing]) -> None:
-        """Publish copies, all of them.
+    def _store(self, copies: Sequence[Publishing], leases: Sequence[LeaseId] = ()) -> None:
+        """Publish copies, all of them; know of which of these leases there is one by now.
 
         Raises:
-            Unavailable: some may not be stored; perhaps some are.
+            PublishError, Unavailable: see `check_stored`.
         """
         if not copies:
             return
         told = self._publish(self.queue, copies)
-        if told.refused or told.returned or told.unknown:
+        missing = told.missing
+        self._copied.update(lease for n, lease in enumerate(leases) if n not in missing)
+        if missing:
             self._topology.forget(self.queue)
-            count = len({*told.refused, *told.returned, *told.unknown})
-            raise Unavailable(
-                f"RabbitMQ has not stored {count} copies of messages of {self.queue!r}:"
-                f" {told.error or 'it refused them'}"
-            )
+        check_stored(told, copies, f"copies of messages of {self.queue!r}")
 
     def _same(self, lease: Lease) -> Publishing:
         """Return a copy that is as the message was, what is left of its delay included."""
         headers, now = lease.message.headers, time.time()
-        left = more_of(headers) or due_of(headers) - now
+        left = more_of(headers) or min(due_of(headers) - now, HOLD)
         told = changed(lease.properties(), lease.id, lease.state, lease.lost)
         return delayed(self.queue, lease.message.body, told, left, now)
 
@@ -302,7 +303,7 @@ class RabbitSubscription(Subscription):
         try:
             self._store([self._same(found) for _, found in anew])
             self._owner(partial(self._try, partial(self._end, leases, (), [])))
-        except Unavailable as error:
+        except BrokerError as error:
             log.warning("queue %s: messages cannot be sent anew: %s", self.queue, error)
             self._owner(partial(self._try, partial(self._end, (), leases, [])))
 

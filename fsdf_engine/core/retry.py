@@ -23,6 +23,9 @@ class RetryPolicy:
 
     The wait before retry k is `backoff * 2**k`, at most `backoff_max` seconds; with jitter a random
     part of its upper half.
+
+    Raises:
+        ConfigurationError: one of these two is no number of seconds.
     """
 
     max_retries: int = 3
@@ -31,6 +34,10 @@ class RetryPolicy:
     jitter: bool = True
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     never_on: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, wait in (("backoff", self.backoff), ("backoff_max", self.backoff_max)):
+            errors.seconds_of(name, wait, errors.ConfigurationError, wait)
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after a failed attempt (from 0)."""

@@ -6,7 +6,8 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError, NotYetSupported
+from ..call import instant_of
+from ..errors import ConfigurationError, NotYetSupported, duration_of
 
 if TYPE_CHECKING:
     from ..call import Control
@@ -22,7 +23,8 @@ class PriorityConsumingControlConfig:
     have started.
 
     Raises:
-        ConfigurationError: `countdown` and `eta` contradict each other, or the grace is none.
+        ConfigurationError: `countdown` and `eta` contradict each other, or a duration is none.
+        ArgumentError: `eta` is no instant.
         NotYetSupported: the other options cannot be changed for one message in this version.
     """
 
@@ -50,14 +52,21 @@ class PriorityConsumingControlConfig:
                 )
         if countdown and eta:
             raise ConfigurationError("countdown and eta say two different times; give one of them")
-        if misfire_grace_time is not None and misfire_grace_time < 1:
+        seconds = [
+            duration_of(name, value or 0.0, ConfigurationError)
+            for name, value in {
+                "countdown": countdown,
+                "function_timeout": function_timeout,
+                "msg_expire_senconds": msg_expire_senconds,
+                "misfire_grace_time": misfire_grace_time,
+            }.items()
+        ]
+        self._countdown, self._timeout, self._limit, self._grace = seconds
+        self._eta = instant_of("eta", eta or 0.0)
+        if misfire_grace_time is not None and self._grace < 1:
             raise ConfigurationError(
                 f"misfire_grace_time={misfire_grace_time!r} is less than a second; give more"
             )
-        self._countdown = countdown or 0.0
-        self._eta = eta.timestamp() if eta else 0.0
-        self._timeout = function_timeout or 0.0
-        self._limit, self._grace = msg_expire_senconds, misfire_grace_time
 
     def control(self) -> Control:
         """Return it as `Task.publish` takes it now."""

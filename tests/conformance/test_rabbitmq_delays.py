@@ -9,13 +9,12 @@ import pika
 import pytest
 from helpers import until
 
-from fsdf_engine.brokers import rabbitmq_buffer, rabbitmq_rungs
+from fsdf_engine.brokers import rabbitmq_buffer, rabbitmq_rungs, rabbitmq_subscription
 from fsdf_engine.brokers.amqp_client import Publishing
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick, way
 from fsdf_engine.contracts import Part
 from fsdf_engine.errors import ServerRefused
 from fsdf_engine.outcomes import ACK
-from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB, outgoing
 from fsdf_engine.testing.deliveries import fetch_some
 
@@ -25,17 +24,9 @@ Q = "delays"
 
 
 @pytest.fixture(params=BROKERS)
-def make(request):
-    """`make(url)` -> a broker that is closed at the end."""
-    made = []
-
-    def make(url):
-        made.append(brokers.load(request.param)(url))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.close()
+def kind_of_broker(request):
+    """By which client `make` makes brokers."""
+    return request.param
 
 
 @pytest.fixture
@@ -110,6 +101,28 @@ def test_rungs_that_others_have_deleted_have_nothing(make, rabbitmq_url, other):
         other.queue_delete(quick(Q, n))
     for _ in range(2):
         assert broker.size(Q)[:2] == (0, 1)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_rung_that_others_have_deleted_is_made_before_the_next_message_needs_it(
+    make, rabbitmq_url, rabbitmq_api, monkeypatch, place
+):
+    """While who publishes and who consumes live; the first rung of a walk, and the one after it."""
+    monkeypatch.setattr(rabbitmq_rungs, "OFTEN", 0.0)
+    broker, sub_of = make(rabbitmq_url), make(rabbitmq_url)
+    sub = sub_of.subscribe(Q, lease=10.0)
+    for n in range(2):
+        told = time.time()
+        broker.publish([outgoing(n, Q, delay=1.0)])
+        [d] = received(sub, 1)
+        assert d.body == outgoing(n, Q).body
+        assert time.time() >= told + 0.99
+        rung = way(Q, 9)[place]
+        vhost = quote(urlsplit(rabbitmq_url).path[1:], safe="")
+        assert rabbitmq_api("GET", f"queues/{vhost}/{rung}")["name"] == rung
+        rabbitmq_api("DELETE", f"queues/{vhost}/{rung}")
+    assert broker.size(Q)[:2] == (0, 0)
+    sub.close()
 
 
 def test_what_a_former_version_has_delayed_is_counted_purged_and_comes(make, rabbitmq_url, other):
@@ -188,4 +201,24 @@ def test_what_is_early_takes_no_room_of_what_is_due(make, rabbitmq_url, monkeypa
     found += sub.fetch(50, MB)
     assert sub.buffer.sizes() == (0, 100)
     assert not sub.settle([(d.lease, ACK) for d in found])
+    sub.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_time_that_nobody_can_have_meant_delays_no_repeat(make, rabbitmq_url, kind, monkeypatch):
+    """Where a copy has to count the lost lease it has what is left of the message's delay."""
+    for module in (rabbitmq_buffer, rabbitmq_subscription):
+        monkeypatch.setattr(module, "HOLD", 0.1)
+    broker = make(f"{rabbitmq_url}?queue_type={kind}")
+    broker._shape(Q)
+    told = {"message_id": "far", "headers": {"fsdf-due": 2**52}}
+    broker._publisher([Publishing(Q, b"far", told)])
+    for deliveries in range(2):
+        sub = broker.subscribe(Q, lease=10.0)
+        [found] = fetch_some(sub)
+        assert (found.body, found.deliveries) == (b"far", deliveries)
+        if not deliveries:
+            sub.close()
+    assert not sub.settle([(found.lease, ACK)])
+    assert broker.size(Q)[:2] == (0, 0)
     sub.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,10 +19,9 @@ from helpers import BOUND, free_port, until
 
 from fsdf_engine.brokers.amqp_client import Publishing
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
-from fsdf_engine.contracts import Capability, Outgoing, Part
+from fsdf_engine.contracts import Capability, Letter, Outgoing, Part
 from fsdf_engine.errors import FsdfError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
-from fsdf_engine.registry import brokers
 from fsdf_engine.testing.brokers import MB, fetch_some, outgoing
 
 BROKERS = ["rabbitmq_pika", "rabbitmq_amqpstorm"]
@@ -29,17 +29,9 @@ Q = "trouble"
 
 
 @pytest.fixture(params=BROKERS)
-def make(request):
-    """`make(url)` -> a broker that is closed at the end."""
-    made = []
-
-    def make(url):
-        made.append(brokers.load(request.param)(url))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.close()
+def kind_of_broker(request):
+    """By which client `make` makes brokers."""
+    return request.param
 
 
 @pytest.fixture
@@ -274,6 +266,55 @@ def test_what_others_write_and_a_client_does_not_hinders_no_copy(
     assert not sub.settle([(again.lease, DeadLetter("odd"))])
     [letter] = broker.dead_letters(Q)
     assert letter.body == b"{}"
+    sub.close()
+
+
+UNWRITABLE = {
+    "no value of AMQP": {"k": {1, 2}},
+    "too large a number": {"k": 2**70},
+    "no text": {"k": "\ud800"},
+    "too large a fraction": {"k": 1e300},
+}
+
+
+@pytest.mark.parametrize("kind_of_broker", [*BROKERS, "rabbitmq_rabbitpy"])
+@pytest.mark.parametrize("odd", UNWRITABLE)
+def test_message_that_no_client_can_write_is_at_fault_itself(make, rabbitmq_url, odd):
+    """And the confirms of what is published with it, and after it, are counted as before."""
+    broker = make(rabbitmq_url)
+    bad = [Outgoing(Q, f"bad{n}", b"{}", UNWRITABLE[odd]) for n in range(2)]
+    for batch in ([bad[0]], [outgoing(1, Q), *bad, outgoing(2, Q)], [bad[0], outgoing(3, Q)]):
+        with pytest.raises(PublishError) as told:
+            broker.publish(batch)
+        assert told.value.rejected == [item for item in batch if item in bad]
+        assert not told.value.unknown
+        assert told.value.__cause__
+    broker.publish([outgoing(4, Q)])
+    assert broker.size(Q).waiting == 4
+
+
+@pytest.mark.parametrize("kind_of_broker", [*BROKERS, "rabbitmq_rabbitpy"])
+def test_copy_that_no_client_can_write_is_at_fault_itself(make, rabbitmq_url, other, raw_headers):
+    """What is stored of the copies that are made with it is not copied again."""
+    broker = make(rabbitmq_url)
+    broker.publish([outgoing(1, Q)])
+    large = {"k": Raw(b"d" + struct.pack(">d", 1e300))}
+    other.channel().basic_publish("", Q, b"{}", pika.BasicProperties(headers=large))
+    sub = broker.subscribe(Q, lease=10.0)
+    [one, bad] = fetched(sub, 2)
+    verdicts = [(bad.lease, Release(state={"n": 1})), (one.lease, Release(state={"n": 1}))]
+    for _ in range(2):
+        with pytest.raises(PublishError) as told:
+            sub.settle(verdicts)
+        assert [item.body for item in told.value.rejected] == [b"{}"]
+    with pytest.raises(PublishError):
+        broker.bury([Letter(Q, "bad", b"{}", "why", headers=UNWRITABLE["too large a number"])])
+    assert not sub.settle(verdicts[1:])
+    assert not sub.settle([(bad.lease, ACK)])
+    [again] = fetched(sub, 1)
+    assert (again.body, again.state) == (one.body, {"n": 1})
+    assert not sub.settle([(again.lease, ACK)])
+    assert broker.size(Q) == (0, 0, -1, 0)
     sub.close()
 
 

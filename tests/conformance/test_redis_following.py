@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-import redis as client
 from helpers import BOUND, until
 
 from fsdf_engine import default_engine, task_deco
-from fsdf_engine.brokers.redis_ack import AckSubscription, RedisAckBroker
+from fsdf_engine.brokers.redis_ack import AckSubscription
 from fsdf_engine.contracts import Mark, Outgoing, Record, outcomes
 from fsdf_engine.controls.cancelled import SIGN
 from fsdf_engine.errors import PublishError, Unanswered
@@ -19,24 +18,6 @@ from fsdf_engine.stores.redis_together import AtOnce
 from fsdf_engine.testing.brokers import MB
 
 NEXT, STEPS = b'{"n":1}', 20
-
-
-@pytest.fixture(params=["one database", "another database"])
-def store(request, redis_url):
-    apart = request.param == "another database"
-    store = RedisStore(f"{redis_url.rpartition('/')[0]}/9" if apart else redis_url)
-    yield store
-    if apart:
-        with client.Redis.from_url(store.url) as server:
-            server.flushdb()
-    store.close()
-
-
-@pytest.fixture
-def broker(redis_url):
-    broker = RedisAckBroker(redis_url)
-    yield broker
-    broker.close()
 
 
 @pytest.fixture

@@ -7,34 +7,9 @@ import redis as client
 from helpers import BOUND, until
 
 from fsdf_engine import default_engine, task_deco
-from fsdf_engine.brokers.redis_ack import RedisAckBroker
 from fsdf_engine.contracts import Mark, Outgoing, Record
 from fsdf_engine.errors import PublishError, Unanswered, Unavailable
 from fsdf_engine.stores.redis import RedisStore
-
-
-def other(url, database):
-    return f"{url.rpartition('/')[0]}/{database}"
-
-
-@pytest.fixture(params=["one database", "another database"])
-def store(request, redis_url):
-    apart = request.param == "another database"
-    store = RedisStore(other(redis_url, 9) if apart else redis_url)
-    with client.Redis.from_url(store.url) as server:
-        if apart:
-            server.flushdb()
-        yield store
-        if apart:
-            server.flushdb()
-    store.close()
-
-
-@pytest.fixture
-def broker(redis_url):
-    broker = RedisAckBroker(redis_url)
-    yield broker
-    broker.close()
 
 
 @pytest.fixture

@@ -190,6 +190,11 @@ def test_one_call_is_controlled_as_with_publish(app, paid, url, ran):
     assert ran == [(2, "two", None), (3, "three", None), (1, "one", "me")]
     with Session(app) as session, pytest.raises(ArgumentError, match="priority=10"):
         seen.publish_in(session, {"n": 7}, priority=10)
+    for name in ("countdwn", "args", "task"):
+        with Session(app) as session, pytest.raises(ArgumentError, match=f"option {name!r} of one"):
+            seen.publish_in(session, {"n": 7}, **{name: 1})
+        with pytest.raises(ArgumentError, match=f"option {name!r} of one"):
+            asyncio.run(seen.apublish_in(object(), {"n": 7}, **{name: 1}))
 
 
 def test_delayed_message_runs_when_it_is_due(app, paid, ran):

@@ -200,6 +200,17 @@ def test_control_of_one_message_that_cannot_be_is_refused():
         config(misfire_grace_time=0)
 
 
+@pytest.mark.parametrize(
+    "name", ["countdown", "function_timeout", "msg_expire_senconds", "misfire_grace_time"]
+)
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1, "5"])
+def test_control_of_one_message_names_the_seconds_that_are_none(name, seconds):
+    with pytest.raises(ConfigurationError, match=f"{name}=.*give a timedelta, or seconds"):
+        old("PriorityConsumingControlConfig")(**{name: seconds})
+    with pytest.raises(ArgumentError, match="eta=.*give a datetime"):
+        old("PriorityConsumingControlConfig")(eta=seconds)
+
+
 # ------------------------------------------------------------------ options
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import pydoc
 import rlcompleter
 
 import pytest
 
-from fsdf_engine import Task, task_deco
+from fsdf_engine import Task, default_engine, task_deco
 
 
 @task_deco("look", broker_kind="memory")
@@ -54,6 +55,61 @@ def test_inspect_sees_the_function_and_nothing_else():
     assert inspect.getsource(add) == inspect.getsource(add.fn)
     assert (add.__name__, add.__module__, add.__wrapped__) == ("add", __name__, add.fn)
     assert inspect.getdoc(Task).startswith("A function with a queue")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("push", "(x: 'int', y: 'int' = 2) -> 'AsyncResult[V]'"),
+        ("delay", "(x: 'int', y: 'int' = 2) -> 'AsyncResult[V]'"),
+        ("apush", "(x: 'int', y: 'int' = 2) -> 'AsyncResult[V]'"),
+        ("push_in", "(transaction: 'object', /, x: 'int', y: 'int' = 2) -> 'str'"),
+        ("apush_in", "(transaction: 'object', /, x: 'int', y: 'int' = 2) -> 'str'"),
+    ],
+)
+def test_what_takes_the_functions_arguments_shows_its_parameters(name, told):
+    method = getattr(add, name)
+    assert str(inspect.signature(method)) == told
+    assert f"{method.__name__}{told}" in pydoc.render_doc(method, renderer=pydoc.plaintext)
+    assert inspect.iscoroutinefunction(method) == name.startswith("a")
+    assert inspect.getdoc(method) == inspect.getdoc(getattr(Task, name))
+
+
+def test_each_task_shows_the_parameters_of_its_own_function():
+    @task_deco("look_4", broker_kind="memory")
+    def other(self, /, transaction, *rest, name=1, **more): ...
+
+    class Shape:
+        @task_deco("look_5", broker_kind="memory")
+        @classmethod
+        def area(cls, width): ...
+
+    assert str(inspect.signature(other.push)).startswith(
+        "(self, /, transaction, *rest, name=1, **more)"
+    )
+    assert [*inspect.signature(other.push_in).parameters] == [
+        "_transaction", "self", "transaction", "rest", "name", "more",
+    ]  # fmt: skip
+    assert [*inspect.signature(Shape.area.push).parameters] == ["width"]
+    assert [*inspect.signature(add.push).parameters] == ["x", "y"]
+
+
+def test_a_method_that_shows_parameters_is_a_method_as_any_other():
+    assert (add.push.__self__, add.push.__qualname__) == (add, "Task.push")
+    assert add.push == add.push == add.delay
+    assert pickle.loads(pickle.dumps(add.push)) == add.push
+    assert inspect.isfunction(Task.push)
+    assert Task.push(add, 1).task_id
+
+
+def test_what_a_subclass_has_instead_of_a_method_counts():
+    class Loud(Task):
+        def push(self, *args, **kwargs):
+            return ["pushed", super().push(*args, **kwargs)]
+
+    loud = Loud(add.fn, "look_6", add.options, default_engine())
+    assert [loud.push(1)[0], loud.push(2)[0]] == ["pushed", "pushed"]
+    assert loud.size().waiting == 2
 
 
 def test_documentation_may_be_set_as_that_of_a_function():

@@ -363,7 +363,26 @@ def test_confirms_are_counted_by_batches():
     publish("d", "e")
     confirms.answered(5, False, False)
     error = OSError()
-    assert confirms.answer(error) == ([], [], [1], error)
+    assert confirms.answer(error) == ([], [], [1], error, {})
+
+
+def test_what_was_not_written_has_no_confirm_and_keeps_its_place():
+    confirms = Confirms()
+    items = [Publishing("q", b"", {"message_id": id}) for id in "abcdefg"]
+    why = {n: ValueError(n) for n in (0, 2, 3)}
+    left = iter(items)
+    for n, item in zip(range(5), left):
+        confirms.expect(item)
+        if n in why:
+            confirms.withdraw(item, why[n])
+    confirms.returned("q", "b")
+    confirms.answered(1, False, False)  # "b" is the first that was sent
+    error = OSError()
+    assert confirms.answer(error, left) == ([], [1], [4, 5, 6], error, why)
+    confirms.expect(items[0])
+    confirms.answered(5, True, True)
+    assert confirms.over
+    assert confirms.answer(None) == ([0], [], [], None, {})
 
 
 def test_no_thread_is_left_where_there_is_no_connection():

@@ -12,13 +12,14 @@ from fsdf_engine.brokers import rabbitmq_buffer
 from fsdf_engine.brokers.amqp_client import Received
 from fsdf_engine.brokers.rabbitmq_buffer import Buffer
 from fsdf_engine.brokers.rabbitmq_leases import Tags
-from fsdf_engine.brokers.rabbitmq_message import DUE, MORE, delayed
+from fsdf_engine.brokers.rabbitmq_message import DUE, MORE, delayed, more_of
 from fsdf_engine.brokers.rabbitmq_names import (
     FORMER,
     LONGEST,
     MOST_TENTHS,
     QUICK,
     RUNGS,
+    after,
     end_at,
     first,
     former,
@@ -34,7 +35,7 @@ from fsdf_engine.brokers.rabbitmq_names import (
     way,
 )
 from fsdf_engine.brokers.rabbitmq_server import Server, Shape
-from fsdf_engine.errors import ConfigurationError
+from fsdf_engine.errors import LARGEST, ConfigurationError
 from fsdf_engine.green import Event
 
 # Of delays from so many seconds on: how early the walk ends, at least and at most.
@@ -86,6 +87,16 @@ def test_walk_lasts_as_long_as_it_should(tenths):
     assert len(passed) <= 2 or tenths >= 4096
 
 
+@given(st.integers(0, 127) | st.integers(16, MOST_TENTHS // 8).map(lambda n: 8 * n))
+def test_rungs_after_the_first_are_known(tenths):
+    exchange, key = way("q", tenths)
+    if exchange == gate("q", 0):
+        passed = [long("q", n) for n in long_walk(key)]
+    else:
+        passed = [name for name in (exchange, key) if name not in ("", "q")]
+    assert after("q", exchange, key) == (passed[1:] if exchange else [])
+
+
 def test_what_is_no_walk_needs_no_rungs():
     assert way("q", 0) == ("", "q")
     assert needs("q", "", "q") == needs("q", "", "q.dead") == (0, 0)
@@ -128,6 +139,15 @@ def test_what_is_delayed_for_longer_than_a_walk_goes_on_after_it_and_is_not_earl
     told = delayed("q", b"", {"headers": {}}, LONGEST + 5.0, 1000.0)
     assert sum(walk(told.exchange, told.routing_key)) == MOST_TENTHS
     assert told.properties["headers"] == {MORE: "5.000"}
+    assert more_of(told.properties["headers"]) == 5.0
+
+
+@given(
+    st.sampled_from(["inf", "-inf", "nan", "soon", "", "-1", "9" * 400, b"\xff", None, [1], 2**62])
+    | st.floats(allow_nan=True).filter(lambda seconds: not 0 < seconds <= LARGEST)
+)
+def test_a_delay_that_nobody_can_have_asked_for_is_none(more):
+    assert more_of({MORE: more}) == 0.0
 
 
 def test_what_is_due_one_after_the_other_is_handed_out_together(monkeypatch):

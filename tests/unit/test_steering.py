@@ -31,11 +31,20 @@ def test_a_delay_is_seconds_or_a_timedelta(kind, given, seconds):
 
 @pytest.mark.parametrize("kind", [Retry, Requeue])
 @pytest.mark.parametrize(
-    "delay", [-1, math.nan, math.inf, -math.inf, "5", True, [1], datetime.timedelta(seconds=-1)]
+    "delay",
+    [-1, math.nan, math.inf, -math.inf, 10**400, "5", True, [1], datetime.timedelta(seconds=-1)],
+    ids=lambda value: str(value)[:12],
 )
 def test_a_delay_that_is_none_is_refused_where_it_is_raised(kind, delay):
     with pytest.raises(ConfigurationError, match="delay=.*give a timedelta, or seconds"):
         kind(delay=delay)
+
+
+@pytest.mark.parametrize("name", ["backoff", "backoff_max"])
+@pytest.mark.parametrize("wait", [-1, math.nan, math.inf, 1e300, "5", datetime.timedelta(1)])
+def test_a_policy_whose_waits_are_none_is_refused(name, wait):
+    with pytest.raises(ConfigurationError, match=f"{name}=.*give seconds from 0 to"):
+        RetryPolicy(**{name: wait})
 
 
 def test_a_wrong_delay_in_a_run_is_told_with_its_line():

@@ -130,15 +130,47 @@ def test_publish_takes_mappings_and_json_and_refuses_the_rest():
     [
         {"countdown": -1}, {"countdown": datetime(2030, 1, 1)}, {"countdown": timedelta(-1)},
         {"eta": "soon"}, {"eta": timedelta(1)}, {"eta": True}, {"eta": datetime(1, 1, 1)},
-        {"expires": float("inf")}, {"expires": timedelta(1)}, {"priority": 10},
+        {"countdown": float("nan")}, {"countdown": 10**400}, {"eta": float("nan")}, {"eta": 1e300},
+        {"expires": float("inf")}, {"expires": timedelta(1)}, {"expires": 10**400},
+        {"function_timeout": float("nan")}, {"function_timeout": -1}, {"soft_time_limit": 10**400},
+        {"priority": 10},
     ],
-    ids=str,
+    ids=lambda control: str(control)[:40],
 )  # fmt: skip
 def test_wrong_control_of_one_call_is_refused(control):
     task = module_level_again()
     with pytest.raises(ArgumentError, match=next(iter(control))):
         task.publish({"a": 1}, **control)
     assert task.size() == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("publish", ["publish", "apply_async", "send"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("countdwn", "; did you mean 'countdown'?"),
+        ("time_limit", "; did you mean 'soft_time_limit'?"),
+        ("delay", "; there are countdown, eta, expires,"),
+        ("write", "; there are"),
+        ("now", "; there are"),
+    ],
+)
+def test_unknown_option_of_one_call_is_named_with_the_nearest_and_where_all_stand(
+    publish, name, hint
+):
+    task = module_level_again()
+    given = ((1,), {}) if publish == "send" else ({"a": 1},)
+    for one in (task, *([] if publish == "send" else [task.publisher])):
+        with pytest.raises(ArgumentError) as caught:
+            getattr(one, publish)(*given, **{name: 1})
+        assert str(caught.value).startswith(f"unknown option {name!r} of one call{hint}")
+        assert "fsdf_engine.call.Control" in str(caught.value)
+    assert task.size() == (0, 0, 0, 0)
+
+
+def test_arguments_given_as_options_of_one_call_are_no_options():
+    with pytest.raises(ArgumentError, match="unknown option 'args' of one call"):
+        module_level_again().publish({}, args=(1,))
 
 
 def test_times_of_one_call_may_be_what_the_standard_library_has():
