@@ -269,8 +269,8 @@ def test_a_lost_answer_doubles_nothing(redis_url, monkeypatch, ack):
     assert [n for n, _ in ran] == list(range(STEPS))
 
 
-def test_what_was_taken_early_and_may_not_start_is_sent_anew(redis_url, monkeypatch):
-    paused, broker = [], RedisAckBroker(redis_url)
+def test_what_was_taken_early_and_may_not_start_is_sent_anew(broker, redis_url, monkeypatch):
+    paused = []
 
     def pause(taken, publishes, batch):
         if batch and not paused:
@@ -288,7 +288,6 @@ def test_what_was_taken_early_and_may_not_start_is_sent_anew(redis_url, monkeypa
     ran = steps(redis_url, monkeypatch, "early")
     later.join(BOUND)
     default_engine().stop()
-    broker.close()
     assert paused
     assert [n for n, _ in ran] == list(range(STEPS))
 
