@@ -13,12 +13,12 @@ from ..errors import FsdfError, MissingExtra, Unanswered, Unavailable
 from ..unpatched import unpatched
 from .amqp_client import AmqpChannel, ChannelClosed, Confirmed, Publishing, Received
 from .amqp_confirms import Confirms
+from .amqp_frames import OFTEN, bodies_of, header_of
 
 if TYPE_CHECKING:
     from .rabbitmq_amqpstorm import StormConnection
 
 __all__ = ["Library", "StormChannel"]
-FRAME_OVERHEAD = 8  # bytes
 
 
 class Library:
@@ -29,8 +29,8 @@ class Library:
             self.client = unpatched("amqpstorm", "pamqp")
             self.channel = unpatched("amqpstorm.channel", "pamqp").Channel
             self.commands = unpatched("pamqp.commands")
-            self.body, self.header = unpatched("pamqp.body"), unpatched("pamqp.header")
-            self.unmarshal = unpatched("pamqp.frame").unmarshal
+            self.header, frame = unpatched("pamqp.header"), unpatched("pamqp.frame")
+            self.marshal, self.unmarshal = frame.marshal, frame.unmarshal
         except ImportError as error:
             raise MissingExtra(
                 'RabbitMQ by amqpstorm needs its client; run: pip install "fsdf[rabbitmq]"'
@@ -215,30 +215,45 @@ class StormChannel(AmqpChannel):
         return confirms.answer(Unanswered(text))
 
     def _publish(self, batch: Iterable[Publishing], confirms: Confirms) -> None:
+        """Send it; many messages leave by one call."""
+        methods: dict[tuple[str, str], bytes] = {}
+        frames: list[bytes] = []
+        size = 0
         for item in batch:
             confirms.expect(item)
             try:
-                self._ask(self._client.write_frames, self._frames(item))
-            except (ChannelClosed, FsdfError):
-                raise
-            except Exception as error:  # the library's, of any kind, before it has sent anything
+                frames += self._frames(item, methods)
+            except Exception as error:  # the library's, of any kind
                 confirms.withdraw(item, error)
+            size += len(item.body)
+            if size >= OFTEN:
+                self._write(frames)
+                frames, size = [], 0
+        self._write(frames)
 
-    def _frames(self, item: Publishing) -> list[Any]:
+    def _write(self, frames: Sequence[bytes]) -> None:
+        if not self.is_open:
+            raise self.closed()
+        self._connection.write(b"".join(frames))
+
+    def _frames(self, item: Publishing, methods: dict[tuple[str, str], bytes]) -> list[bytes]:
+        library, number = self._library, self._client.channel_id
+        if (method := methods.get(key := (item.exchange, item.routing_key))) is None:
+            told = library.commands.Basic.Publish(0, *key, mandatory=True)
+            method = methods[key] = library.marshal(told, number)
+        if (header := header_of(number, item)) is None:
+            header = library.marshal(self._header(item), number)
+        return [method, header, *bodies_of(number, item.body, self._connection.frame_max)]
+
+    def _header(self, item: Publishing) -> Any:
         library, told = self._library, dict(item.properties)
         if isinstance(at := told.get("timestamp"), (int, float)):
             told["timestamp"] = datetime.fromtimestamp(at, timezone.utc)
         if "type" in told:
             told["message_type"] = told.pop("type")
-        method = library.commands.Basic.Publish(
-            exchange=item.exchange, routing_key=item.routing_key, mandatory=True
-        )
-        header = library.header.ContentHeader(
+        return library.header.ContentHeader(
             body_size=len(item.body), properties=library.properties(**told)
         )
-        size = self._connection._client.max_frame_size - FRAME_OVERHEAD
-        parts = [item.body[at : at + size] for at in range(0, len(item.body), size)]
-        return [method, header, *map(library.body.ContentBody, parts)]
 
     def close(self) -> None:
         with suppress(Exception):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FsdfError, Unanswered, Unavailable
 from .amqp_client import AmqpChannel, ChannelClosed, Confirmed, Publishing, Received, Unwritable
 from .amqp_confirms import Confirms
+from .amqp_frames import OFTEN
 from .pika_wire import Sink
 
 if TYPE_CHECKING:
     from .rabbitmq_pika import PikaConnection
 
 __all__ = ["PikaChannel", "told"]
-OFTEN = 1 << 16  # bytes after which what is published begins to leave
 
 
 def told(error: Any) -> str:

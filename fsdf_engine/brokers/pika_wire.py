@@ -8,19 +8,27 @@ which all its bytes come and go; a version without them is left to its own ways.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from .amqp_client import Publishing, Received, Unwritable
+from .amqp_frames import (
+    BODY,
+    END,
+    FRAME_OVERHEAD,
+    HEADER,
+    ID,
+    METHOD,
+    MODE,
+    PRIORITY,
+    TIME,
+    bodies_of,
+    header_of,
+)
 
 __all__ = ["Sink", "Wire"]
-METHOD, HEADER, BODY, END = 1, 2, 3, 0xCE  # types of frames, and their last byte
 DELIVER, ACK, NACK = b"\0\x3c\0\x3c", b"\0\x3c\0\x50", b"\0\x3c\0\x78"  # methods of Basic
-MODE, PRIORITY, ID, TIME = 0x1000, 0x0800, 0x0080, 0x0040  # properties of Basic
-OURS = {"delivery_mode", "priority", "message_id", "timestamp"}
-FRAME_OVERHEAD = 8  # bytes
 TOGETHER = 1 << 16  # bytes that leave by one call
 LARGEST = 1 << 16  # bytes of one read
 HOOKS = ("_on_data_available", "_adapter_emit_data")
@@ -71,17 +79,14 @@ class Wire:
         Raises:
             Unwritable: nothing of it was sent.
         """
-        size = self._client.params.frame_max - FRAME_OVERHEAD
-        body = item.body
         try:
             head = method + self._header(channel, item)
         except Exception as error:  # the library's, of any kind
             raise Unwritable(str(error)) from error
         self.send(head)
-        for at in range(0, len(body), size):
-            part = body[at : at + size]
-            self.send(b"%b%b\xce" % (struct.pack(">BHI", BODY, channel, len(part)), part))
-        return len(method) + len(body)
+        for part in bodies_of(channel, item.body, self._client.params.frame_max):
+            self.send(part)
+        return len(method) + len(item.body)
 
     def method(self, channel: int, exchange: str, routing_key: str) -> bytes:
         """Return the frame of a method that publishes.
@@ -97,24 +102,10 @@ class Wire:
             raise Unwritable(str(error)) from error
 
     def _header(self, channel: int, item: Publishing) -> bytes:
-        told, size = item.properties, len(item.body)
-        id = told["message_id"].encode()
-        if len(id) > 255 or not told.keys() <= OURS:
-            properties = self.pika.BasicProperties(**told)
-            return self.pika.frame.Header(channel, size, properties).marshal()  # type: ignore[no-any-return]
-        flags, first, last = ID, b"", b""
-        if "delivery_mode" in told:
-            flags |= MODE
-            first = bytes((told["delivery_mode"],))
-        if "priority" in told:
-            flags |= PRIORITY
-            first += bytes((told["priority"],))
-        if "timestamp" in told:
-            flags |= TIME
-            last = struct.pack(">Q", told["timestamp"])
-        length = 15 + len(first) + len(id) + len(last)
-        head = struct.pack(">BHIHHQH", HEADER, channel, length, 60, 0, size, flags)
-        return b"%b%b%c%b%b\xce" % (head, first, len(id), id, last)
+        if (header := header_of(channel, item)) is not None:
+            return header
+        told = self.pika.BasicProperties(**item.properties)
+        return self.pika.frame.Header(channel, len(item.body), told).marshal()  # type: ignore[no-any-return]
 
     def _take(self, data: bytes) -> None:
         """Cut what has come into frames; what no channel takes is pika's."""

@@ -74,7 +74,7 @@ class StormConnection(AmqpConnection):
 
         client._io.open, client._channel0.on_frame = connected, came
         client._io.start_inbound = lambda: None
-        client._io.write_to_socket = self._write
+        client._io.write_to_socket = self.write
         client.heartbeat.start = lambda exceptions: True
         client._wait_for_connection_state = self._await_state
 
@@ -85,7 +85,13 @@ class StormConnection(AmqpConnection):
         if client.current_state != state:
             raise client.exceptions[0]
 
-    def _write(self, data: bytes) -> None:
+    @property
+    def frame_max(self) -> int:
+        """Bytes that a frame may have, as agreed with the server."""
+        return self._client.max_frame_size  # type: ignore[no-any-return]
+
+    def write(self, data: bytes) -> None:
+        """Send frames. Blocks; an error is told by the next `turn`."""
         if self._error is None and self._socket is not None:
             try:
                 self._socket.send(data)
