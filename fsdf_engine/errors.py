@@ -30,7 +30,7 @@ from datetime import timedelta
 from typing import Protocol
 
 __all__ = [
-    "ArgumentError", "BrokerError", "ConfigurationError", "ExceptionForRequeue",
+    "LARGEST", "ArgumentError", "BrokerError", "ConfigurationError", "ExceptionForRequeue",
     "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
     "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
     "ServerRefused", "SoftTimeLimit", "Steering", "TaskFailed", "Unanswered", "Unavailable",

@@ -126,7 +126,8 @@ def _showing(method: FunctionType, binding: Any) -> FunctionType:
             while (name := p.name) in taken:
                 p = p.replace(name=f"_{name}")
             first.append(p.replace(kind=_P.POSITIONAL_ONLY))
-    copy = FunctionType(method.__code__, method.__globals__, method.__name__)
+    code, names, closure = method.__code__, method.__globals__, method.__closure__
+    copy = FunctionType(code, names, method.__name__, method.__defaults__, closure)
     update_wrapper(copy, method)
     shown = [*first, *taken.values()]
     copy.__signature__ = function.replace(  # type: ignore[attr-defined]

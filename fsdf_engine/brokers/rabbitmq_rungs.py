@@ -89,6 +89,7 @@ class Rungs:
                 channel.count(name)
                 self._there[name] = time.monotonic() + OFTEN
         except ChannelClosed as error:
+            channel.close()
             return error.code == 404
         return False
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..contracts import Broker, Capability, Delivery, Outgoing, Part, Subscription
-from ..errors import PublishError
+from ..errors import LARGEST, PublishError
 from ..outcomes import ACK, DeadLetter, Release, Verdict
 from .deliveries import (
     BOUND,
@@ -264,6 +264,14 @@ class BrokerConformance(
             came.update(dict.fromkeys(some, time.time()))
         assert came[b'{"n":2}'] <= came[b'{"n":1}']
         assert came[b'{"n":1}'] >= due - 0.01
+
+    def test_the_longest_delays_are_kept(self, broker: Broker, open: Open) -> None:
+        needs(broker, Capability.DELAY)
+        far = [outgoing(1, delay=LARGEST), outgoing(2, not_before=LARGEST)]
+        broker.publish([*far, outgoing(3)])
+        sub = open()
+        assert bodies(collect(broker, sub, 1)) == [outgoing(3).body]
+        assert broker.size(QUEUE) == sized(broker, 0, len(far), 1, 0)
 
     def test_many_delayed_messages_all_come(self, broker: Broker, open: Open) -> None:
         needs(broker, Capability.DELAY)

@@ -328,8 +328,7 @@ def test_what_is_no_such_queue_is_refused(make, rabbitmq_url, other, name):
         broker.publish([outgoing(1, Q)])
 
 
-def test_queue_that_is_deleted_is_made_again(make, rabbitmq_url, other, monkeypatch):
-    monkeypatch.setattr(rabbitmq_rungs, "OFTEN", 60.0)  # rungs that it has seen are there for it
+def test_queue_that_is_deleted_is_made_again(make, rabbitmq_url, other):
     broker, channel = make(rabbitmq_url), other.channel()
     broker.publish([outgoing(1, Q)])
     channel.queue_delete(Q)
@@ -340,16 +339,31 @@ def test_queue_that_is_deleted_is_made_again(make, rabbitmq_url, other, monkeypa
     until(lambda: not sub.extend([(1, 1)]) and sub._stream is None)
     broker.publish([outgoing(3, Q)])
     assert [d.body for d in fetched(sub, 1)] == [b'{"n":3}']
-    for n in (4, 5):  # the second one has looked for them
-        broker.publish([outgoing(n, Q, delay=60.0)])
-    for n in range(QUICK):
-        channel.queue_delete(quick(Q, n))
-        channel.exchange_delete(quick(Q, n))
-    with pytest.raises(PublishError):
-        broker.publish([outgoing(6, Q, delay=60.0)])
-    broker.publish([outgoing(6, Q, delay=60.0)])
-    assert broker.size(Q)[:2] == (0, 1)
     sub.close()
+
+
+def test_rungs_that_are_deleted_with_their_exchanges_are_made_again(
+    make, rabbitmq_url, other, monkeypatch
+):
+    """At once where they are looked for, else with the push after the one that is rejected."""
+    monkeypatch.setattr(rabbitmq_rungs, "OFTEN", 3600.0)
+    broker, channel = make(rabbitmq_url), other.channel()
+
+    def delete():
+        for n in range(QUICK):
+            channel.queue_delete(quick(Q, n))
+            channel.exchange_delete(quick(Q, n))
+
+    broker.publish([outgoing(4, Q, delay=60.0)])
+    delete()
+    for n in (5, 6):
+        broker.publish([outgoing(n, Q, delay=60.0)])
+    assert broker.size(Q)[:2] == (0, 2)
+    delete()
+    with pytest.raises(PublishError):
+        broker.publish([outgoing(7, Q, delay=60.0)])
+    broker.publish([outgoing(7, Q, delay=60.0)])
+    assert broker.size(Q)[:2] == (0, 1)
 
 
 def test_full_queue_rejects_what_it_does_not_take(make, rabbitmq_url, other):
