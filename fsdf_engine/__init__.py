@@ -26,15 +26,15 @@ from .hooks import at_child
 from .options import Options
 from .registry import BrokerEnum, ConcurrentModeEnum
 from .result import AsyncResult
-from .spelling import masked
+from .spelling import did_you_mean, masked
 
 __all__ = [
     "AsyncResult", "Broker", "BrokerEnum", "ConcurrentModeEnum", "ConsumerHandle", "DeadMessage",
     "Engine", "Options", "Pool", "QueueConsumer", "QueuePublisher", "QueueSize", "RetryPolicy",
-    "ShrinkablePool", "StopSignals", "Task", "at_child", "current", "default_engine", "end_fast",
-    "get_consumer", "get_publisher", "join_all", "masked", "patch_frame_config",
-    "patch_print", "run_consumer_with_multi_process", "run_coroutine", "start_zygote", "task_deco",
-    "tune",
+    "ShrinkablePool", "StopSignals", "Task", "at_child", "current", "default_engine",
+    "did_you_mean", "end_fast", "get_consumer", "get_publisher", "join_all", "masked",
+    "patch_frame_config", "patch_print", "run_consumer_with_multi_process", "run_coroutine",
+    "start_zygote", "task_deco", "tune",
 ]  # fmt: skip
 __all__ += errors.__all__
 

@@ -139,7 +139,7 @@ class Asking(Resolving):
         job = self._asked = Job()
         job.plan, job.owner, job.id = self._question, self, f"resolver:{self._asking}"
         job.codec, job.extra, job.kept = FLAT, {}, {"name": self._asking}
-        job.args, job.kwargs, job.published_at, job.started_at = (), job.kept, 0.0, 0.0
+        job.args, job.kwargs, job.published_at = (), job.kept, 0.0
         job.attempt, job.claims, job.acked, job.pushes = 0, [None], False, None
         try:
             job.delivery = Delivery((0, 0), orjson.dumps(job.kept))

@@ -80,7 +80,6 @@ class Job:
     args: Sequence[Any]  # these two: once the run, or a gate that needs them, has decoded them
     kwargs: Mapping[str, Any]
     published_at: float
-    started_at: float  # 0.0 unless the plan needs it
     attempt: int  # from 0
     claims: list[None] | None  # None: nobody but the pool ends this job
     acked: bool  # acknowledged before its start: nobody leases it
@@ -267,6 +266,10 @@ class Pool(ABC):
     def process_of(self, job: Job) -> int:
         """Return the id of the process that has a job."""
         return os.getpid()
+
+    def began(self, job: Job) -> float:
+        """Return the instant (`time.monotonic`) at which the run of a job began; 0.0: unknown."""
+        return 0.0
 
     def ahead(self, job: Job) -> int:
         """Say how many such jobs, beyond one for each slot, the pool needs to keep them busy."""

@@ -116,7 +116,7 @@ def _job(
     job.delivery = Delivery(None, b"", deliveries=deliveries)  # type: ignore[arg-type]
     job.plan, job.owner, job.attempt = plan_of(name), owner, UNKNOWN
     job.codec, job.kept, job.args, job.kwargs = FLAT, None, (), {}
-    job.claims, job.pushes, job.acked, job.started_at = None, None, True, 0.0
+    job.claims, job.pushes, job.acked = None, None, True
     return job
 
 

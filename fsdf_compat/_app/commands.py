@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from click.exceptions import Exit
-from kombu.exceptions import OperationalError
 
-from fsdf_engine import BrokerError, ServerRefused
-
+from .._engine.errors import translating
 from .._upward import upward
-from .places import engine_place
+from .places import broker_of
 from .settings import DEFAULT_SECURITY_DIGEST
 
 __all__ = ["cancel", "purge_queue", "setup_security", "start", "worker_main"]
@@ -47,37 +44,23 @@ def worker_main(self: Any, argv: Any = None) -> None:
     self.start(argv=argv)
 
 
-@contextmanager
-def _operational() -> Iterator[None]:
-    """Raise what Celery's users expect of a broker that is down."""
-    try:
-        yield
-    except (BrokerError, ServerRefused) as error:
-        raise OperationalError(str(error)) from error
-
-
 def cancel(self: Any, ids: Iterable[str]) -> None:
     """Have messages not run that have not started; no worker has to be up. Blocks."""
-    any_task = self.engine.remote("any", **self.engine_options(results=True))
-    with _operational():
+    with translating():
+        any_task = self.engine.remote("any", **self.engine_options(results=True))
         self.engine.cancel(ids, any_task.options)
 
 
 def purge_queue(self: Any, name: str) -> int:
     """Delete what waits in a queue of ours; return how many messages that were. Blocks."""
-    with _operational():
-        return int(_broker(self).purge(self.amqp.wire_queue(name)))
+    with translating():
+        return int(broker_of(self).purge(self.amqp.wire_queue(name)))
 
 
 def delayed(self: Any, name: str, limit: int) -> Any:
     """Return messages of a queue of ours that wait in the broker for their time. Blocks."""
-    with _operational():
-        return _broker(self).delayed(self.amqp.wire_queue(name), limit)
-
-
-def _broker(app: Any) -> Any:
-    chosen = engine_place(app.conf)
-    return app.engine.broker(chosen["broker_kind"], chosen.get("broker_url"))
+    with translating():
+        return broker_of(self).delayed(self.amqp.wire_queue(name), limit)
 
 
 def setup_security(

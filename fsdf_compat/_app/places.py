@@ -1,4 +1,4 @@
-"""Where an app's messages wait, with what its settings say of the connection. Pure."""
+"""Where an app's messages wait, with what its settings say of the connection. Opens nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from .._engine.errors import translating
 from .._engine.places import broker_options
+from ..exceptions import ImproperlyConfigured
 
-__all__ = ["TIMEOUTS", "engine_options", "engine_place"]
+__all__ = ["TIMEOUTS", "broker_of", "check_places", "engine_options", "engine_place"]
 
 TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
 _NEEDED = {ssl.CERT_NONE: "none", ssl.CERT_OPTIONAL: "optional", ssl.CERT_REQUIRED: "required"}
@@ -22,8 +24,11 @@ def engine_place(conf: Any, url: Any = None) -> Any:
     What the URL itself says of timeouts and certificates is stronger.
 
     Raises:
-        ImproperlyConfigured: there is no such broker.
+        ImproperlyConfigured: there is no such broker, or what is said of it is none.
     """
+    if not isinstance(conf.broker_use_ssl, (dict, int, type(None))):
+        kind = type(conf.broker_use_ssl).__name__
+        raise ImproperlyConfigured(f"broker_use_ssl is a {kind}: give True, False or a dict")
     options = conf.broker_transport_options or {}
     found = broker_options(url or conf.broker_url, options)
     place = found.get("broker_url", "")
@@ -60,6 +65,28 @@ def _amqp(conf: Any, place: str) -> str:
                 more[f"ssl_{name}"] = _text(f"ssl_{name}", value)
     query = "&".join(f"{k}={quote(v, safe='/')}" for k, v in more.items() if k not in known)
     return f"{scheme}://{rest or 'localhost'}{'&' if '?' in rest else '?'}{query}"
+
+
+def broker_of(app: Any, url: Any = None) -> Any:
+    """Return the engine's broker of an app, or of another one of Celery's URLs.
+
+    Raises:
+        ImproperlyConfigured: there is none, its client is not installed, or the URL is wrong.
+    """
+    chosen = engine_place(app.conf, url)
+    with translating():
+        return app.engine.broker(chosen["broker_kind"], chosen.get("broker_url"))
+
+
+def check_places(app: Any) -> None:
+    """Find out whether there are such a broker and such a result backend. Opens nothing.
+
+    Raises:
+        ImproperlyConfigured: one is not there.
+    """
+    broker_of(app)
+    if getattr(app.backend, "native", False):
+        app.backend.replies()
 
 
 def engine_options(self: Any, results: bool = False) -> Any:

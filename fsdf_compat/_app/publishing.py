@@ -11,19 +11,19 @@ from contextvars import ContextVar
 from typing import Any
 
 from kombu.common import Broadcast
-from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from kombu.utils.functional import retry_over_time
 
-from fsdf_engine import BrokerError, ServerRefused, Unanswered, Unavailable
+from fsdf_engine import Unanswered, Unavailable
 from fsdf_engine.contracts import Outgoing
 
+from .._engine.errors import RAISED, translated
 from .._engine.places import rank
 from .._engine.run import current_run
 from ..exceptions import ImproperlyConfigured
 from ..signals import after_task_publish
 from . import flat, messages
-from .places import engine_place
+from .places import broker_of
 
 __all__ = [
     "collecting", "leave", "outgoing", "place_of", "placed", "queues_of", "send_plainly",
@@ -276,6 +276,7 @@ def leave(amqp: Any, batch: Sequence[Outgoing], url: Any, retry: bool, policy: A
 
     Raises:
         kombu.exceptions.OperationalError: it is not there, or perhaps not.
+        ImproperlyConfigured: a setting of its broker is wrong.
     """
     if url is None and (collected := _collected.get()) is not None:
         collected.extend(batch)
@@ -287,8 +288,9 @@ def leave(amqp: Any, batch: Sequence[Outgoing], url: Any, retry: bool, policy: A
 
 
 def _publish(amqp: Any, batch: Sequence[Outgoing], url: Any, retry: bool, policy: Any) -> None:
-    publisher, begun = amqp.publisher(url), time.monotonic()
+    begun = time.monotonic()
     try:
+        publisher = amqp.publisher(url)
         try:
             publisher.publish(batch)
         except Unavailable as error:
@@ -297,8 +299,8 @@ def _publish(amqp: Any, batch: Sequence[Outgoing], url: Any, retry: bool, policy
             if not retry or isinstance(error, Unanswered) or (left is not None and left <= 0):
                 raise
             _again(publisher, batch, policy, left)
-    except (BrokerError, ServerRefused) as error:
-        raise OperationalError(str(error)) from error
+    except RAISED as error:
+        raise translated(error) from error
 
 
 def _again(publisher: Any, batch: Sequence[Outgoing], policy: Any, within: float | None) -> None:
@@ -325,5 +327,4 @@ def _again(publisher: Any, batch: Sequence[Outgoing], policy: Any, within: float
 
 def placed(app: Any, url: Any) -> Any:
     """Return the engine's publisher of a broker given by Celery's URL."""
-    chosen, engine = engine_place(app.conf, url), app.engine
-    return engine.publisher(engine.broker(chosen["broker_kind"], chosen.get("broker_url")))
+    return app.engine.publisher(broker_of(app, url))

@@ -10,6 +10,7 @@ from typing import Any
 from kombu.utils.encoding import bytes_to_str
 
 from .. import states
+from .._engine.errors import translating
 from .._ids import text_id
 from ..exceptions import TimeoutError
 from .part import Part
@@ -28,8 +29,9 @@ class Awaiting(Part):
         """Return where this process learns of results."""
         engine = self.app.engine
         if self._replies is None or self._replies[0] is not engine.services.epoch:
-            options = engine.remote("results", **self.app.engine_options(results=True)).options
-            self._replies = engine.services.epoch, engine.replies(options, self.layout)
+            with translating():
+                options = engine.remote("results", **self.app.engine_options(results=True)).options
+                self._replies = engine.services.epoch, engine.replies(options, self.layout)
         return self._replies[1]
 
     def reply_to(self, ids: Sequence[str], published: float) -> str:

@@ -15,6 +15,7 @@ from fsdf_engine import Unavailable
 from fsdf_engine.contracts import Completed, Group, Letter, Member, Outgoing
 
 from .. import states
+from .._engine.errors import translating
 from .._state import _task_stack
 from .._upward import LateModule
 from ..exceptions import ChordError
@@ -51,11 +52,10 @@ class NativeChords(Part):
 
         Raises:
             kombu.exceptions.OperationalError: they cannot be reached.
+            ImproperlyConfigured: a setting of where they are is wrong.
         """
-        try:
+        with translating():
             yield self.grouping()
-        except Unavailable as error:
-            raise OperationalError(str(error)) from error
 
     def open_chord(self, header_result_args: Any, body: Any) -> None:
         """Open the group of a chord; its size is told later. Blocks."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fsdf_engine import Options, masked
+from fsdf_engine import Options, did_you_mean, masked
 
 from ..exceptions import ImproperlyConfigured
 
@@ -24,6 +24,8 @@ BROKERS: Mapping[str, str] = {
     **dict.fromkeys(("sqla+postgresql", "sqla+postgres"), "sqlalchemy"),
     **dict.fromkeys(("sqla+mysql", "sqla+mariadb"), "sqlalchemy"),
 }  # fmt: skip
+# A scheme, what stands behind it, the rest.
+_TYPED = re.compile(r"([a-z][\w+.-]*)?(:?/*)(.*)", re.IGNORECASE | re.DOTALL)
 _STORES = {
     **dict.fromkeys(_REDIS, "redis"), "sqlite": "sqlite", "db+sqlite": "sqlite",
     "memory": "memory", "cache+memory": "memory",
@@ -114,12 +116,8 @@ def _place(
     """Return the engine's kind and URL for one of Celery's; both are empty where there is none."""
     if not url:
         return "", ""
-    text = _one(url, key)
-    text = text if ":" in text else f"{text.lower()}://"
-    if (scheme := _scheme(text)) not in kinds:
-        raise ImproperlyConfigured(
-            f"{key}: there is no {masked(f'{scheme}://')} yet; there are {', '.join(kinds)}"
-        )
+    text = _spelled(_one(url, key), key, kinds)
+    scheme = _scheme(text)
     if scheme == "sentinel":
         return kinds[scheme], _sentinel(text, key, options)
     if scheme in _REDIS:
@@ -129,6 +127,28 @@ def _place(
     if kinds[scheme] in ("sqlite", "sqlalchemy"):
         return kinds[scheme], text.partition("+")[2] or text
     return kinds[scheme], ""
+
+
+def _spelled(text: str, key: str, kinds: Mapping[str, str]) -> str:
+    """Return a URL whose scheme there is, which may stand alone.
+
+    Raises:
+        ImproperlyConfigured: it is none; it is shown as it was typed, without its password.
+    """
+    scheme, mark, rest = _TYPED.fullmatch(text).groups("")  # type: ignore[union-attr]
+    known, behind = _scheme(scheme) in kinds, mark.startswith("://")
+    if known and (behind or not (rest or mark)):
+        return text if mark else f"{scheme.lower()}://"
+    hint = did_you_mean(scheme, kinds)
+    if not (known or behind):  # any part of it may be a password
+        scheme, mark, rest = "", "", text
+    shown = masked(f"{scheme or key}://{rest}").partition("://")[2]
+    if known:
+        why = f"there is no :// behind {scheme}; write {scheme}://{shown}"
+    else:
+        why = f"there is no {scheme}://" if scheme else "it begins with no scheme, such as redis://"
+        why += hint
+    raise ImproperlyConfigured(f"{key}={scheme + mark + shown!r}: {why}")
 
 
 def _redis(url: str, scheme: str) -> str:

@@ -21,10 +21,11 @@ __all__ = ["Run", "current_run"]
 class Run:
     """One run by a worker; `current_run` has it where its code is."""
 
-    __slots__ = ("again", "effects", "has_ended", "job", "on_loop", "told")
+    __slots__ = ("again", "began", "effects", "has_ended", "job", "on_loop", "told")
 
     def __init__(self, job: Job, on_loop: bool = False) -> None:
         self.job, self.on_loop, self.has_ended = job, on_loop, False
+        self.began = 0.0  # the instant (`time.monotonic`) at which its tracer did
         self.told = b""  # the JSON of a value of which no more is to be told
         self.effects: list[Effect] = []
         self.again: tuple[Any, ...] = ()  # what `retry` has raised, with the messages of it

@@ -5,11 +5,14 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from fsdf_engine import masked
+
+from .._app.naming import named
 from .._state import current_app
 from ..exceptions import ImproperlyConfigured
 from ..utils.imports import load_extension_class_names, symbol_by_name
 
-__all__ = ["by_name", "by_url"]
+__all__ = ["WrongUrl", "by_name", "by_url", "made"]
 
 BACKEND_ALIASES = {
     "arangodb": "celery.backends.arangodb:ArangoDbBackend",
@@ -50,9 +53,10 @@ def by_name(
     aliases = {**BACKEND_ALIASES, **loader.override_backends}
     aliases.update(load_extension_class_names(extension_namespace))
     backend = backend or "disabled"
-    named = aliases.get(backend, backend) if isinstance(backend, str) else backend
     try:
-        cls = symbol_by_name(named)
+        is_name = isinstance(backend, str)
+        find = symbol_by_name  # which tests replace here
+        cls = named("result backend", backend, aliases, find) if is_name else find(backend)
     except ValueError as error:
         raise ImproperlyConfigured(_UNKNOWN.format(backend, repr(error))) from error
     if isinstance(cls, types.ModuleType):
@@ -69,3 +73,26 @@ def by_url(backend: Any = None, loader: Any = None) -> tuple[Any, str | None]:
         if "+" in backend:
             backend, url = url.split("+", 1)
     return by_name(backend, loader), url
+
+
+class WrongUrl(ImproperlyConfigured, ValueError):
+    """A URL that cannot be read; a ValueError, too, as it is in Celery."""
+
+
+def made(backend: Any, app: Any) -> Any:
+    """Return an app's backend, made of its URL, its name or its class.
+
+    Raises:
+        ImproperlyConfigured: there is none of this name, or its URL cannot be read.
+    """
+    cls, url = by_url(backend, app.loader)
+    try:
+        return cls(app=app, url=url)
+    except ValueError as error:
+        if not url:
+            raise
+        if (shown := masked(url)) == url:
+            raise WrongUrl(f"result_backend={url!r}: {error}") from error
+        why = "write / ? # and @ in a password as %2F %3F %23 %40"
+        # not `error`: what cannot be read may be a part of the password
+        raise WrongUrl(f"result_backend={shown!r}: {why}") from None

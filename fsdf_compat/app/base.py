@@ -301,9 +301,7 @@ class Celery:
     _backend = property(parts.known_backend, parts.set_backend)
 
     def _get_backend(self) -> Any:
-        chosen = self.backend_cls or self.conf.result_backend
-        backend, url = backends.by_url(chosen, self.loader)
-        return backend(app=self, url=url)
+        return backends.made(self.backend_cls or self.conf.result_backend, self)
 
     backend = property(parts.backend)
     thread_oid = property(parts.thread_oid)

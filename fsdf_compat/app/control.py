@@ -13,6 +13,7 @@ from kombu.pidbox import Mailbox
 from kombu.utils.functional import lazy
 from kombu.utils.objects import cached_property
 
+from .._app.places import broker_of
 from ..exceptions import DuplicateNodenameWarning, ImproperlyConfigured
 from ..utils.log import get_logger
 from ..utils.text import pluralize
@@ -380,17 +381,15 @@ class Control:
 
         With `reply` return the answers that came in `timeout` seconds, or the first `limit` ones;
         `callback` is given each as it comes. Further arguments are the command's.
+
+        Raises:
+            ImproperlyConfigured: the app's broker is none that there is.
         """
+        if connection is None:
+            broker_of(self.app)
         chosen = {"pattern": pattern, "matcher": matcher} if pattern and matcher else {}
         with self.app.connection_or_acquire(connection) as found:
             return self.mailbox(found)._broadcast(
-                command,
-                dict(arguments or {}, **extra_kwargs),
-                destination,
-                reply,
-                timeout,
-                limit,
-                callback,
-                channel=channel,
-                **chosen,
-            )
+                command, dict(arguments or {}, **extra_kwargs), destination, reply, timeout, limit,
+                callback, channel=channel, **chosen,
+            )  # fmt: skip

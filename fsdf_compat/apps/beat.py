@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import VERSION_BANNER, beat, platforms
+from .._app.places import broker_of
 from .._app.urls import sanitize_url
 from ..utils.imports import qualname
 from ..utils.log import LOG_LEVELS, get_logger
@@ -60,7 +61,12 @@ class Beat:
             self.loglevel = LOG_LEVELS[self.loglevel.upper()]
 
     def run(self) -> None:
-        """Send what is due until the process is told to end. Blocks."""
+        """Send what is due until the process is told to end. Blocks.
+
+        Raises:
+            ImproperlyConfigured: there is no such broker.
+        """
+        broker_of(self.app)
         if not self.quiet:
             print(self.colored.cyan(f"celery beat v{VERSION_BANNER} is starting."))
         self.init_loader()

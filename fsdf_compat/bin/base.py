@@ -14,6 +14,7 @@ import click
 from kombu.exceptions import OperationalError
 from kombu.utils.objects import cached_property
 
+from .._engine.errors import WRONG
 from .._state import get_current_app
 from ..exceptions import CeleryCommandException
 from ..platforms import EX_UNAVAILABLE
@@ -101,7 +102,7 @@ class CLIContext:
 
 def handle_remote_command_error(command: str, exc: Exception) -> None:
     """Raise what the command line shows of an error while workers were asked."""
-    if isinstance(exc, click.ClickException):
+    if isinstance(exc, (click.ClickException, *WRONG)):
         raise exc
     if isinstance(exc, OperationalError):
         message = (

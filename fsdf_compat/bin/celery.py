@@ -14,6 +14,7 @@ import click
 from click_didyoumean import DYMGroup
 
 from .. import VERSION_BANNER
+from .._engine.errors import WRONG
 from ..app.utils import find_app
 from .base import CeleryCommand, CeleryOption, CLIContext, consume_preload_options
 from .beat import beat
@@ -38,11 +39,22 @@ It is an option of `celery` itself:
 celery {option} celeryapp {command} <...>"""
 
 
+class _Commands(DYMGroup):
+    """The commands. Of a setting that is wrong they say what is wrong with it, in a line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except WRONG as error:
+            raise click.ClickException(str(error)) from error
+
+
 def _option(*names: str, **kwargs: Any) -> Any:
     return click.option(*names, cls=CeleryOption, help_group="Global Options", **kwargs)
 
 
-@click.group(cls=DYMGroup, invoke_without_command=True)
+@click.group(cls=_Commands, invoke_without_command=True)
 # An app itself, where Python calls us: click would make it text.
 @_option("-A", "--app", envvar="APP", type=click.UNPROCESSED, help="Where the app is.")
 @_option("-b", "--broker", envvar="BROKER_URL", help="Its broker's URL.")

@@ -8,7 +8,6 @@ import click
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
-from ..exceptions import ImproperlyConfigured
 from ..utils import text
 from .base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
 
@@ -46,7 +45,7 @@ def purge(ctx: Any, force: bool, queues: Any, exclude_queues: Any, **kwargs: Any
         )
     try:
         count = app.control.purge_queues(names)
-    except (ImproperlyConfigured, OperationalError) as error:
+    except OperationalError as error:
         broker = maybe_sanitize_url(str(app.conf.broker_write_url or "amqp://"))
         raise click.ClickException(f"cannot purge at {broker}: {error}") from error
     if count:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from kombu.utils.url import maybe_sanitize_url
 
+from .._engine.errors import WRONG
 from ..backends.base import DisabledBackend
 from ..exceptions import CeleryCommandException
 from ..platforms import EX_UNAVAILABLE
@@ -42,6 +43,8 @@ def _asked(app: Any, task_id: str, task: str | None) -> Any:
         found = asked.AsyncResult(task_id)
         if not isinstance(found.backend, DisabledBackend):  # which says by itself what it lacks
             found.ready()
+    except WRONG:
+        raise
     except Exception as error:  # of any backend's client
         place = maybe_sanitize_url(str(app.conf.result_backend))
         message = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kombu.utils.imports import symbol_by_name
+from .._app.naming import named
 
 __all__ = ("get_available_pool_names", "get_implementation")
 
@@ -23,13 +23,13 @@ ALIASES: dict[str, str | None] = {
 
 
 def get_implementation(cls: Any) -> Any:
-    """Return a pool's class by its name, or by "module:class"."""
-    if not isinstance(cls, str):
-        return cls
-    place = ALIASES.get(cls, cls)
-    if place and place.startswith("celery."):
-        place = __name__.rpartition(".")[0] + place[len("celery") :]
-    return symbol_by_name(place)
+    """Return a pool's class by its name, or by "module:class".
+
+    Raises:
+        ImproperlyConfigured: there is none of this name.
+    """
+    place = ALIASES.get(cls, cls) if isinstance(cls, str) else cls
+    return named("pool", cls, ALIASES) if isinstance(place, str) else place
 
 
 def get_available_pool_names() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from . import control
 
 __all__ = ["Pidbox"]
 logger = get_logger("celery.worker.pidbox")
-_AGAIN = (1.0, 30.0)  # seconds before a lost connection is made again, at first and at most
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds before a lost connection is made again
 
 
 class Pidbox:
@@ -38,6 +38,7 @@ class Pidbox:
         self._ear, self._ready = Ear(), threading.Event()
         self._stopping = self._ear.stopping
         self._thread: threading.Thread | None = None
+        self._failures = 0  # in a row; the thread's
 
     def start(self, timeout: float = 2.0) -> None:
         """Start the thread; returns when it listens, or after `timeout` seconds."""
@@ -64,42 +65,47 @@ class Pidbox:
             logger.error("Control command error: %r", error, exc_info=True)
 
     def _loop(self) -> None:
-        wait = _AGAIN[0]
         while not self._stopping.is_set():
             try:
-                if not self._listen():
-                    return
-                wait = _AGAIN[0]
+                return self._listen()
             except Exception as error:
                 if self._stopping.is_set():
-                    return
-                logger.warning("pidbox: connection lost: %s; again in %.0f s", error, wait)
+                    return None
+                if not self._failures:  # once per outage
+                    logger.warning("pidbox: connection lost, it is tried again: %s", error)
             finally:
                 self._ready.set()
-            self._stopping.wait(wait)
-            wait = min(2 * wait, _AGAIN[1])
+            self._stopping.wait(_PAUSES[min(self._failures, len(_PAUSES) - 1)])
+            self._failures += 1
+        return None
 
-    def _listen(self) -> bool:
-        """Answer until the connection is lost; False: there is no more to be done."""
+    def _heard(self) -> None:
+        """Know that it listens."""
+        if self._failures:
+            logger.info("pidbox: connected again")
+        self._failures = 0
+        self._ready.set()
+
+    def _listen(self) -> None:
+        """Answer until it is stopped, or there is nobody to answer. Raises of a lost connection."""
         if not self.c.app.conf.broker_url:  # kombu would look for a RabbitMQ
             logger.info("pidbox: broker_url is not set: no remote control")
-            return False
+            return
         with self.c.app.connection_for_read() as connection:
             if not connection.supports_exchange_type("fanout"):
                 logger.info(
                     "pidbox: %s cannot broadcast: no remote control", connection.transport_cls
                 )
-                return False
+                return
             self.node.channel = connection.channel()
             self.consumer = self.node.listen(callback=self.on_message)
             self.consumer.on_decode_error = self._on_decode_error
             logger.debug("pidbox: Connected to %s.", connection.as_uri())
             try:
-                self._ear.listen(connection, self._ready.set)
+                self._ear.listen(connection, self._heard)
             finally:
                 ignore_errors(connection, self.consumer.cancel)
                 self.consumer = None
-        return False
 
     def _on_decode_error(self, message: Any, error: Exception) -> None:
         logger.error("pidbox: a message that cannot be read: %r", error)

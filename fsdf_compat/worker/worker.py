@@ -11,6 +11,8 @@ from typing import Any
 
 from .. import bootsteps, signals
 from .. import concurrency as _concurrency
+from .._app.places import check_places
+from .._engine.errors import WRONG
 from .._engine.serving import serve
 from ..bootsteps import RUN, TERMINATE
 from ..exceptions import ImproperlyConfigured, WorkerTerminate
@@ -134,6 +136,7 @@ class WorkController:
         conf = self.app.conf
         conf.task_time_limit, conf.task_soft_time_limit = self.time_limit, self.soft_time_limit
         self.steps: list[Any] = []
+        check_places(self.app)  # before anything is shown or begun
         self.on_init_blueprint()
         self.serving = serve(self.app)
         self.serving.requests.node = self.hostname
@@ -225,6 +228,9 @@ class WorkController:
             self.blueprint.start(self)
         except WorkerTerminate:
             self.terminate()
+        except WRONG as exc:
+            logger.critical("Unrecoverable error: %s", exc)
+            self.stop(exitcode=EX_FAILURE)
         except Exception as exc:
             logger.critical("Unrecoverable error: %r", exc, exc_info=True)
             self.stop(exitcode=EX_FAILURE)

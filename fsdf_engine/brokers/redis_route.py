@@ -7,6 +7,7 @@ URLs: `redis://[[user]:password@]host:port/db`, `rediss://` (TLS), `unix:///path
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from typing import Any
@@ -51,6 +52,13 @@ def _names_database(rest: str) -> bool:
     return not path or (path.isascii() and path.isdecimal())
 
 
+def _check_files(options: dict[str, Any]) -> None:
+    """Look for the files of TLS now: the client does so when it connects, as if in an outage."""
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if (path := options.get(name)) and not os.path.exists(path):
+            raise _Wrong(f"{name}={path!r}: there is no such file")
+
+
 class Route:
     """Where a URL leads: makes unconnected connections, asking for the address where needed."""
 
@@ -74,6 +82,7 @@ class Route:
             if self._scheme != "unix" and not _names_database(rest):  # the client would take 0
                 raise _Wrong("what follows the host is no number of a database, such as /0")
             pool = redis.ConnectionPool.from_url(f"{self._scheme}://{rest}")
+            _check_files(pool.connection_kwargs)
         except (ValueError, TypeError) as error:
             place = url.partition("?")[0]
             quotes = masked(place) != place and not isinstance(error, _Wrong)  # the password, too

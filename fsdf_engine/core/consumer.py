@@ -201,8 +201,6 @@ class Consumer:
                     empty = self._await()
                 elif limit := self._permits():
                     empty = self._fetch(limit)
-                if not empty:
-                    self._outage.over()
             except Exception as error:  # a loop's edge
                 self._share.rest()
                 self._stopping.wait(self._outage.failed(error))
@@ -241,6 +239,7 @@ class Consumer:
     def _take(self, deliveries: Sequence[Delivery]) -> bool:
         if deliveries:
             self._admit(deliveries)
+        self._outage.fetched(bool(deliveries))
         return len(deliveries) < FEW and (not deliveries or self.subscription.emptied)
 
     def _permits(self) -> int:

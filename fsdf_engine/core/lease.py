@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from ..contracts import Job, Subscription
+from ..errors import Unavailable
 from ..green import Event, native_thread
 
 __all__ = ["Keeper"]
@@ -131,7 +132,9 @@ class Keeper:
                     log.error("the pool does not answer; its leases are not renewed")
             except Exception as caught:  # a loop's edge: the next turn tries again
                 error, now = caught, time.monotonic()
-                if now - told > AGAIN:
+                # others tell of an outage; here it matters once leases may have ended
+                outlasts = now - self._confirmed > self._lease or not isinstance(error, Unavailable)
+                if outlasts and now - told > AGAIN:
                     log.warning("leases cannot be renewed, it is tried again: %s", error)
                     told = now
             else:

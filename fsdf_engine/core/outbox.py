@@ -178,7 +178,7 @@ class Outbox:
             self._flush(items)
         except Exception as error:  # a loop's edge, before anything was stored: all is repeated
             if self._failures % 30 == 0:  # not at each try
-                log.warning("cannot store what %d runs did, will try again: %r", len(items), error)
+                log.warning("cannot store what runs did (%d), tries again: %r", len(items), error)
             self._kept = items
         if self._failures and not self._kept:
             log.warning("what could not be stored is stored now")
@@ -292,7 +292,7 @@ class Outbox:
             if isinstance(error, Unanswered) and self._answers_else(items, pick):
                 return self._narrow(items, pick, write, error)
             if not self._failures:  # once per outage
-                log.warning("cannot store what %d runs did, will try again: %s", len(items), error)
+                log.warning("cannot store what runs did (%d), tries again: %s", len(items), error)
             self._kept += items
             return []
         except Exception as error:

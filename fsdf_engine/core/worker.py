@@ -113,7 +113,10 @@ class ConsumerHandle:
                     pool.interrupt(job, Interrupted(), kill=True)
             if not consumer.drained(UNWIND, patient=False):
                 consumer.withdraw(acked=True)  # what children had been handed that are dead now
-                log.error("queue %s: some runs do not end; their leases will", self.queue)
+                log.error(
+                    "queue %s: some runs do not end; other workers get their messages when their"
+                    " leases have ended", self.queue,
+                )  # fmt: skip
         if self._own_pool:
             pool.close(0.0)
         self.deadlines.close()

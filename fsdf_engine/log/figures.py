@@ -1,8 +1,9 @@
-"""The figures of an interval, and how they are put for people. Pure, but for a random sample."""
+"""The figures of an interval, and how they are put for people. Pure, but for the sample of runs."""
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,15 +20,19 @@ class Counts(NamedTuple):
 
 
 class Durations:
-    """An even sample of the durations of an interval (Vitter's algorithm R)."""
+    """An even sample of the durations of an interval (Vitter's algorithm R).
+
+    `last` is the instant (`time.monotonic`) at which one was taken last.
+    """
 
     def __init__(self) -> None:
         self._kept: list[float] = []
-        self._seen = 0
+        self._seen, self.last = 0, 0.0
 
     def add(self, seconds: float) -> None:
         """Take one more. Any thread."""
         self._seen += 1
+        self.last = time.monotonic()
         if len(self._kept) < KEPT:
             self._kept.append(seconds)
         elif (place := int(random.random() * self._seen)) < KEPT:

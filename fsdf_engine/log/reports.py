@@ -151,6 +151,8 @@ class Reports(Report):
             count = f"{storm.untold:,}"
             tell(self._logger, storm.level, "%s more %s: %s", count, since, storm.text)
         before, now, at = self._told, self._counts(), time.monotonic()
+        if size is None and (last := self._durations.last) > self._told_at:
+            at = last  # at a stop: how long the worker had nothing to do says nothing of a rate
         seconds, self._told, self._told_at = at - self._told_at, now, at
         if now == before or not self._logger.isEnabledFor(logging.INFO):
             return

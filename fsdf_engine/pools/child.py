@@ -142,8 +142,8 @@ class _Runner:
             self._tell_progress(WRITTEN)
 
     def _outcome(self, job: Job, handed: hand_off.Handed) -> Outcome:
-        job.attempt, job.started_at = handed.attempt, 0.0
-        job.id, job.delivery, job.extra, job.pushes = handed.id, handed.delivery, {}, None
+        job.id, job.delivery, job.attempt = handed.id, handed.delivery, handed.attempt
+        job.extra, job.pushes = {}, None
         plan = self._plans.get(handed.task)
         if plan is None:
             queue, name, resolver = self._names[handed.task]

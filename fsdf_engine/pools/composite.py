@@ -70,6 +70,9 @@ class CompositePool(Pool):
     def process_of(self, job: Job) -> int:
         return self._of(job).process_of(job)
 
+    def began(self, job: Job) -> float:
+        return self._of(job).began(job)
+
     def room(self, job: Job) -> int:
         part = self._of(job)
         return part.size - part.waiting() - len(part.running())

@@ -6,7 +6,7 @@ An exception is built again only from a class that the parent has imported, and 
 none of its code there.
 
 Hand-offs and commits:   length, length of the head, the head as JSON, bodies
-Ended runs:              number, kind, attempt, three of pushes, seconds, started, length, payload
+Ended runs:              number, kind, attempt, three of pushes, seconds, length, payload
 Payload of a told one:   [outcome, failure, effects] as JSON, a line feed, bodies
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 LENGTH = Struct("<I")
-_ENDED = Struct("<IBIQIIddI")  # the fields of an Ended, with the payload's length at the end
+_ENDED = Struct("<IBIQIIdI")  # the fields of an Ended, with the payload's length at the end
 _NOTHING, _RETURNED, _OTHER, _TOLD, _JSON = range(5)
 _NO_EFFECTS = Told(SUCCEEDED)
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Outcome)}
@@ -69,7 +69,6 @@ class Ended(NamedTuple):
     push: int
     pushes: int
     seconds: float
-    started_at: float
     payload: bytes
 
 
@@ -131,7 +130,7 @@ def encode_ended(number: int, job: Job, outcome: Outcome, seconds: float) -> byt
     else:
         kind, payload = _OTHER, orjson.dumps(_plain_outcome(outcome))
     base, push, pushes = pushed(job) if job.pushes or job.attempt else (0, 0, 0)
-    run = (job.attempt, base, push, pushes, seconds, job.started_at, len(payload))
+    run = (job.attempt, base, push, pushes, seconds, len(payload))
     return _ENDED.pack(number, kind, *run) + payload
 
 

@@ -196,6 +196,11 @@ class PoolChild:
         """Return the job that runs now. Any thread."""
         return self.jobs.get(self.ledger.started())
 
+    def began(self, job: Job) -> float:
+        """Return the instant at which the job that runs now began, 0.0 of others. Any thread."""
+        since = self.ledger.since() if self.current() is job else 0.0
+        return since if since <= time.monotonic() else 0.0  # it asks what the task is, or waits
+
     def serve_commits(self) -> None:
         """Answer commits in the middle of runs, until the child is gone. Blocks; its own thread."""
         with contextlib.suppress(OSError):

@@ -65,12 +65,10 @@ class ProcessPool(Pool):
         keep_main_file()
         self._backlog = Backlog()
         self._opening = threading.Lock()  # of _closing and _thread
-        # The thread's; replaced, never changed, so others may read.
-        self._children: list[PoolChild] = []
+        self._children: list[PoolChild] = []  # the thread's; replaced, so that others may read
         self._orders: deque[Callable[[], None]] = deque()  # from other threads
         self._births, self._thinning = Births(), Thinning(least, keep_alive)
-        self._closing = False
-        self._parked = False
+        self._closing = self._parked = False
         self._watcher = Watcher()
         self._thread: threading.Thread | None = None
 
@@ -110,8 +108,7 @@ class ProcessPool(Pool):
         children, old = self._children, time.monotonic() - BIRTH
         handed = sum(len(child.jobs) - (child.current() is not None) for child in children)
         late = any(not child.ready and child.born < old for child in children)
-        # Of idle ones, or to be started.
-        free = self.size - sum(bool(child.jobs) for child in children)
+        free = self.size - sum(bool(child.jobs) for child in children)  # idle, or to be started
         if late or self._births.failures:
             free = 0
         return max(0, len(self._backlog) - max(0, free)) + max(0, handed)
@@ -168,6 +165,9 @@ class ProcessPool(Pool):
 
     def process_of(self, job: Job) -> int:
         return next((c.pid for c in self._children if job in [*c.jobs.values()]), os.getpid())
+
+    def began(self, job: Job) -> float:
+        return max((child.began(job) for child in self._children), default=0.0)
 
     # ------------------------------------------------------------------ the thread
 
@@ -298,7 +298,7 @@ class ProcessPool(Pool):
             self._backlog.learn(job, run.seconds)
             if job.plan.took:
                 job.plan.took(run.seconds)
-            job.attempt, job.started_at = run.attempt, run.started_at
+            job.attempt = run.attempt
             if run.pushes or run.push:
                 keep_open(job, run.base, run.push, run.pushes)
             try:

@@ -18,8 +18,14 @@ from kombu.exceptions import DecodeError, OperationalError
 
 from fsdf_compat import Celery, _state, chord, uuid
 from fsdf_compat._backends import redis_places
+from fsdf_compat._engine.places import broker_options
 from fsdf_compat.contrib.testing.worker import start_worker
-from fsdf_compat.exceptions import InvalidTaskError, TimeoutError, WorkerLostError
+from fsdf_compat.exceptions import (
+    ImproperlyConfigured,
+    InvalidTaskError,
+    TimeoutError,
+    WorkerLostError,
+)
 from fsdf_engine import replies
 from fsdf_engine.brokers import redis_connection, redis_route
 from fsdf_engine.contracts import Outgoing
@@ -262,6 +268,16 @@ def test_a_priority_may_be_a_text_as_in_celery(app, given, is_told):
         assert ranked.apply_async(priority=given).get(timeout=BOUND) == is_told
 
 
+def run_command(project, *words):
+    """Run a command of the project's app to its end; that we may be root is not said."""
+    quiet = {"PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [sys.executable, "-m", "fsdf_engine.cli", "celery", "-A", "proj", *words],
+        cwd=project.folder, env={**os.environ, "PYTHONPATH": project.root, **quiet},
+        capture_output=True, text=True, timeout=BOUND,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
@@ -272,12 +288,135 @@ def test_a_priority_may_be_a_text_as_in_celery(app, given, is_told):
 def test_a_command_tells_of_a_server_that_is_down_without_a_traceback(make_project, command, told):
     project = make_project("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0")
     project.write("app.conf.broker_connection_timeout = 0.2\n")
-    words = "celery", "-A", "proj", command, "proj.one"
-    done = subprocess.run(
-        [sys.executable, "-m", "fsdf_engine.cli", *words],
-        cwd=project.folder, env={**os.environ, "PYTHONPATH": project.root},
-        capture_output=True, text=True, timeout=BOUND,
-    )  # fmt: skip
+    done = run_command(project, command, "proj.one")
     assert done.returncode == 69
     assert done.stderr.startswith(f"Error: {told}")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["worker", "beat", "call one", "purge -f", "status", "inspect ping", "control shutdown"],
+)
+def test_every_command_says_in_a_line_what_is_wrong_with_a_setting(make_project, words):
+    project = make_project("reddis://:secret@localhost", "cache+memory://")
+    project.write("")
+    done = run_command(project, *words.split())
+    told = "broker_url='reddis://:***@localhost': there is no reddis://; did you mean 'redis'?"
+    assert (done.returncode, done.stderr) == (1, f"Error: {told}\n")
+
+
+@pytest.mark.parametrize("words", ["worker", "call one", "result id"])
+def test_a_command_says_in_a_line_that_a_result_backend_is_none(make_project, words):
+    project = make_project("sqlite:///queue.sqlite", "reddis://:secret@localhost")
+    project.write("")
+    done = run_command(project, *words.split())
+    told = "there is no result backend 'reddis'; did you mean 'redis'?"
+    assert (done.returncode, done.stderr) == (1, f"Error: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (
+            "broker_url = 'redis:/localhost'",
+            "there is no :// behind redis; write redis://localhost",
+        ),
+        ("broker_url = 'redis://h:port'", "wrong Redis URL"),
+        ("broker_url = 'amqp://h:port'", "'port' is no port"),
+        ("broker_use_ssl = 'yes'", "broker_use_ssl is a str: give True, False or a dict"),
+        ("broker_use_ssl = {'ssl_cert_reqs': 'some'}", "ssl_cert_reqs=some"),
+        ("broker_use_ssl = {'ssl_ca_certs': '/no/such'}", "ssl_ca_certs='/no/such'"),
+        ("result_backend = 'reddis://h'", "there is no result backend 'reddis'; did you mean 're"),
+        ("result_backend = 'redis://h:port'", "result_backend="),
+        ("worker_pool = 'thraeds'", "there is no pool 'thraeds'; did you mean 'threads'?"),
+    ],
+)
+def test_a_worker_says_in_a_line_what_is_wrong_with_a_setting(redis_project, setting, told):
+    redis_project.write(f"app.conf.{setting}")
+    done = run_command(redis_project, "worker")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_what_a_worker_learns_of_a_setting_when_it_begins_is_a_line_of_its_log(redis_project):
+    redis_project.write("app.conf.task_default_queue = 'fsdf:mine'")
+    done = run_command(redis_project, "worker")
+    assert done.returncode == 1
+    assert "CRITICAL/MainProcess] Unrecoverable error: the queue's name 'fsdf:mine" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("role", ["broker", "backend"])
+def test_a_client_that_is_not_installed_is_told_of(make_project, redis_url, role):
+    other = {"broker": "sqlite:///queue.sqlite", "backend": "cache+memory://", role: redis_url}
+    project = make_project(other["broker"], other["backend"])
+    (project.folder / "redis.py").write_text("raise ImportError('as if it were not installed')")
+    project.write("")
+    done = run_command(project, "worker")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "pip install" in done.stderr
+
+
+def test_an_error_of_the_users_keeps_its_traceback(redis_project):
+    redis_project.write("""
+    from fsdf_compat import bootsteps
+
+    class Broken(bootsteps.StartStopStep):
+        def start(self, worker):
+            raise ValueError("of the user's")
+
+    app.steps["worker"].add(Broken)
+    """)
+    done = run_command(redis_project, "worker")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "of the user's" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda app, add: add.delay(1, 2),
+        lambda app, add: add.apply_async((1, 2), countdown=1),
+        lambda app, add: app.send_task("add"),
+        lambda app, add: app.AsyncResult("id").get(timeout=BOUND),
+        lambda app, add: app.control.purge(),
+        lambda app, add: app.control.revoke("id"),
+        lambda app, add: app.control.inspect().ping(),
+        lambda app, add: chord([add.s(1, 2)], add.s(3)).delay(),
+    ],
+)
+def test_a_wrong_setting_is_told_to_every_caller_as_in_celery(call):
+    url = "redis://localhost/0?no_such_option=1"
+    with Celery("wrong", broker=url, backend=url, set_as_current=False) as app:
+        add = app.task(name="add", shared=False)(lambda *numbers: sum(numbers))
+        with pytest.raises(ImproperlyConfigured, match="wrong Redis URL"):
+            call(app, add)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://u:secret@h", "'http://u:***@h': there is no http://; there are amqp, amqps, "),
+        ("reddis://h", "'reddis://h': there is no reddis://; did you mean 'redis'?"),
+        ("redis//:secret@h/0", "'redis//:***@h/0': there is no :// behind redis; write redis://:"),
+        (
+            "redis:localhost",
+            "'redis:localhost': there is no :// behind redis; write redis://localh",
+        ),
+        ("localhost:6379", "'localhost:6379': it begins with no scheme, such as redis://; there a"),
+        ("u:secret@h", "'u:***@h': it begins with no scheme"),
+        ("secret@h", "'***@h': it begins with no scheme"),
+        (
+            "reddis//secret@h",
+            "'***@h': it begins with no scheme, such as redis://; did you mean 're",
+        ),
+        (":secret@h", "':***@h': it begins with no scheme"),
+    ],
+)
+def test_a_broker_that_is_none_is_shown_as_it_was_typed_but_for_its_password(url, told):
+    with pytest.raises(ImproperlyConfigured) as raised:
+        broker_options(url)
+    assert str(raised.value).startswith(f"broker_url={told}")
+    assert "secret" not in str(raised.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
 
 import psutil
 import pytest
@@ -25,6 +26,15 @@ def again(self):
 @app.task
 def add(x, y):
     return x + y
+"""
+LONG = """
+import asyncio
+
+@app.task
+{define} long():
+    note("started")
+    while not (HERE / "go").exists():  # a fifo would hold up all greenlets
+        {wait}(0.01)
 """
 NODE = "me@here"
 
@@ -63,6 +73,26 @@ def test_a_worker_says_what_it_does(asked, redis_project):
     assert children.issuperset(stats["pool"]["processes"])
     redis_project.release()
     assert sent.get(timeout=BOUND) == NODE
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo", "prefork", "gevent", "eventlet", "asyncio"])
+def test_a_run_that_is_active_tells_when_it_began(redis_project, pool):
+    if pool in ("gevent", "eventlet"):
+        pytest.importorskip(pool)
+    how = {"define": "def", "wait": "time.sleep"}
+    if pool == "asyncio":
+        how = {"define": "async def", "wait": "await asyncio.sleep"}
+    proj = redis_project.write(LONG.format(**how))
+    redis_project.worker("-P", pool, "-c", "1", "-n", NODE)
+    inspect = proj.app.control.inspect([NODE], timeout=BOUND, limit=1)
+    before, sent = time.time(), proj.long.delay()
+    redis_project.noted("started")
+    after = time.time()
+    [active] = inspect.active()[NODE]
+    assert before <= active["time_start"] <= after
+    assert inspect.query_task(sent.id)[NODE] == {sent.id: ["active", active]}
+    (redis_project.folder / "go").touch()
+    sent.get(timeout=BOUND)
 
 
 def test_priorities_are_those_of_the_call_between_the_steps_of_redis_too(asked):

@@ -10,6 +10,7 @@ from kombu import Connection
 
 from fsdf_compat import Celery
 from fsdf_compat.beat import BeatPidbox
+from fsdf_compat.worker import pidbox
 from fsdf_compat.worker.pidbox import Pidbox
 
 
@@ -42,6 +43,29 @@ def test_a_worker_that_nobody_asks_does_not_look_and_yet_answers_and_stops_at_on
     assert answers == [{"me@here": {"ok": "pong"}}]
     box.stop()
     assert not box._thread.is_alive()
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(own_redis, monkeypatch, caplog):
+    server = own_redis()
+    monkeypatch.setattr(pidbox, "_PAUSES", (0.01,))
+    caplog.set_level("INFO", "celery.worker.pidbox")
+
+    def told():
+        return [r.getMessage().partition(":")[2] for r in caplog.records if "pidbox" in r.name]
+
+    with Celery("proj", broker=server.url, set_as_current=False, fixups=[]) as app:
+        box = Pidbox(SimpleNamespace(app=app, hostname="me@here", controller=None))
+        box.start(BOUND)
+        for _ in range(2):
+            caplog.clear()
+            server.kill()
+            until(lambda: box._failures > 1)
+            server.start()
+            until(lambda: box._failures == 0)
+            lost, back = told()
+            assert lost.startswith(" connection lost, it is tried again: ")
+            assert back == " connected again"
+        box.stop()
 
 
 def test_beat_does_not_look_either(app, looks):

@@ -186,3 +186,29 @@ def test_a_detached_worker_runs_and_ends_at_a_signal(redis_project, words):
         until(lambda: pidfile.exists() and pidfile.read_text().strip())
         os.kill(int(pidfile.read_text()), signal.SIGTERM)
     until(lambda: not pidfile.exists())
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_an_outage_is_told_once_by_each_who_needs_the_broker(own_redis, make_project, pool):
+    server = own_redis(aof=True)
+    project = make_project(server.url, server.url)
+    proj = project.write("""
+    @app.task
+    def held():
+        note("started")
+        wait_for_release()
+    """)
+    worker = project.worker("-P", pool, "-c", "2", FSDF_LEASE="600")
+    proj.held.delay()
+    project.noted("started")
+    server.kill()
+    worker.says("cannot fetch, will try again")
+    worker.says("pidbox: connection lost, it is tried again")
+    project.release()
+    worker.says("cannot store what runs did (1), tries again")
+    server.start()
+    worker.says("what could not be stored is stored now")
+    worker.says("pidbox: connected again")
+    worker.says("the broker answers again")
+    told = [line for line in worker.said if "WARNING/MainProcess" in line or "ERROR" in line]
+    assert len(told) == 5, told

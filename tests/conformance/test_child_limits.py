@@ -80,7 +80,7 @@ def submit(pool, outbox):
         job.owner, job.id, job.codec, job.kept = outbox, f"id-{nth}", FLAT, {}
         extra = {"task_id": job.id, "limits": limits}
         job.delivery = Delivery((0, nth), json.dumps({**arguments, "extra": extra}).encode())
-        job.published_at, job.started_at, job.attempt = 0.0, 0.0, 0
+        job.published_at, job.attempt = 0.0, 0
         job.acked, job.pushes, job.extra = False, None, extra
         job.claims = [None] if any(limits_of(job)) else None
         pool.submit([job])

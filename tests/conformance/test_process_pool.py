@@ -108,7 +108,7 @@ def job_of(owner, task, *, timeout=0.0, nth=0, body=None, **arguments):
     job.plan = process_tasks.resolve(QUEUE, task, timeout) if task != "missing" else _missing()
     job.owner, job.id = owner, f"id-{nth}"
     job.delivery = Delivery((0, nth), body or json.dumps(arguments).encode())
-    job.published_at, job.started_at, job.attempt = 0.0, 0.0, 0
+    job.published_at, job.attempt = 0.0, 0
     job.claims = [None] if timeout else None
     job.acked, job.pushes, job.extra = False, None, {}
     job.args, job.kwargs = (), arguments
@@ -318,6 +318,23 @@ def test_children_are_started_as_needed_up_to_size(make, outbox, tmp_path):
     gate.touch()
     outbox.wait(6)
     assert len(pool.processes()) == 3
+
+
+def test_when_a_run_began_is_known_where_it_is_and_of_no_other(make, outbox, tmp_path):
+    pool, before = make(1), time.monotonic()
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    jobs = [waiting_job(outbox, n, log, gate) for n in range(2)]
+    assert pool.began(jobs[0]) == 0.0
+    pool.submit(jobs)
+    until(lambda: lines(log))
+    assert before < pool.began(jobs[0]) < time.monotonic()
+    assert pool.began(jobs[1]) == 0.0
+    [child] = pool._children
+    child.ledger.restart(BOUND)  # as while it asks what its task is
+    assert pool.began(jobs[0]) == 0.0
+    gate.touch()
+    outbox.wait(2)
+    assert pool.began(jobs[0]) == 0.0
 
 
 def test_killed_child_loses_only_the_run_it_had_started(make, outbox, tmp_path):

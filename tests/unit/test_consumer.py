@@ -396,6 +396,73 @@ def test_a_broker_that_lets_nobody_wait_is_asked_for_messages(start, caplog):
     until(lambda: handle.consumer.outbox.settled >= 3)
 
 
+class Troubled(MemoryBroker):
+    """A memory broker that raises its `error`, if it has one; `asked` counts the fetches."""
+
+    error, asked = None, 0
+
+    def subscribe(self, queue, *, lease):
+        sub = super().subscribe(queue, lease=lease)
+        fetch, wait = sub.fetch, sub.wait
+
+        def fetch_or_fail(limit, max_bytes):
+            self.asked += 1
+            self._answer()
+            return fetch(limit, max_bytes)
+
+        def wait_or_fail(timeout):
+            self._answer()
+            wait(timeout)
+            self._answer()
+
+        sub.fetch, sub.wait = fetch_or_fail, wait_or_fail
+        return sub
+
+    def _answer(self):
+        if self.error:
+            raise self.error
+
+
+def told_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "fsdf.consumer"]
+
+
+AWAY, BACK = "queue q: cannot fetch, will try again: down", "queue q: the broker answers again"
+
+
+def test_an_outage_is_told_once_and_is_over_when_the_broker_has_answered(start, caplog):
+    broker, paused = Troubled(), threading.Event()
+    consumer = start(broker, lambda n: None).consumer
+    withdraw = consumer.withdraw
+    consumer.withdraw = lambda **more: (paused.set(), withdraw(**more))
+    for _ in range(2):
+        caplog.clear()
+        paused.clear()
+        broker.error = errors.Unavailable("down")
+        consumer.rouse()
+        until(lambda: told_of(caplog))
+        consumer.pause()  # what is done then asks the broker nothing
+        assert paused.wait(BOUND)
+        consumer.resume()
+        asked = broker.asked
+        until(lambda asked=asked: broker.asked > asked + 1)
+        assert told_of(caplog) == [AWAY]
+        broker.error = None
+        until(lambda: len(told_of(caplog)) > 1)  # though nothing comes
+        assert told_of(caplog) == [AWAY, BACK]
+
+
+def test_an_error_that_is_no_outage_is_not_told_to_be_the_end_of_one(start, caplog):
+    broker = Troubled()
+    broker.error = ValueError("wrong")
+    consumer = start(broker, lambda n: None).consumer
+    until(lambda: told_of(caplog))
+    broker.error = None
+    broker.publish(bodies(1))
+    until(lambda: consumer.outbox.settled == 1)
+    assert {*told_of(caplog)} == {"queue q: the consumer failed and goes on"}
+
+
 def test_contextvars_do_not_leak_between_runs(start):
     from contextvars import ContextVar
 

@@ -34,7 +34,7 @@ plain = st.recursive(
 
 def job_of(**fields):
     job = Job()
-    job.id, job.attempt, job.published_at, job.started_at = "", 0, 0.0, 0.0
+    job.id, job.attempt, job.published_at = "", 0, 0.0
     job.delivery, job.extra, job.pushes = Delivery((0, 0), b"{}"), {}, None
     for name, value in fields.items():
         setattr(job, name, value)
@@ -173,10 +173,10 @@ def test_what_a_retry_changes_comes_back_as_it_is():
     assert returned(Retry(ValueError("v"), 0.0, 1, changes)).changes == changes
 
 
-def test_attempt_and_start_come_back_with_the_outcome():
-    report = hand_off.encode_ended(1, job_of(attempt=3, started_at=9.5), SUCCEEDED, 0.0)
+def test_attempt_and_seconds_come_back_with_the_outcome():
+    report = hand_off.encode_ended(1, job_of(attempt=3), SUCCEEDED, 9.5)
     (got,) = hand_off.ended_runs(report * 1)
-    assert (got.attempt, got.started_at) == (3, 9.5)
+    assert (got.attempt, got.seconds) == (3, 9.5)
 
 
 @given(

@@ -236,6 +236,8 @@ def test_processes_are_those_of_the_plain_part():
     pool = CompositePool(ThreadPool(1), AsyncioPool(1))
     assert (*pool.processes(), pool.process_of(job())) == (os.getpid(),)
     pool._plain.processes, pool._plain.process_of = lambda: [1], lambda job: 1
+    pool._plain.began = lambda job: 2.5
+    assert (pool.began(job()), pool.began(job(coroutine=True))) == (2.5, 0.0)
     assert (pool.processes(), pool.process_of(job()), pool.process_of(job(coroutine=True))) == (
         [1], 1, os.getpid()
     )  # fmt: skip

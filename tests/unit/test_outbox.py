@@ -264,6 +264,24 @@ def test_extend_down_when_leases_are_unconfirmed_repeats_the_flush(start, caplog
     assert len([text for text in told if text.startswith("cannot store what")]) == 1
 
 
+def test_an_outage_is_told_of_leases_only_once_they_may_have_ended(start, caplog):
+    keeper = start(MemoryBroker(), lambda n: None, lease=3600.0).consumer.keeper
+
+    def failing():
+        raise Unavailable("down")
+
+    def told():
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                keeper.confirm(anew=True)
+        return [record.getMessage() for record in caplog.records if record.name == "fsdf.lease"]
+
+    keeper.extend = failing
+    assert told() == []
+    keeper._confirmed = -1e9
+    assert told() == ["leases cannot be renewed, it is tried again: down"]
+
+
 def test_publishes_are_not_repeated_when_results_fail(start):
     broker, results, failures = Loud(), Results(), [1, 1, 1]
     results.broken = lambda records: Unavailable("down") if failures and failures.pop() else None

@@ -253,6 +253,11 @@ def test_wrong_url_is_an_error_at_once(url):
     assert caught.value.__cause__ is None
 
 
+def test_a_file_of_tls_that_is_not_there_is_no_outage():
+    with pytest.raises(ConfigurationError, match="ssl_certfile='/no/such': there is no such file"):
+        Connections("rediss://h?ssl_certfile=/no/such")
+
+
 def test_a_database_that_is_no_number_is_named():
     with pytest.raises(ConfigurationError, match="'redis://h:6379/abc': .* number of a database"):
         Connections("redis://h:6379/abc")

@@ -259,6 +259,18 @@ def test_figures_are_told_at_intervals_and_at_the_end_and_never_without_news(dec
     assert len(lines(logging.INFO)) == 2
 
 
+def test_the_last_rate_is_that_of_the_time_in_which_there_was_work(declare, lines):
+    task = declare(lambda n: None, concurrent_num=1)
+    task.push_many((n,) for n in range(100))
+    handle = task.consume()
+    report: Reports = handle.consumer.report
+    until(lambda: handle.consumer.outbox.settled == 100)
+    report._durations.last -= 1000.0  # as if it had had nothing to do since
+    report._told_at = report._durations.last - 5.0
+    handle.stop()
+    assert "queue q: 20.0 starts/s, " in lines(logging.INFO)[-1].getMessage()
+
+
 def test_figures_ask_the_broker_once_an_interval(declare, lines, monkeypatch):
     patch_frame_config(LOG_INTERVAL=1)
     task, asked = declare(fail), []

@@ -36,7 +36,8 @@ def shortened(tracer: Any, traced: Any, trace: Trace, answer: Callable[..., Any]
             or len(request) != PLAIN + ("ignore_result" in request)
         ):  # fmt: skip
             return trace(uuid, args, kwargs, request)
-        start, context = monotonic(), new(Context)
+        run.began = start = monotonic()
+        context = new(Context)
         context.__dict__ = {**request, "args": args, "kwargs": kwargs, "called_directly": False}
         begin_task(task)
         begin_request(context)

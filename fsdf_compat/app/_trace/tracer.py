@@ -49,6 +49,8 @@ class Traced:
         self.state: str | None = None
         self.context = context
         self.stores = False
+        if run is not None:
+            run.began = start
 
 
 class Tracer:

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fsdf_engine import FsdfError
+from fsdf_engine import BrokerError, ServerRefused
 
-from ..._app.places import engine_place
+from ..._app.places import broker_of
 from ...utils.log import get_logger
 
 __all__ = ["Arrival"]
@@ -39,15 +39,14 @@ class Arrival:
         """Wait no more; nothing is called."""
         self._given_up.set()
 
-    def _try(self) -> FsdfError | None:
-        chosen = engine_place(self._app.conf)
+    def _try(self) -> Exception | None:
         try:
-            self._app.engine.broker(chosen["broker_kind"], chosen.get("broker_url")).check()
-        except FsdfError as error:
+            broker_of(self._app).check()
+        except (BrokerError, ServerRefused) as error:
             return error
         return None
 
-    def _wait(self, error: FsdfError | None, call: Callable[[], object]) -> None:
+    def _wait(self, error: Exception | None, call: Callable[[], object]) -> None:
         pause = _AGAIN[0]
         while error:
             logger.error(SILENT, error, pause)

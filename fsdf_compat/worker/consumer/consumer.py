@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from .arrival import Arrival
 __all__ = ("Consumer", "Evloop")
 logger = get_logger("celery.worker.consumer.consumer")
 COLLECT_SOCKET_TIMEOUT = 5.0
+SET = 0.1  # seconds by which a clock differs that somebody has set
 _STEPS = ("agent:Agent", "connection:Connection", "consumer:Evloop", "control:Control",
           "delayed_delivery:DelayedDelivery", "events:Events", "gossip:Gossip", "heart:Heart",
           "mingle:Mingle", "tasks:Tasks")  # fmt: skip
@@ -72,6 +74,7 @@ class Consumer:
         self.requests = self.serving.requests
         self.steps: list[Any] = []
         self.arrival = Arrival(app)
+        self._ahead = 0.0  # of `time.monotonic` the clock is; kept, for a start to be told the same
         self.blueprint = self.Blueprint(steps=app.steps["consumer"], on_close=self.on_close)
         self.blueprint.apply(self, **dict(worker_options or {}, **kwargs))
 
@@ -181,10 +184,18 @@ class Consumer:
             for job in {"active": running, "reserved": waiting}.get(kind, ()):
                 if (task := self.app._tasks.get(job.plan.name)) is not None:
                     request = request_of(job, task, self.requests, self.app)
-                    request.time_start = getattr(job, "started_at", 0.0) or None
+                    request.time_start = self._start_of(job)
                     request.worker_pid = self.pool.engine_pool.process_of(job)
                     found.append(request)
         return found
+
+    def _start_of(self, job: Job) -> float | None:
+        """Return the time at which a run began; None: it has not, or that is not known here."""
+        began = getattr(job.kept, "began", 0.0) or self.pool.engine_pool.began(job)
+        ahead = time.time() - time.monotonic()
+        if abs(ahead - self._ahead) > SET:
+            self._ahead = ahead
+        return began + self._ahead if began else None
 
     # ---------------------------------------------------------------- tasks
 
