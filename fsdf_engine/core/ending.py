@@ -8,16 +8,7 @@ from .. import outcomes
 from ..contracts import Job, Outgoing, Sink, Told
 from ..errors import ArgumentError, ConfigurationError
 from ..message import count_of
-from ..outcomes import (
-    ACK,
-    DeadLetter,
-    Failed,
-    Release,
-    Retry,
-    State,
-    Succeeded,
-    text_of,
-)  # fmt: skip
+from ..outcomes import ACK, DeadLetter, Failed, Release, Retry, Succeeded, text_of
 from .forms import again
 from .pushes import open_push
 from .telling import effects_of, unasked
@@ -76,7 +67,7 @@ def _send_anew(job: Job, verdict: Release) -> None:
         job.outcome, job.verdict = unasked(Failed(ArgumentError(why))), DeadLetter(why)
 
 
-def _state(job: Job) -> State | None:
+def _state(job: Job) -> outcomes.State | None:
     """What comes back with a message that is released: attempts made in place count, too."""
     state = job.delivery.state
     if (died := count_of(job.extra, "crashes")) and not outcomes.crashes(state):
