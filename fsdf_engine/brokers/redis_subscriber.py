@@ -164,7 +164,8 @@ class Subscriber:
                 if not self._closing.is_set():
                     first = self._pause == BACKOFF[0] and not self._dropped
                     level = logging.WARNING if first else logging.DEBUG
-                    _log.log(level, "the inbox lost Redis, and tries again: %r", error)
+                    text = "results: the connection to Redis at %s is lost, it is tried again: %r"
+                    _log.log(level, text, self._route.masked, error)
             finally:
                 self._disconnect()
             self._dropped = False
