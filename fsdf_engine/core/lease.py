@@ -71,7 +71,7 @@ class Keeper:
         """Name with their bodies those that nobody leases and that nothing is stored of."""
         for job in self.acked.intersection(jobs):
             log.error(
-                "queue %s: message %s is lost, as it is acknowledged, and its end is not stored: %r",
+                "queue %s: message %s is lost: it is acknowledged, and its end is not stored: %r",
                 job.plan.queue, job.id, job.delivery.body,
             )  # fmt: skip
         self.acked.difference_update(jobs)
