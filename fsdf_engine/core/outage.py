@@ -12,10 +12,10 @@ BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Outage:
-    """Belongs to one thread; the errors in a row are counted until it is `over`."""
+    """Belongs to one thread; `failures` counts the errors in a row until it is `over`."""
 
     def __init__(self, queue: str) -> None:
-        self._queue, self._failures = queue, 0
+        self._queue, self.failures = queue, 0
         self._unanswered = 0  # of these since the last fetch
         self._is_told = False
 
@@ -26,8 +26,8 @@ class Outage:
         elif not self._is_told:
             log.warning("queue %s: cannot fetch, will try again: %s", self._queue, error)
             self._is_told = True
-        pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
-        self._failures += 1
+        pause = BACKOFF[min(self.failures, len(BACKOFF) - 1)]
+        self.failures += 1
         self._unanswered += 1
         return pause
 
@@ -41,4 +41,4 @@ class Outage:
         """The broker has answered all that it was asked."""
         if self._is_told:
             log.warning("queue %s: the broker answers again", self._queue)
-        self._failures, self._is_told = 0, False
+        self.failures, self._is_told = 0, False
