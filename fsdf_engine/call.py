@@ -104,7 +104,8 @@ def _check_call(task_id: str | None, priority: int | None) -> None:
     """
     if task_id is not None and not (isinstance(task_id, str) and task_id):
         raise ArgumentError(f"task_id={task_id!r} is no text")
-    if priority is not None and not (isinstance(priority, int) and -9 <= priority <= 9):
+    number = isinstance(priority, int) and not isinstance(priority, bool)
+    if priority is not None and not (number and -9 <= priority <= 9):
         raise ArgumentError(f"priority={priority!r} is no whole number from -9 to 9")
 
 
@@ -116,6 +117,8 @@ def _extra_of(
     Raises:
         ArgumentError: names the one that is wrong.
     """
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ArgumentError(f"headers={headers!r} is no mapping of names to values")
     extra: Extra = {"headers": dict(headers)} if headers else {}
     if last := instant_of("expires", expires):
         extra["expires"] = last

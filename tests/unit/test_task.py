@@ -214,7 +214,7 @@ def test_publisher_without_a_function_gives_results_and_takes_what_a_message_tak
         late = publisher.publish({"a": 4}, countdown=BOUND)
         old = publisher.publish({"a": 5}, expires=1.0)
         assert publisher.size() == (3, 1, 0, 0)
-        for priority in (10, -10, 3.0):
+        for priority in (10, -10, 3.0, True):
             with pytest.raises(ArgumentError, match="whole number from -9 to 9"):
                 publisher.publish({"a": 1}, priority=priority)
         consumer.start_consuming_message()
