@@ -147,8 +147,8 @@ class Registry(Generic[T]):
             ) from error
         return self._checked(found, point.value)
 
-    def _member(self, key: str | int) -> enum.IntEnum | None:
-        if isinstance(key, bool):
+    def _member(self, key: object) -> enum.IntEnum | None:
+        if isinstance(key, bool) or not isinstance(key, (str, int)):
             return None
         if isinstance(key, str) and (name := key.strip().lower()) in self._members:
             return self._members[name]
