@@ -53,6 +53,11 @@ class BrokerEnum(enum.IntEnum):
     SQLITE = 6
     REDIS_ACK = 9
     SQLALCHEMY = 10
+    SQL = 10
+    POSTGRESQL = 10
+    POSTGRES = 10
+    MYSQL = 10
+    MARIADB = 10
     REDIS_BRPOPLPUSH = 14
     NATS = 17
 
