@@ -275,6 +275,7 @@ def raw_headers(monkeypatch):
 
 ODD = {
     "a property out of use": {"cluster_id": "c"},
+    "a long name": {"headers": {"k": [{"n" * 200: "v"}], "ä" * 100: "v"}},
     "a text of no UTF-8": {"headers": {"deep": {"k": [1, Raw(b"S\0\0\0\2\xff\xfe")]}}},
 }
 
@@ -303,6 +304,8 @@ UNWRITABLE = {
     "too large a number": {"k": 2**70},
     "no text": {"k": "\ud800"},
     "too large a fraction": {"k": 1e300},
+    "too long a name": {"n" * 300: "v"},
+    "too long a name in a list": {"k": [1, {"deep": {"n" * 300: "v"}}]},
 }
 
 
