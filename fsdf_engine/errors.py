@@ -109,7 +109,10 @@ class _Message(Protocol):
 
 
 class PublishError(BrokerError):
-    """Some messages were not stored: `rejected` surely not, `unknown` perhaps."""
+    """Some messages were not stored: `rejected` surely not, `unknown` perhaps.
+
+    `__cause__`, where there is one, is the server's or the client's error, and told with it.
+    """
 
     def __init__(self, rejected: Sequence[_Message], unknown: Sequence[_Message] = ()) -> None:
         told = []
@@ -118,9 +121,22 @@ class PublishError(BrokerError):
         elif n:
             told.append(f"{n} messages were rejected: push them again")
         if n := len(unknown):
-            told.append(f"whether the broker stored {n} message{'s' * (n > 1)} is unknown")
+            told.append(
+                f"whether the broker stored {n} message{'s' * (n > 1)} is unknown: publish"
+                f" {'them' if n > 1 else 'it'} again under the same task_id"
+            )
         super().__init__("; ".join(told))
         self.rejected, self.unknown = rejected, unknown
+
+    def part(self, rejected: Sequence[_Message], unknown: Sequence[_Message]) -> PublishError:
+        """Return the same error about some of the messages."""
+        error = PublishError(rejected, unknown)
+        error.__cause__ = self.__cause__
+        return error
+
+    def __str__(self) -> str:
+        text, cause = super().__str__(), self.__cause__
+        return text if cause is None else f"{text}; cause: {str(cause) or type(cause).__name__}"
 
 
 class LeaseLost(FsdfError):
