@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .contracts import Outgoing
     from .core.writer import Writer
 
-__all__ = ["Control", "arguments_of", "call_of", "instant_of"]
+__all__ = ["Control", "arguments_of", "call_of", "calls_of", "instant_of"]
 
 
 class Control(TypedDict, total=False):
@@ -138,6 +138,28 @@ def _limits_given(soft: float, hard: float) -> list[float] | None:
     except ValueError as error:
         raise ArgumentError(str(error)) from None
     return limits if any(limits) else None
+
+
+def calls_of(write: Writer, calls: Iterable[Any], now: float, first: int = 0) -> list[Outgoing]:
+    """Return the messages of calls, each a tuple of positional or a mapping of named arguments.
+
+    `first` is the place of the first of them among all that were given.
+
+    Raises:
+        ArgumentError: a call is neither, or does not fit; names its place.
+    """
+    group: list[Outgoing] = []
+    try:
+        for call in calls:
+            if isinstance(call, (tuple, list)):
+                group.append(write(call, {}, now))
+            elif isinstance(call, Mapping):
+                group.append(write((), call, now))
+            else:
+                raise ArgumentError(f"{call!r} is none; give tuples or mappings of arguments")
+    except ArgumentError as error:
+        raise ArgumentError(f"calls[{first + len(group)}]: {error}") from error
+    return group
 
 
 def arguments_of(message: Mapping[str, Any] | str | bytes) -> Mapping[str, Any]:

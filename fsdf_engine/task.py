@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, o
 from .apart import astore_in, store_in
 from .assembly import plan_of
 from .barrier import grouping_of, push_calls, services_of
-from .call import Control, arguments_of, call_of
+from .call import Control, arguments_of, call_of, calls_of
 from .checks import able
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
@@ -22,7 +22,7 @@ from .core.forms import replays
 from .core.publisher import Publisher
 from .core.run import Watch, is_coroutine
 from .core.worker import GRACE, ConsumerHandle
-from .core.writer import Writer, moment, writer, written
+from .core.writer import Writer, moment, writer
 from .declaration import Form, binding_of, declaring, form_of, home_of, owner_of, title
 from .errors import ConfigurationError
 from .foreground import run
@@ -286,12 +286,13 @@ class Task(Proxy, Generic[P, R, V]):
     def push_many(self, calls: _Calls) -> Results[V]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.
 
-        They are sent 500 at a time; on an error the groups before it are stored.
+        They are sent 500 at a time; on an error the groups before it are stored. Raises as `push`
+        does; which call does not fit is told by its place, from 0.
         """
         publisher, replies, write = self._services()
         ids: list[str] = []
         some = iter(calls)
-        while batch := written(write, islice(some, GROUP), now := moment()):
+        while batch := calls_of(write, islice(some, GROUP), now := moment(), len(ids)):
             if replies:
                 replies.expect([outgoing.id for outgoing in batch], now)
             publisher.publish(batch)

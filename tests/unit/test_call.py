@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fsdf_engine import ArgumentError, task_deco
+from fsdf_engine.task import GROUP
 
 MEMORY = {"broker_kind": "memory"}
 
@@ -16,3 +17,18 @@ def test_headers_that_are_no_mapping_are_refused_by_name(headers):
         task.publish({"n": 1}, headers=headers)
     task.publish({"n": 1}, headers={})
     assert task.size().waiting == 1
+
+
+@pytest.mark.parametrize("wrong", [("x", "y"), {"m": 1}, (object(),), 5])
+@pytest.mark.parametrize("place", [0, 1, 700])
+def test_which_of_many_calls_does_not_fit_is_told_by_its_place(wrong, place):
+    task = task_deco("many", joins_groups=True, **MEMORY)(lambda n: n)
+    then = task_deco("after", **MEMORY)(lambda values: values)
+    calls = [(n,) for n in range(900)]
+    calls[place] = wrong
+    with pytest.raises(ArgumentError, match=rf"^calls\[{place}\]: ") as told:
+        task.push_many(calls)
+    assert isinstance(told.value.__cause__, ArgumentError)
+    assert task.size().waiting == place // GROUP * GROUP, "the groups before it are stored"
+    with pytest.raises(ArgumentError, match=rf"^calls\[{place}\]: "):
+        task.push_group(calls, then)
