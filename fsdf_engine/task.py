@@ -190,8 +190,6 @@ class Task(Proxy, Generic[P, R, V]):
             self._self_epoch = epoch
         return self._self_services
 
-    # ---------------------------------------------------------------- publishing
-
     @signed
     def push(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
         """Publish a call; returns once the broker has the message.
@@ -229,7 +227,11 @@ class Task(Proxy, Generic[P, R, V]):
     ) -> AsyncResult[V]:
         """Publish named arguments, given as a mapping or as JSON text, with control over one call.
 
-        What may be given is in `Control`, or in an object of old code. Raises as `push` does.
+        `task_id`: another id than a new one. `countdown`: seconds, or a timedelta, before it may
+        run; `eta`: from when on; `expires`: from when on no more. These two are Unix seconds, or a
+        datetime, without a zone local. `priority`: -9 to 9, 9 first. `headers`: a mapping, which
+        the run sees. `function_timeout`, `soft_time_limit`: seconds, instead of the task's; 0: as
+        the task has them. `priority_control_config`: an object of old code. Raises as `push` does.
         """
         if priority_control_config:
             control = {**priority_control_config.control(), **control}
@@ -319,8 +321,6 @@ class Task(Proxy, Generic[P, R, V]):
         """Return what opens and grows groups of this task's messages, for a layer on top."""
         return grouping_of(self._self_engine, self._self_options)
 
-    # ---------------------------------------------------------------- consuming
-
     def consume(self) -> ConsumerHandle:
         """Start consuming the task's queue in the background.
 
@@ -341,8 +341,6 @@ class Task(Proxy, Generic[P, R, V]):
         from .supervisor import run_consumer_with_multi_process
 
         return run_consumer_with_multi_process(self, process_num)
-
-    # ---------------------------------------------------------------- the queue
 
     def size(self) -> QueueSize:
         """Count the messages waiting, delayed, leased and dead, exactly."""

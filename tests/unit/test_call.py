@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from fsdf_engine import ArgumentError, task_deco
-from fsdf_engine.task import GROUP
+from fsdf_engine.call import Control
+from fsdf_engine.task import GROUP, Task
 
 MEMORY = {"broker_kind": "memory"}
 
@@ -32,3 +35,8 @@ def test_which_of_many_calls_does_not_fit_is_told_by_its_place(wrong, place):
     assert task.size().waiting == place // GROUP * GROUP, "the groups before it are stored"
     with pytest.raises(ArgumentError, match=rf"^calls\[{place}\]: "):
         task.push_group(calls, then)
+
+
+def test_help_of_publish_has_every_option_of_one_call():
+    text = inspect.getdoc(Task.publish)
+    assert [name for name in Control.__annotations__ if f"`{name}`" not in text] == []
