@@ -6,6 +6,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import reduce
 from itertools import islice
 from types import MethodType
@@ -24,7 +25,7 @@ from .core.run import Watch, is_coroutine
 from .core.worker import GRACE, ConsumerHandle
 from .core.writer import Writer, moment, writer
 from .declaration import Form, binding_of, declaring, form_of, home_of, owner_of, title
-from .errors import ConfigurationError
+from .errors import ConfigurationError, patience_of
 from .foreground import run
 from .options import TaskOptions
 from .replies import Replies
@@ -376,13 +377,14 @@ class Task(Proxy, Generic[P, R, V]):
         again = replays(self._self_engine.codecs)
         return broker.replay(self.queue, None if ids is None else list(ids), again)
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: float | timedelta | None = None) -> bool:
         """Block until nothing waits, is delayed or runs, anywhere; False after `timeout` seconds.
 
         Asks the broker for its exact counts, at growing intervals of at most 50 ms. What a broker
         without leases, or without SIZE_LEASED, has handed to other processes is not seen.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        patience = patience_of(timeout)
+        deadline = None if patience is None else time.monotonic() + patience
         pause, never = 0.002, threading.Event()
         at_rest = self._self_engine.at_rest
         while (rest := at_rest(self)) is None or self._holds() or at_rest(self) != rest:

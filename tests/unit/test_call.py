@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import math
+from datetime import timedelta
 
 import pytest
 
-from fsdf_engine import ArgumentError, task_deco
+from fsdf_engine import ArgumentError, ResultTimeout, default_engine, task_deco
 from fsdf_engine.call import Control
+from fsdf_engine.errors import LARGEST
 from fsdf_engine.task import GROUP, Task
 
 MEMORY = {"broker_kind": "memory"}
@@ -40,3 +44,41 @@ def test_which_of_many_calls_does_not_fit_is_told_by_its_place(wrong, place):
 def test_help_of_publish_has_every_option_of_one_call():
     text = inspect.getdoc(Task.publish)
     assert [name for name in Control.__annotations__ if f"`{name}`" not in text] == []
+
+
+ENDS = (
+    lambda task, timeout: task.push(1).get(timeout),
+    lambda task, timeout: asyncio.run(task.push(1).aget(timeout)),
+    lambda task, timeout: task.join(timeout),
+    lambda task, timeout: task.consume().join(timeout),
+)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=["get", "aget", "join", "handle"])
+@pytest.mark.parametrize("timeout", ["5", math.nan, math.inf, 10**400, [1], True])
+def test_timeout_that_is_no_duration_is_refused_by_name(end, timeout):
+    task = task_deco("waited", is_using_rpc_mode=True, **MEMORY)(lambda n: n)
+    with pytest.raises(ArgumentError, match="^timeout=.*: give a timedelta, or seconds"):
+        end(task, timeout)
+
+
+@pytest.mark.parametrize("timeout", [0.01, 0, -1, timedelta(milliseconds=10), timedelta(-1)])
+def test_timeout_may_be_a_timedelta_and_may_be_over(timeout):
+    task = task_deco("waited", is_using_rpc_mode=True, **MEMORY)(lambda n: n)
+    for get in ENDS[:2]:
+        with pytest.raises(ResultTimeout):
+            get(task, timeout)
+    assert not task.join(timeout)
+    assert not (handle := task.consume()).join(timeout)
+    handle.stop()
+
+
+@pytest.mark.parametrize("timeout", [None, LARGEST, timedelta.max, timedelta(days=1)])
+def test_timeout_may_be_longer_than_a_lock_can_wait(timeout):
+    task = task_deco("waited", is_using_rpc_mode=True, **MEMORY)(lambda n: n)
+    handle = task.consume()
+    assert [get(task, timeout) for get in ENDS[:2]] == [1, 1]
+    assert default_engine().result(task.push(2).task_id, task.options).get(timeout) == 2
+    assert task.join(timeout)
+    handle.stop()
+    assert handle.join(timeout)
