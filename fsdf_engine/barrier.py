@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 
 from . import codec, outcomes
+from .call import calls_of
 from .contracts import (
     Broker,
     Capability,
@@ -30,7 +31,7 @@ from .contracts import (
 )
 from .core.context import current_job
 from .core.publisher import Publisher, place_of
-from .core.writer import Writer, moment, next_id, written
+from .core.writer import Writer, moment, next_id
 from .errors import ConfigurationError
 from .grouping import Grouping, Made
 from .message import derived_id
@@ -139,7 +140,7 @@ def push_calls(
     batch = [
         message
         for n, call in enumerate(calls)
-        for message in written(partial(write, extra={"group": [id, n]}), (call,), now)
+        for message in calls_of(partial(write, extra={"group": [id, n]}), (call,), now, n)
     ]
     if replies:
         replies.expect((first.id,), now)

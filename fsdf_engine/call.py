@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .contracts import Outgoing
     from .core.writer import Writer
 
-__all__ = ["Control", "arguments_of", "call_of", "instant_of"]
+__all__ = ["Control", "arguments_of", "call_of", "calls_of", "instant_of"]
 
 
 class Control(TypedDict, total=False):
@@ -104,7 +104,8 @@ def _check_call(task_id: str | None, priority: int | None) -> None:
     """
     if task_id is not None and not (isinstance(task_id, str) and task_id):
         raise ArgumentError(f"task_id={task_id!r} is no text")
-    if priority is not None and not (isinstance(priority, int) and -9 <= priority <= 9):
+    number = isinstance(priority, int) and not isinstance(priority, bool)
+    if priority is not None and not (number and -9 <= priority <= 9):
         raise ArgumentError(f"priority={priority!r} is no whole number from -9 to 9")
 
 
@@ -116,6 +117,8 @@ def _extra_of(
     Raises:
         ArgumentError: names the one that is wrong.
     """
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ArgumentError(f"headers={headers!r} is no mapping of names to values")
     extra: Extra = {"headers": dict(headers)} if headers else {}
     if last := instant_of("expires", expires):
         extra["expires"] = last
@@ -135,6 +138,28 @@ def _limits_given(soft: float, hard: float) -> list[float] | None:
     except ValueError as error:
         raise ArgumentError(str(error)) from None
     return limits if any(limits) else None
+
+
+def calls_of(write: Writer, calls: Iterable[Any], now: float, first: int = 0) -> list[Outgoing]:
+    """Return the messages of calls, each a tuple of positional or a mapping of named arguments.
+
+    `first` is the place of the first of them among all that were given.
+
+    Raises:
+        ArgumentError: a call is neither, or does not fit; names its place.
+    """
+    group: list[Outgoing] = []
+    try:
+        for call in calls:
+            if isinstance(call, (tuple, list)):
+                group.append(write(call, {}, now))
+            elif isinstance(call, Mapping):
+                group.append(write((), call, now))
+            else:
+                raise ArgumentError(f"{call!r} is none; give tuples or mappings of arguments")
+    except ArgumentError as error:
+        raise ArgumentError(f"calls[{first + len(group)}]: {error}") from error
+    return group
 
 
 def arguments_of(message: Mapping[str, Any] | str | bytes) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from threading import TIMEOUT_MAX
 from typing import Protocol
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
     "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
     "ServerRefused", "SoftTimeLimit", "Steering", "TaskFailed", "Unanswered", "Unavailable",
-    "UnknownTask", "duration_of", "seconds_of",
+    "UnknownTask", "duration_of", "patience_of", "seconds_of",
 ]  # fmt: skip
 
 LARGEST = 1e14  # seconds: more than timedelta.max, and what every broker can count
@@ -62,6 +63,20 @@ def seconds_of(
     if number and 0 <= seconds <= LARGEST:  # type: ignore[operator]
         return seconds  # type: ignore[return-value]
     raise kind(f"{name}={given!r}: give {forms} from 0 to {LARGEST:g}")
+
+
+def patience_of(timeout: object) -> float | None:
+    """Return for how many seconds to wait, None: for ever. Below 0 no time is left.
+
+    Raises:
+        ArgumentError: `timeout` is no duration; names it.
+    """
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, (int, float)) and seconds < 0:
+        return 0.0
+    return min(duration_of("timeout", timeout, ArgumentError), TIMEOUT_MAX)
 
 
 class FsdfError(Exception):
@@ -109,7 +124,10 @@ class _Message(Protocol):
 
 
 class PublishError(BrokerError):
-    """Some messages were not stored: `rejected` surely not, `unknown` perhaps."""
+    """Some messages were not stored: `rejected` surely not, `unknown` perhaps.
+
+    `__cause__`, where there is one, is the server's or the client's error, and told with it.
+    """
 
     def __init__(self, rejected: Sequence[_Message], unknown: Sequence[_Message] = ()) -> None:
         told = []
@@ -118,9 +136,22 @@ class PublishError(BrokerError):
         elif n:
             told.append(f"{n} messages were rejected: push them again")
         if n := len(unknown):
-            told.append(f"whether the broker stored {n} message{'s' * (n > 1)} is unknown")
+            told.append(
+                f"whether the broker stored {n} message{'s' * (n > 1)} is unknown: publish"
+                f" {'them' if n > 1 else 'it'} again under the same task_id"
+            )
         super().__init__("; ".join(told))
         self.rejected, self.unknown = rejected, unknown
+
+    def part(self, rejected: Sequence[_Message], unknown: Sequence[_Message]) -> PublishError:
+        """Return the same error about some of the messages."""
+        error = PublishError(rejected, unknown)
+        error.__cause__ = self.__cause__
+        return error
+
+    def __str__(self) -> str:
+        text, cause = super().__str__(), self.__cause__
+        return text if cause is None else f"{text}; cause: {str(cause) or type(cause).__name__}"
 
 
 class LeaseLost(FsdfError):

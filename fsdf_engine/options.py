@@ -13,7 +13,7 @@ from .core.retry import RetryPolicy
 from .errors import LARGEST, ConfigurationError
 from .historic.options import HISTORIC, NOT_YET, modern
 from .registry import BrokerEnum, ConcurrentModeEnum
-from .spelling import did_you_mean
+from .spelling import did_you_mean, masked
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -192,6 +192,7 @@ _CHOICES = {
     "ack": ("late", "early"),
     "process_start_method": ("spawn", "forkserver", "fork"),
 }
+_TEXTS = {"broker_url", "result_store", "result_url"}
 _NUMBER = (int, float), "a number"
 _FIELDS = {field.name: field for field in dataclasses.fields(TaskOptions)}
 
@@ -253,8 +254,10 @@ def _checked(key: str, value: Any) -> Any:
         raise ConfigurationError(f"option {key}={value!r} is not True or False")
     elif key in _CHOICES and value not in _CHOICES[key]:
         raise ConfigurationError(f"option {key}={value!r}: give one of {', '.join(_CHOICES[key])}")
-    elif isinstance(default, str) and not isinstance(value, str):
-        raise ConfigurationError(f"option {key}={value!r} is no text")
+    elif (isinstance(default, str) or key in _TEXTS) and not isinstance(value, str):
+        raise ConfigurationError(f"option {key}={masked(repr(value))} is no text")
+    elif key == "specify_retry_policy" and not isinstance(value, RetryPolicy):
+        raise ConfigurationError(f"option {key}={value!r} is no RetryPolicy; give an instance")
     elif key == "log_level" and type(value) is not int:
         if type(level := logging.getLevelName(str(value).upper())) is not int:
             raise ConfigurationError(f"option log_level={value!r}: give 10, 20, 30, 40 or a name")

@@ -53,6 +53,11 @@ class BrokerEnum(enum.IntEnum):
     SQLITE = 6
     REDIS_ACK = 9
     SQLALCHEMY = 10
+    SQL = 10
+    POSTGRESQL = 10
+    POSTGRES = 10
+    MYSQL = 10
+    MARIADB = 10
     REDIS_BRPOPLPUSH = 14
     NATS = 17
 
@@ -147,8 +152,8 @@ class Registry(Generic[T]):
             ) from error
         return self._checked(found, point.value)
 
-    def _member(self, key: str | int) -> enum.IntEnum | None:
-        if isinstance(key, bool):
+    def _member(self, key: object) -> enum.IntEnum | None:
+        if isinstance(key, bool) or not isinstance(key, (str, int)):
             return None
         if isinstance(key, str) and (name := key.strip().lower()) in self._members:
             return self._members[name]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from . import codec
-from .errors import ConfigurationError, ResultError, ResultTimeout, TaskFailed
+from .errors import ConfigurationError, ResultError, ResultTimeout, TaskFailed, patience_of
 from .outcomes import rebuilt
 from .replies import Replies
 
@@ -52,18 +53,22 @@ class AsyncResult(Generic[V]):
         self._returned, self._cancel = returned, cancel
         self._told: dict[str, Any] | None = None
 
-    def get(self, timeout: float | None = 120.0) -> V:
-        """Block until the task has ended, and return its value. `timeout` in seconds, None: ever.
+    def get(self, timeout: float | timedelta | None = 120.0) -> V:
+        """Block until the task has ended, and return its value.
+
+        `timeout` is a timedelta or seconds, None: for ever.
 
         Raises:
+            ArgumentError: the timeout is no duration.
             TaskFailed: it did not succeed; `status`, `kind` and `traceback` tell how. Its
                 `__cause__` is the task's exception, where its class is imported here.
             ResultTimeout: it has not ended in time.
             ResultDeadlock: called inside a run whose pool has no slot left to produce it.
             ResultError: results are off for this task, or the engine is closed meanwhile.
         """
+        patience = patience_of(timeout)
         if self._told is None:
-            self._took(self._source().wait(self.task_id, timeout, self._queue), timeout)
+            self._took(self._source().wait(self.task_id, patience, self._queue), patience)
         return self._value()
 
     @property
@@ -74,10 +79,11 @@ class AsyncResult(Generic[V]):
     def __await__(self) -> Generator[Any, None, V]:
         return self.aget().__await__()
 
-    async def aget(self, timeout: float | None = None) -> V:
+    async def aget(self, timeout: float | timedelta | None = None) -> V:
         """As `get`, without blocking the loop."""
+        patience = patience_of(timeout)
         if self._told is None:
-            self._took(await self._source().await_(self.task_id, timeout, self._queue), timeout)
+            self._took(await self._source().await_(self.task_id, patience, self._queue), patience)
         return self._value()
 
     def ready(self) -> bool:

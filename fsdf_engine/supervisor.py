@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from .core.family import Child, importing_main, inheritance, keep_main_file, sta
 from .core.signals import on_signals
 from .core.watcher import Watcher
 from .declaration import title
-from .errors import ConfigurationError, FsdfError
+from .errors import ConfigurationError, FsdfError, patience_of
 from .worker_process import RESTART, Target, heard, serve, served
 
 if TYPE_CHECKING:
@@ -104,13 +105,13 @@ class Supervisor:
         self._order = drain, timeout if drain else 0.0
         self._watcher.wake()
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: float | timedelta | None = None) -> bool:
         """Block until all processes have ended; False when `timeout` seconds passed before.
 
         Raises:
             FsdfError: they ended because each of them died again and again.
         """
-        if not self._ended.wait(timeout):
+        if not self._ended.wait(patience_of(timeout)):
             return False
         if self._failed:
             raise FsdfError(

@@ -6,6 +6,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import reduce
 from itertools import islice
 from types import MethodType
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, o
 from .apart import astore_in, store_in
 from .assembly import plan_of
 from .barrier import grouping_of, push_calls, services_of
-from .call import Control, arguments_of, call_of
+from .call import Control, arguments_of, call_of, calls_of
 from .checks import able
 from .contracts import Broker, Capability, DeadMessage, Part, Plan, QueueSize
 from .core.binding import Unnamed
@@ -22,9 +23,9 @@ from .core.forms import replays
 from .core.publisher import Publisher
 from .core.run import Watch, is_coroutine
 from .core.worker import GRACE, ConsumerHandle
-from .core.writer import Writer, moment, writer, written
+from .core.writer import Writer, moment, writer
 from .declaration import Form, binding_of, declaring, form_of, home_of, owner_of, title
-from .errors import ConfigurationError
+from .errors import ConfigurationError, patience_of
 from .foreground import run
 from .options import TaskOptions
 from .replies import Replies
@@ -190,8 +191,6 @@ class Task(Proxy, Generic[P, R, V]):
             self._self_epoch = epoch
         return self._self_services
 
-    # ---------------------------------------------------------------- publishing
-
     @signed
     def push(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
         """Publish a call; returns once the broker has the message.
@@ -229,7 +228,11 @@ class Task(Proxy, Generic[P, R, V]):
     ) -> AsyncResult[V]:
         """Publish named arguments, given as a mapping or as JSON text, with control over one call.
 
-        What may be given is in `Control`, or in an object of old code. Raises as `push` does.
+        `task_id`: another id than a new one. `countdown`: seconds, or a timedelta, before it may
+        run; `eta`: from when on; `expires`: from when on no more. These two are Unix seconds, or a
+        datetime, without a zone local. `priority`: -9 to 9, 9 first. `headers`: a mapping, which
+        the run sees. `function_timeout`, `soft_time_limit`: seconds, instead of the task's; 0: as
+        the task has them. `priority_control_config`: an object of old code. Raises as `push` does.
         """
         if priority_control_config:
             control = {**priority_control_config.control(), **control}
@@ -286,12 +289,13 @@ class Task(Proxy, Generic[P, R, V]):
     def push_many(self, calls: _Calls) -> Results[V]:
         """Publish many calls, each a tuple of positional or a mapping of named arguments.
 
-        They are sent 500 at a time; on an error the groups before it are stored.
+        They are sent 500 at a time; on an error the groups before it are stored. Raises as `push`
+        does; which call does not fit is told by its place, from 0.
         """
         publisher, replies, write = self._services()
         ids: list[str] = []
         some = iter(calls)
-        while batch := written(write, islice(some, GROUP), now := moment()):
+        while batch := calls_of(write, islice(some, GROUP), now := moment(), len(ids)):
             if replies:
                 replies.expect([outgoing.id for outgoing in batch], now)
             publisher.publish(batch)
@@ -318,8 +322,6 @@ class Task(Proxy, Generic[P, R, V]):
         """Return what opens and grows groups of this task's messages, for a layer on top."""
         return grouping_of(self._self_engine, self._self_options)
 
-    # ---------------------------------------------------------------- consuming
-
     def consume(self) -> ConsumerHandle:
         """Start consuming the task's queue in the background.
 
@@ -340,8 +342,6 @@ class Task(Proxy, Generic[P, R, V]):
         from .supervisor import run_consumer_with_multi_process
 
         return run_consumer_with_multi_process(self, process_num)
-
-    # ---------------------------------------------------------------- the queue
 
     def size(self) -> QueueSize:
         """Count the messages waiting, delayed, leased and dead, exactly."""
@@ -377,13 +377,14 @@ class Task(Proxy, Generic[P, R, V]):
         again = replays(self._self_engine.codecs)
         return broker.replay(self.queue, None if ids is None else list(ids), again)
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: float | timedelta | None = None) -> bool:
         """Block until nothing waits, is delayed or runs, anywhere; False after `timeout` seconds.
 
         Asks the broker for its exact counts, at growing intervals of at most 50 ms. What a broker
         without leases, or without SIZE_LEASED, has handed to other processes is not seen.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        patience = patience_of(timeout)
+        deadline = None if patience is None else time.monotonic() + patience
         pause, never = 0.002, threading.Event()
         at_rest = self._self_engine.at_rest
         while (rest := at_rest(self)) is None or self._holds() or at_rest(self) != rest:

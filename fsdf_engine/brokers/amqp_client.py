@@ -21,12 +21,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+from ..errors import ServerRefused, Unavailable
+
 __all__ = [
     "AmqpChannel", "AmqpConnection", "ChannelClosed", "Confirmed", "Endpoint", "Publishing",
-    "Received", "Unwritable", "on_channel",
+    "REFUSALS", "Received", "Unwritable", "on_channel", "refused", "unreachable",
 ]  # fmt: skip
 
 T = TypeVar("T")
+REFUSALS = (403, 530)  # reply codes of Connection.Close: a password, a vhost
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,19 @@ class Endpoint:
     heartbeat: int = 7
     timeout: float = 5.0
     name: str = "fsdf"  # of the connection, as the server's tools show it
+
+
+def refused(place: str, why: object) -> ServerRefused:
+    """Return the error for a connection that the server has closed with one of `REFUSALS`."""
+    return ServerRefused(
+        f"RabbitMQ at {place} refuses us: {why}; see the user, the password and the vhost in"
+        " broker_url or RABBITMQ_URL"
+    )
+
+
+def unreachable(place: str, why: object, doubt: str = "") -> Unavailable:
+    """Return the error for a connection that was not made, or has ended."""
+    return Unavailable(f"RabbitMQ at {place} cannot be reached ({why}); is it running?{doubt}")
 
 
 class Publishing(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FsdfError, MissingExtra, Unanswered, Unavailable
 from ..unpatched import unpatched
-from .amqp_client import AmqpChannel, ChannelClosed, Confirmed, Publishing, Received
+from .amqp_client import AmqpChannel, ChannelClosed, Confirmed, Publishing, Received, Unwritable
 from .amqp_confirms import Confirms
 from .amqp_frames import OFTEN, bodies_of, header_of
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .rabbitmq_amqpstorm import StormConnection
 
 __all__ = ["Library", "StormChannel"]
+LONGEST = 128  # bytes of a name in a table; the library cuts what is longer, and raises nothing
 
 
 class Library:
@@ -247,6 +248,7 @@ class StormChannel(AmqpChannel):
 
     def _header(self, item: Publishing) -> Any:
         library, told = self._library, dict(item.properties)
+        _check_names(told.get("headers"))
         if isinstance(at := told.get("timestamp"), (int, float)):
             told["timestamp"] = datetime.fromtimestamp(at, timezone.utc)
         if "type" in told:
@@ -264,10 +266,40 @@ class StormChannel(AmqpChannel):
         self._connection.forget(self._client.channel_id)
 
 
-def _writable(value: Any) -> Any:
-    """Return a header, or all, as it can be sent on: a text of no UTF-8 becomes bare bytes."""
+def _check_names(value: Any) -> None:
+    """Look through a header, or all, for names that would be cut.
+
+    Raises:
+        Unwritable: there is one; names it.
+    """
     if isinstance(value, dict):
-        return {name: _writable(each) for name, each in value.items()}
+        for name, each in value.items():
+            if (
+                len(name) > LONGEST // 4 and len(name.encode()) > LONGEST
+            ):  # 4 bytes a letter at most
+                raise Unwritable(
+                    f"amqpstorm writes no header whose name has more than {LONGEST} bytes, as"
+                    f" {name!r} has; give it a shorter one"
+                )
+            if isinstance(each, (dict, list)):
+                _check_names(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_names(each)
+
+
+def _writable(value: Any) -> Any:
+    """Return a header, or all, of another program as it can be sent on.
+
+    A text of no UTF-8 becomes bare bytes. A name that is too long is cut: else its message could
+    neither be tried again nor become a dead letter.
+    """
+    if isinstance(value, dict):
+        return {_cut(name): _writable(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_writable(each) for each in value]
     return bytearray(value) if isinstance(value, bytes) else value
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:LONGEST].decode(errors="ignore")

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..errors import FsdfError, ServerRefused, Unavailable
-from .amqp_client import AmqpChannel, AmqpConnection, Endpoint
+from ..errors import FsdfError
+from .amqp_client import REFUSALS, AmqpChannel, AmqpConnection, Endpoint, refused, unreachable
 from .amqp_socket import FrameSocket
 from .amqpstorm_channel import Library, StormChannel
 from .rabbitmq import RabbitBroker
 
 __all__ = ["RabbitmqAmqpstormBroker", "StormConnection"]
-REFUSALS = (403, 530)  # reply codes: a password, a vhost
 HEADER, BODY = 2, 3  # types of frames
 DELIVER = b"\0\x3c\0\x3c"  # the method Basic.Deliver
 
@@ -110,12 +109,9 @@ class StormConnection(AmqpConnection):
         """Return the error that says how the connection has ended."""
         error = self._error or next(iter(self._client.exceptions), None)
         if getattr(error, "error_code", None) in REFUSALS:
-            found: FsdfError = ServerRefused(
-                f"RabbitMQ at {self._place} refuses us: {error}; see the user, the password and"
-                " the vhost in broker_url or RABBITMQ_URL"
-            )
+            found: FsdfError = refused(self._place, error)
         else:
-            found = Unavailable(f"RabbitMQ at {self._place}: {error or 'it has ended'}")
+            found = unreachable(self._place, error or "it has ended")
         found.__cause__ = error
         return found
 

@@ -12,16 +12,15 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from ..errors import FsdfError, MissingExtra, ServerRefused, Unavailable
+from ..errors import FsdfError, MissingExtra
 from ..green import active_hub
 from ..unpatched import unpatched
-from .amqp_client import AmqpChannel, AmqpConnection, Endpoint
+from .amqp_client import REFUSALS, AmqpChannel, AmqpConnection, Endpoint, refused, unreachable
 from .pika_channel import PikaChannel, told
 from .pika_wire import Wire
 from .rabbitmq import RabbitBroker
 
 __all__ = ["PikaConnection", "RabbitmqPikaBroker", "library"]
-REFUSALS = (403, 530)  # reply codes: a password, a vhost
 
 
 def library() -> Any:
@@ -50,22 +49,17 @@ def _loaded(hub: str | None) -> Any:
 
 def translated(error: BaseException | None, place: str) -> FsdfError:
     """Return our error for one of the client's about a connection."""
-    pika = library()
-    refused = (
-        pika.exceptions.AuthenticationError,
-        pika.exceptions.ProbableAuthenticationError,
-        pika.exceptions.ProbableAccessDeniedError,
-    )
+    exceptions = library().exceptions
     causes, cause = [error], error
     for cause in [error, *getattr(error, "args", ())]:
         causes += getattr(cause, "exceptions", None) or [cause]
     for cause in causes:
-        if isinstance(cause, refused) or getattr(cause, "reply_code", 0) in REFUSALS:
-            return ServerRefused(
-                f"RabbitMQ at {place} refuses us: {told(cause)}; see the user, the password and"
-                " the vhost in broker_url or RABBITMQ_URL"
-            )
-    return Unavailable(f"RabbitMQ at {place}: {told(causes[-1])}")
+        no_way_in = isinstance(cause, exceptions.AuthenticationError)  # none that the server offers
+        if no_way_in or getattr(cause, "reply_code", 0) in REFUSALS:
+            return refused(place, told(cause))
+    guesses = exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError
+    doubt = " It may also be the user, the password or the vhost." * isinstance(error, guesses)
+    return unreachable(place, told(causes[-1]), doubt)
 
 
 class PikaConnection(AmqpConnection):
@@ -77,6 +71,7 @@ class PikaConnection(AmqpConnection):
         self._loop = self.pika.adapters.select_connection.IOLoop()
         self._loop.activate_poller()
         self._error: BaseException | None = None
+        self._said: BaseException | None = None  # by the server, in closing it
         self._open, self._blocked = False, ""
         self._connection: Any = None
         try:
@@ -87,6 +82,8 @@ class PikaConnection(AmqpConnection):
                 on_close_callback=self._on_end,
                 custom_ioloop=self._loop,
             )
+            close = self.pika.spec.Connection.Close
+            self._connection.callbacks.add(0, close, self._on_close)
             self.wire = Wire(self.pika, self._connection)
             self.until(lambda: self._open, endpoint.timeout)
         except BaseException:
@@ -123,8 +120,14 @@ class PikaConnection(AmqpConnection):
         self.wire.opened()
         self._open = True
 
+    def _on_close(self, frame: Any) -> None:
+        """Keep what the server says: before the connection is open, pika would guess instead."""
+        said = frame.method
+        closed = self.pika.exceptions.ConnectionClosedByBroker
+        self._said = closed(said.reply_code, said.reply_text)
+
     def _on_end(self, _: Any, error: BaseException) -> None:
-        self._error = error or ConnectionError("the connection has ended")
+        self._error = self._said or error or ConnectionError("the connection has ended")
 
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self._blocked = str(frame.method.reason or "an alarm")

@@ -338,7 +338,7 @@ class Outbox:
             if type(item) is Job:
                 item.effects = left
             if no or type(item) is Commit:
-                self._blame(item, PublishError(no, perhaps))
+                self._blame(item, error.part(no, perhaps))
             else:
                 unclear.append(item)
         if unclear and self._answers_else(unclear, pick):

@@ -140,6 +140,6 @@ class Publisher:
             if isinstance(error, PublishError) and not one:
                 rejected = [item for item in ticket.batch if item in error.rejected]
                 unknown = [item for item in ticket.batch if item in error.unknown]
-                ticket.error = PublishError(rejected, unknown) if rejected or unknown else None
+                ticket.error = error.part(rejected, unknown) if rejected or unknown else None
         if error is not None and not isinstance(error, Exception):
             raise error

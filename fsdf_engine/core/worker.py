@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from ..contracts import Job, Pool
+from ..errors import patience_of
 from ..listeners import Listeners
 from ..outcomes import Interrupted
 from .consumer import Consumer
@@ -87,9 +89,9 @@ class ConsumerHandle:
         """Go on after `pause`."""
         self.consumer.resume()
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: float | timedelta | None = None) -> bool:
         """Block until the consumer has stopped; False when `timeout` seconds passed before."""
-        return self._stopped.wait(timeout)
+        return self._stopped.wait(patience_of(timeout))
 
     def _stop(self, grace: float) -> None:
         with self._one_stop:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ..contracts import Outgoing
-from ..errors import ArgumentError
 from ..message import Extra, encode, new_id
 from .context import current_job
 from .pushes import pushed_id
 
-__all__ = ["Writer", "moment", "next_id", "writer", "written"]
+__all__ = ["Writer", "moment", "next_id", "writer"]
 
 Writer: TypeAlias = Callable[..., Outgoing]  # of (args, kwargs, publish time, control data, id)
 _Namer: TypeAlias = Callable[[Sequence[Any], Mapping[str, Any]], "tuple[dict[str, Any], list[Any]]"]
@@ -43,23 +42,6 @@ def writer(name: _Namer, queue: str, task: str, priority: int, address: str) -> 
         return Outgoing(queue, control["task_id"], body, None, 0.0, 0.0, priority)
 
     return write
-
-
-def written(write: Writer, calls: Iterable[Any], now: float) -> list[Outgoing]:
-    """Return the messages of calls, each a tuple of positional or a mapping of named arguments.
-
-    Raises:
-        ArgumentError: a call is neither, or does not fit.
-    """
-    group = []
-    for call in calls:
-        if isinstance(call, (tuple, list)):
-            group.append(write(call, _NONE, now))
-        elif isinstance(call, Mapping):
-            group.append(write((), call, now))
-        else:
-            raise ArgumentError(f"push_many got {call!r}; give tuples or mappings of arguments")
-    return group
 
 
 def moment() -> float:

@@ -20,6 +20,7 @@ from helpers import BOUND, free_port, until
 from fsdf_engine.brokers import rabbitmq_rungs
 from fsdf_engine.brokers.amqp_client import Publishing
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
+from fsdf_engine.brokers.rabbitmq_pika import RabbitmqPikaBroker
 from fsdf_engine.contracts import Capability, Letter, Outgoing, Part
 from fsdf_engine.errors import FsdfError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
@@ -102,7 +103,9 @@ def test_who_is_not_known_is_refused_at_once(make, rabbitmq_url, wrong):
 def test_server_that_is_not_there_is_unavailable(make):
     broker = make(f"amqp://127.0.0.1:{free_port()}/")
     for ask in (broker.check, lambda: broker.publish([outgoing(1, Q)]), lambda: broker.size(Q)):
-        with pytest.raises(Unavailable, match="127.0.0.1"):
+        with pytest.raises(
+            Unavailable, match=r"127.0.0.1:\d+ cannot be reached .*; is it running\?"
+        ):
             ask()
     sub = broker.subscribe(Q, lease=10.0)
     for ask in (lambda: sub.fetch(1, MB), lambda: sub.wait(5.0)):
@@ -137,6 +140,31 @@ def test_what_is_no_such_server_is_unavailable_in_time(make, says):
         server.shutdown(socket.SHUT_RDWR)
         for one in kept:
             one.close()
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2])
+def test_connection_that_is_lost_in_the_handshake_is_no_refusal(make, rabbitmq_url, answers):
+    parts = urlsplit(rabbitmq_url)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with (
+                server.accept()[0] as ours,
+                socket.create_connection((parts.hostname, parts.port)) as there,
+            ):
+                for _ in range(answers):
+                    there.sendall(ours.recv(MB))
+                    ours.sendall(there.recv(MB))
+                ours.recv(MB)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        broker = make(f"amqp://127.0.0.1:{server.getsockname()[1]}{parts.path}?timeout=5")
+        with pytest.raises(Unavailable, match="cannot be reached") as told:
+            broker.check()
+        thread.join(BOUND)
+    if answers and isinstance(broker, RabbitmqPikaBroker):
+        assert "may also be the user, the password or the vhost" in str(told.value)
 
 
 def test_next_host_is_used_where_the_first_is_not_there(make, rabbitmq_url):
@@ -247,6 +275,7 @@ def raw_headers(monkeypatch):
 
 ODD = {
     "a property out of use": {"cluster_id": "c"},
+    "a long name": {"headers": {"k": [{"n" * 200: "v"}], "ä" * 100: "v"}},
     "a text of no UTF-8": {"headers": {"deep": {"k": [1, Raw(b"S\0\0\0\2\xff\xfe")]}}},
 }
 
@@ -275,6 +304,8 @@ UNWRITABLE = {
     "too large a number": {"k": 2**70},
     "no text": {"k": "\ud800"},
     "too large a fraction": {"k": 1e300},
+    "too long a name": {"n" * 300: "v"},
+    "too long a name in a list": {"k": [1, {"deep": {"n" * 300: "v"}}]},
 }
 
 

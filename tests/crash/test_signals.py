@@ -162,6 +162,21 @@ def test_second_signal_ends_at_once_and_the_message_goes_back(start, place):
     until(lambda: tuple(size()) == (1, 0, 0, 0))
 
 
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)]
+)
+@pytest.mark.parametrize("code", [0, 3])
+def test_script_at_its_end_keeps_its_code_at_a_second_signal(start, numbers, code):
+    push(60)
+    process = start(code=f"work.consume()\nsys.exit({code})")
+    working(process)
+    process.send_signal(numbers[0])
+    assert any("draining" in line for line in iter(process.stderr.readline, ""))
+    process.send_signal(numbers[1])
+    assert ended(process)[:2] == ([], code)
+    until(lambda: tuple(size()) == (1, 0, 0, 0))
+
+
 def test_same_signal_twice_is_one(start):
     """Process managers signal the process, and then its group."""
     push(0.3)

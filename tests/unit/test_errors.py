@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fsdf_engine.errors import PublishError
+from fsdf_engine.errors import PublishError, Unanswered
 
 
 @pytest.mark.parametrize(
@@ -12,14 +12,32 @@ from fsdf_engine.errors import PublishError
     [
         (1, 0, "1 message was rejected: push it again"),
         (2, 0, "2 messages were rejected: push them again"),
-        (0, 1, "whether the broker stored 1 message is unknown"),
+        (
+            0,
+            1,
+            "whether the broker stored 1 message is unknown:"
+            " publish it again under the same task_id",
+        ),
         (
             1,
             2,
             "1 message was rejected: push it again;"
-            " whether the broker stored 2 messages is unknown",
+            " whether the broker stored 2 messages is unknown:"
+            " publish them again under the same task_id",
         ),
     ],
 )
-def test_what_was_not_stored_is_counted_and_nothing_else_is_told(rejected, unknown, text):
+def test_what_was_not_stored_is_counted_and_what_to_do_is_told(rejected, unknown, text):
     assert str(PublishError([object()] * rejected, [object()] * unknown)) == text
+
+
+def test_server_and_reason_of_what_was_not_stored_are_told_also_to_who_pushed_a_part():
+    with pytest.raises(PublishError) as told:
+        raise PublishError([], [object(), object()]) from Unanswered("Redis at h:1 was lost")
+    assert str(told.value).endswith("under the same task_id; cause: Redis at h:1 was lost")
+    part = told.value.part([], [object()])
+    assert part.__cause__ is told.value.__cause__
+    assert str(part).startswith("whether the broker stored 1 message is unknown")
+    assert str(part).endswith("; cause: Redis at h:1 was lost")
+    with pytest.raises(PublishError, match="push it again; cause: TimeoutError"):
+        raise PublishError([object()]) from TimeoutError()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import timedelta
+from fractions import Fraction
 
 import pytest
 from helpers import BOUND
 
 from fsdf_engine import ConfigurationError, NotYetSupported, ShrinkablePool, task_deco
+from fsdf_engine.core.retry import RetryPolicy
 from fsdf_engine.options import resolve_options
 from fsdf_engine.pools.threads import ThreadPool
 
@@ -35,6 +38,12 @@ from fsdf_engine.pools.threads import ThreadPool
         ({"log_level": "LOUD"}, "give 10"),
         ({"log_level": True}, "give 10"),
         ({"create_logger_file": 1}, "True or False"),
+        ({"name": 5}, "name=5 is no text"),
+        ({"broker_url": 5}, "broker_url=5 is no text"),
+        ({"result_url": 5}, "result_url=5 is no text"),
+        ({"result_store": ["a"]}, r"result_store=\['a'\] is no text"),
+        ({"specify_retry_policy": 5}, "specify_retry_policy=5 is no RetryPolicy"),
+        ({"specify_retry_policy": RetryPolicy}, "is no RetryPolicy; give an instance"),
     ],
 )
 def test_wrong_option_is_refused(options, said):
@@ -119,6 +128,22 @@ def test_broker_and_mode_are_checked_at_declaration():
         task_deco("q", broker_kind=8)(lambda: None)
     with pytest.raises(ConfigurationError, match="threads"):
         task_deco("q", concurrent_mode="thread")(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "value", [float("inf"), 2.5, timedelta(1), ["a"], {"a": 1}, object(), Fraction(1, 3), b"redis"]
+)
+def test_what_can_name_no_broker_and_no_mode_is_refused_at_the_declaration(value):
+    for option, said in (("broker_kind", "broker"), ("concurrent_mode", "concurrent mode")):
+        with pytest.raises(ConfigurationError) as told:
+            task_deco("q", **{option: value})(lambda: None)
+        assert str(told.value).startswith(f"unknown {said} {value!r}; ")
+
+
+def test_refused_url_shows_no_password():
+    with pytest.raises(ConfigurationError, match="broker_url=") as told:
+        task_deco("q", broker_url=b"redis://me:secret@there/0")
+    assert "secret" not in str(told.value)
 
 
 def test_decorator_without_a_queue_says_so():

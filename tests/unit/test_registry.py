@@ -34,6 +34,12 @@ def test_every_spelling_names_the_same_broker(key):
     assert brokers.load(key) is MemoryBroker
 
 
+@pytest.mark.parametrize("key", ["sql", "postgresql", "Postgres", "MYSQL", "mariadb", 10, "10"])
+def test_sql_broker_is_known_by_the_names_of_its_servers(key):
+    assert brokers.name(key) == "sqlalchemy"
+    assert BrokerEnum(10).name == "SQLACHEMY", "the historic name stays the first"
+
+
 @pytest.mark.parametrize(
     ("mode", "name"),
     [(1, "threads"), ("async", "asyncio"), (ConcurrentModeEnum.SINGLE_THREAD, "inline")],

@@ -214,7 +214,7 @@ def test_publisher_without_a_function_gives_results_and_takes_what_a_message_tak
         late = publisher.publish({"a": 4}, countdown=BOUND)
         old = publisher.publish({"a": 5}, expires=1.0)
         assert publisher.size() == (3, 1, 0, 0)
-        for priority in (10, -10, 3.0):
+        for priority in (10, -10, 3.0, True):
             with pytest.raises(ArgumentError, match="whole number from -9 to 9"):
                 publisher.publish({"a": 1}, priority=priority)
         consumer.start_consuming_message()
@@ -385,7 +385,7 @@ def test_an_outage_at_the_start_of_a_consumer_is_told_once(kind, caplog):
     place = f"127.0.0.1:{free_port()}"
     task = task_deco("absent", broker_kind=kind, broker_url=f"redis://{place}/0")(lambda: None)
     consumer = task.consume().consumer
-    until(lambda: consumer._outage.failures > 1)
+    until(lambda: consumer._outage._failures > 1)
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert [place in text for text in warnings] == [True]
 
