@@ -223,7 +223,7 @@ def outgoing(
     if number := headers.get("retries"):
         id = f"{id}:{number}"  # the message of the attempt before may still be there
     later = float(delay) if delay > 0 else 0.0
-    moment = flat.instant(eta) if eta and not later else 0.0
+    moment = messages.instant("eta", eta) if eta and not later else 0.0
     place = rank(url or amqp.usual().url, priority) if priority else 0
     return [
         Outgoing(amqp.wire_queue(name), f"{id}:{n}" if n else id, body, None, later, moment, place)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
+import numbers
 import warnings
-from datetime import datetime
 from typing import Any
-
-from dateutil.parser import isoparse
 
 from .._ids import new_id, text_id
 from ..exceptions import AlwaysEagerIgnored
 from ..utils.functional import maybe_list
-from ..utils.time import subtract_datetimes
-from . import publishing
+from . import messages, publishing
 
 __all__ = ["send_task"]
 
@@ -156,10 +153,10 @@ def _message(
 
 def _seconds_left(app: Any, task_id: str, expires: Any) -> Any:
     """Return for how many seconds a message is of use."""
-    moment = isoparse(expires) if isinstance(expires, str) else expires
-    if isinstance(moment, datetime):
-        moment = subtract_datetimes(moment, app.now()).total_seconds()
-    if moment < 0:
-        logger.warning(_LATE, task_id, -moment)
+    left = expires
+    if not isinstance(expires, numbers.Real):
+        left = messages.instant("expires", expires) - app.now().timestamp()
+    if left < 0:
+        logger.warning(_LATE, task_id, -left)
         return 0
-    return moment
+    return left

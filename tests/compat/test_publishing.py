@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import math
+import re
 import socket
 import threading
 import uuid
@@ -194,6 +196,35 @@ def test_times_are_seconds_from_now_or_instants(app, add):
     assert 25 < only(app)[1]["expires"] - now < 31
     with pytest.raises(ValueError, match="countdown is out of range"):
         add.apply_async((1,), countdown=-(1 << 40))
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        *(("eta", given) for given in (math.inf, math.nan, 1e308, -1, "tomorrow", "x", [1])),
+        *(("expires", given) for given in (math.inf, math.nan, 1e308, "tomorrow", "x", "", [1])),
+        *(("countdown", given) for given in (math.inf, math.nan, 1e308, "5", [1])),
+    ],
+)
+def test_a_time_that_is_none_is_refused_by_its_name_and_value(
+    app, add, receiver, option, given, is_watched
+):
+    if is_watched:
+        receiver(signals.before_task_publish, lambda **told: None)
+    with pytest.raises(ValueError, match=re.escape(f"{option}={given!r}: give ")):
+        add.apply_async((1,), **{option: given})
+    assert fetched(app) == []
+
+
+@pytest.mark.parametrize("moment", [datetime.datetime.min, datetime.datetime.max])
+def test_the_first_and_the_last_moment_are_bounds_that_a_worker_can_read(app, add, moment):
+    add.apply_async((1,), expires=moment)
+    last = only(app)[1]["expires"]
+    assert last > 0 and datetime.datetime.fromtimestamp(last, UTC)
+    with app.amqp.collecting() as outgoings:
+        add.apply_async((1,), eta=moment)
+    assert outgoings[0].not_before == last
 
 
 def test_a_retry_and_a_call_of_one_id_are_two_messages(app, add):
