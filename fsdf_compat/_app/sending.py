@@ -8,12 +8,14 @@ import numbers
 import warnings
 from typing import Any
 
+from fsdf_engine import seconds_of
+
 from .._ids import new_id, text_id
 from ..exceptions import AlwaysEagerIgnored
 from ..utils.functional import maybe_list
 from . import messages, publishing
 
-__all__ = ["send_task"]
+__all__ = ["check_limits", "send_task"]
 
 logger = logging.getLogger("celery.app.base")
 _OMITTED: Any = object()
@@ -67,14 +69,34 @@ def send_task(
 
 
 def _bounds(options: dict[str, Any], hard: Any, soft: Any, expires: Any) -> dict[str, Any]:
-    """Return limits and expiry: as given, None too, else as the options have them."""
+    """Return limits and expiry: as given, None too, else as the options have them.
+
+    Raises:
+        ValueError: a limit is none.
+    """
     pop = options.pop
     usual = pop("time_limit", None), pop("soft_time_limit", None), pop("expires", None)
+    hard = usual[0] if hard is _OMITTED else hard
+    soft = usual[1] if soft is _OMITTED else soft
+    check_limits(hard, soft)
     return {
-        "time_limit": usual[0] if hard is _OMITTED else hard,
-        "soft_time_limit": usual[1] if soft is _OMITTED else soft,
+        "time_limit": hard,
+        "soft_time_limit": soft,
         "expires": usual[2] if expires is _OMITTED else expires,
     }
+
+
+def check_limits(hard: Any, soft: Any) -> None:
+    """Refuse the limits of a call that a worker would refuse; None and 0 are no limits.
+
+    Raises:
+        ValueError: names the one that is wrong.
+    """
+    for name, given in (("time_limit", hard), ("soft_time_limit", soft)):
+        if given is not None:
+            seconds_of(name, given, ValueError, given)
+    if hard and soft and soft > hard:
+        raise ValueError(f"soft_time_limit={soft!r}: give no more than time_limit={hard!r}")
 
 
 def _with_defaults(app: Any, name: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
