@@ -42,8 +42,8 @@ def send_task(
     (seconds, a datetime or ISO text) it may no more. `queue`, or `exchange` and `routing_key`, say
     where it goes, before the routes do. Further options are properties of the message.
 
-    Raises TypeError for arguments (no list, no mapping) or an id (no text) of a wrong type, kombu's
-    EncodeError for values without JSON form, its OperationalError without a broker.
+    Raises TypeError for arguments or an id of a wrong type, ValueError for times or limits that are
+    none, kombu's EncodeError for values without JSON form, its OperationalError without a broker.
     """
     if task_type is None:  # a task has seen to that itself
         task_type, options = _with_defaults(self, name, options)
