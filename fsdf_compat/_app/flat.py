@@ -7,7 +7,6 @@ is not JSON travels as `content`: [content type, encoding, text], where binary t
 from __future__ import annotations
 
 import base64
-import datetime
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +14,13 @@ from marshal import dumps as marshalled
 from typing import Any
 
 import orjson
-from dateutil.parser import isoparse
 from kombu import serialization
 
 from .._engine.places import whole
 from ..utils.nodenames import anon_nodename
-from ..utils.time import maybe_make_aware
-from .messages import Shown
+from .messages import Shown, instant
 
-__all__ = ["encoded", "instant", "named", "origin", "written"]
+__all__ = ["encoded", "named", "origin", "written"]
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _NO_PLACES: tuple[tuple[str, ...], int] = (), 0
@@ -91,7 +88,7 @@ def written(task: Any, message: Any, reply: str, serializer: str) -> bytes:
     if nesting := headers.get("replaced_task_nesting"):  # what it replaces was sent as often
         extra["sends"] = nesting
     if expires := headers.get("expires"):
-        extra["expires"] = instant(expires)
+        extra["expires"] = instant("expires", expires)
     hard, soft = headers.get("timelimit") or (None, None)
     if hard or soft:
         extra["limits"] = [soft, hard]
@@ -208,13 +205,3 @@ def _are_exactly_plain(values: Iterable[Any]) -> bool:
         elif kind is not list or (value and not _are_exactly_plain(value)):
             return False
     return True
-
-
-def instant(moment: Any) -> float:
-    """Return the Unix seconds of a datetime or an ISO text; what names no zone is UTC."""
-    if isinstance(moment, str):
-        moment = isoparse(moment)
-    if isinstance(moment, datetime.datetime):
-        seconds: float = maybe_make_aware(moment).timestamp()
-        return seconds
-    return float(moment)

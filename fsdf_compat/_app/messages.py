@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from dateutil.parser import isoparse
+
+from fsdf_engine import seconds_of
+
+from .._engine.codec import LAST
 from ..utils.nodenames import anon_nodename
 from ..utils.saferepr import saferepr
 from ..utils.time import add_seconds_to_datetime, maybe_make_aware
 
-__all__ = ["INT_MIN", "Shown", "as_task_v1", "as_task_v2", "checked", "moments", "task_message"]
+__all__ = [
+    "INT_MIN", "Shown", "as_task_v1", "as_task_v2", "checked", "instant", "moments", "task_message",
+]  # fmt: skip
 
 INT_MIN = -(1 << 31)  # the earliest second that `time.mktime` knows
 
@@ -54,23 +62,46 @@ def moments(
     `zone` makes naive instants aware; without it they are as `now` is.
 
     Raises:
-        ValueError: a duration is out of range.
+        ValueError: one is none, or out of range; names it.
     """
     if countdown:
         eta = _later(amqp, countdown, "countdown", now, zone)
     if expires is not None and isinstance(expires, numbers.Real):
         expires = _later(amqp, expires, "expires", now, zone)
-    return _iso(eta), _iso(expires)
+    return _iso("eta", eta), _iso("expires", expires)
 
 
 def _later(amqp: Any, seconds: Any, what: str, now: Any, zone: Any) -> Any:
-    amqp._verify_seconds(seconds, what)
-    moment = add_seconds_to_datetime(now or amqp.app.now(), seconds)
+    if isinstance(seconds, numbers.Real):
+        amqp._verify_seconds(seconds, what)
+    try:
+        moment = add_seconds_to_datetime(now or amqp.app.now(), seconds)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{what}={seconds!r}: give seconds, to the year 9999 at most") from error
     return moment if zone is None else maybe_make_aware(moment, tz=zone())
 
 
-def _iso(moment: Any) -> Any:
-    return moment.isoformat() if isinstance(moment, datetime) else moment or None
+def _iso(what: str, moment: Any) -> Any:
+    if isinstance(moment, datetime):
+        return moment.isoformat()
+    if moment:
+        instant(what, moment)
+    return moment or None
+
+
+def instant(what: str, given: Any) -> float:
+    """Return the Unix seconds of a datetime or an ISO text; what names no zone is UTC.
+
+    Raises:
+        ValueError: it is none, and no number of seconds; names it.
+    """
+    moment = given
+    if isinstance(given, str):
+        with suppress(ValueError):  # what it is none of is told below
+            moment = isoparse(given)
+    if isinstance(moment, datetime):  # 0 would say that there is none
+        return min(max(maybe_make_aware(moment).timestamp(), 1.0), LAST)
+    return seconds_of(what, moment, ValueError, given, "a datetime, an ISO text or seconds")
 
 
 def as_task_v2(

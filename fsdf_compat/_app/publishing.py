@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from kombu.common import Broadcast
 from kombu.messaging import Producer
-from kombu.utils.functional import retry_over_time
 
-from fsdf_engine import Unanswered, Unavailable
+from fsdf_engine import Unavailable
 from fsdf_engine.contracts import Outgoing
 
 from .._engine.errors import RAISED, translated
@@ -24,6 +24,7 @@ from ..exceptions import ImproperlyConfigured
 from ..signals import after_task_publish
 from . import flat, messages
 from .places import broker_of
+from .repeating import again
 
 __all__ = [
     "collecting", "leave", "outgoing", "place_of", "placed", "queues_of", "send_plainly",
@@ -223,7 +224,7 @@ def outgoing(
     if number := headers.get("retries"):
         id = f"{id}:{number}"  # the message of the attempt before may still be there
     later = float(delay) if delay > 0 else 0.0
-    moment = flat.instant(eta) if eta and not later else 0.0
+    moment = messages.instant("eta", eta) if eta and not later else 0.0
     place = rank(url or amqp.usual().url, priority) if priority else 0
     return [
         Outgoing(amqp.wire_queue(name), f"{id}:{n}" if n else id, body, None, later, moment, place)
@@ -294,35 +295,11 @@ def _publish(amqp: Any, batch: Sequence[Outgoing], url: Any, retry: bool, policy
         try:
             publisher.publish(batch)
         except Unavailable as error:
-            within = amqp.app.conf.broker_connection_timeout
-            left = within - (time.monotonic() - begun) if within else None
-            if not retry or isinstance(error, Unanswered) or (left is not None and left <= 0):
+            if not retry:
                 raise
-            _again(publisher, batch, policy, left)
+            again(amqp.app, partial(publisher.publish, batch), error, begun, policy)
     except RAISED as error:
         raise translated(error) from error
-
-
-def _again(publisher: Any, batch: Sequence[Outgoing], policy: Any, within: float | None) -> None:
-    failed: list[BaseException] = []
-
-    def publish() -> None:
-        try:
-            publisher.publish(batch)
-        except Unanswered as error:  # perhaps it is there: who sent it decides
-            failed.append(error)
-
-    retry_over_time(
-        publish,
-        Unavailable,
-        max_retries=policy.get("max_retries", 3),
-        interval_start=policy.get("interval_start", 0),
-        interval_step=policy.get("interval_step", 0.2),
-        interval_max=policy.get("interval_max", 1),
-        timeout=within,
-    )
-    if failed:
-        raise failed[0]
 
 
 def placed(app: Any, url: Any) -> Any:

@@ -18,7 +18,7 @@ from .._ids import new_id
 from .._state import _task_stack, get_current_worker_task
 from ..app.routes import MapRoute, Router
 from . import flat, publishing
-from .sending import send_task
+from .sending import check_limits, send_task
 
 __all__ = ["sent"]
 _LIMITS = ("soft_time_limit", "time_limit")
@@ -151,6 +151,7 @@ def _find(way: _Way, task: Any) -> None:
     said = way.router.route(dict(way.options), task.name, (), {}, task)
     said = {key: value for key, value in said.items() if value is not None}
     queue, soft, hard = (said.pop(key, None) for key in ("queue", *_LIMITS))
+    check_limits(hard, soft)
     serializer = said.pop("serializer", way.usual.serializer)
     if said or serializer != "json" or type(queue) is not Queue:
         return

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
+import numbers
 import warnings
-from datetime import datetime
 from typing import Any
 
-from dateutil.parser import isoparse
+from fsdf_engine import seconds_of
 
 from .._ids import new_id, text_id
 from ..exceptions import AlwaysEagerIgnored
 from ..utils.functional import maybe_list
-from ..utils.time import subtract_datetimes
-from . import publishing
+from . import messages, publishing
 
-__all__ = ["send_task"]
+__all__ = ["check_limits", "send_task"]
 
 logger = logging.getLogger("celery.app.base")
 _OMITTED: Any = object()
@@ -43,8 +42,8 @@ def send_task(
     (seconds, a datetime or ISO text) it may no more. `queue`, or `exchange` and `routing_key`, say
     where it goes, before the routes do. Further options are properties of the message.
 
-    Raises TypeError for arguments (no list, no mapping) or an id (no text) of a wrong type, kombu's
-    EncodeError for values without JSON form, its OperationalError without a broker.
+    Raises TypeError for arguments or an id of a wrong type, ValueError for times or limits that are
+    none, kombu's EncodeError for values without JSON form, its OperationalError without a broker.
     """
     if task_type is None:  # a task has seen to that itself
         task_type, options = _with_defaults(self, name, options)
@@ -70,14 +69,34 @@ def send_task(
 
 
 def _bounds(options: dict[str, Any], hard: Any, soft: Any, expires: Any) -> dict[str, Any]:
-    """Return limits and expiry: as given, None too, else as the options have them."""
+    """Return limits and expiry: as given, None too, else as the options have them.
+
+    Raises:
+        ValueError: a limit is none.
+    """
     pop = options.pop
     usual = pop("time_limit", None), pop("soft_time_limit", None), pop("expires", None)
+    hard = usual[0] if hard is _OMITTED else hard
+    soft = usual[1] if soft is _OMITTED else soft
+    check_limits(hard, soft)
     return {
-        "time_limit": usual[0] if hard is _OMITTED else hard,
-        "soft_time_limit": usual[1] if soft is _OMITTED else soft,
+        "time_limit": hard,
+        "soft_time_limit": soft,
         "expires": usual[2] if expires is _OMITTED else expires,
     }
+
+
+def check_limits(hard: Any, soft: Any) -> None:
+    """Refuse the limits of a call that a worker would refuse; None and 0 are no limits.
+
+    Raises:
+        ValueError: names the one that is wrong.
+    """
+    for name, given in (("time_limit", hard), ("soft_time_limit", soft)):
+        if given is not None:
+            seconds_of(name, given, ValueError, given)
+    if hard and soft and soft > hard:
+        raise ValueError(f"soft_time_limit={soft!r}: give no more than time_limit={hard!r}")
 
 
 def _with_defaults(app: Any, name: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -156,10 +175,10 @@ def _message(
 
 def _seconds_left(app: Any, task_id: str, expires: Any) -> Any:
     """Return for how many seconds a message is of use."""
-    moment = isoparse(expires) if isinstance(expires, str) else expires
-    if isinstance(moment, datetime):
-        moment = subtract_datetimes(moment, app.now()).total_seconds()
-    if moment < 0:
-        logger.warning(_LATE, task_id, -moment)
+    left = expires
+    if not isinstance(expires, numbers.Real):
+        left = messages.instant("expires", expires) - app.now().timestamp()
+    if left < 0:
+        logger.warning(_LATE, task_id, -left)
         return 0
-    return moment
+    return left

@@ -58,6 +58,9 @@ class Awaiting(Part):
         """Wait for a result; return its value, or raise its exception.
 
         Who wants to hear of states before the end, by `on_message`, is told of those, too.
+
+        Raises:
+            kombu.exceptions.OperationalError: the server of the results refuses us.
         """
         if not self.native or on_message is not None:
             return super().wait_for_pending(  # type: ignore[misc]
@@ -67,7 +70,8 @@ class Awaiting(Part):
         self._ensure_not_eager()
         self._has_waited, id = True, text_id(result.id)
         for pause in _turns(timeout, on_interval):
-            body = self.replies().wait(id, pause, "")
+            with translating():
+                body = self.replies().wait(id, pause, "")
             if body is not None:
                 meta = self._meta_of(body, id)
                 if on_interval and meta["status"] in states.PROPAGATE_STATES:
@@ -90,7 +94,11 @@ class Awaiting(Part):
         return [result for result in results if getattr(result, "_cache", result) is not None]
 
     def iter_native(self, result: Any, **kwargs: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield (id, meta) of the results in a set as they end; of a set in it its results."""
+        """Yield (id, meta) of the results in a set as they end; of a set in it its results.
+
+        Raises:
+            kombu.exceptions.OperationalError: the server of the results refuses us.
+        """
         if not self.native or kwargs.get("on_message") is not None:
             return super().iter_native(result, **kwargs)  # type: ignore[misc]
         return self._iter_ends(result, kwargs.get("timeout"), kwargs.get("on_interval"))
@@ -111,10 +119,11 @@ class Awaiting(Part):
         for pause in _turns(timeout, on_interval):
             if not left:
                 return
-            for id, body in self.replies().each(list(left), pause):
-                node = left.pop(id)
-                node._maybe_set_cache(self._meta_of(body, id))
-                yield id, node._cache
+            with translating():
+                for id, body in self.replies().each(list(left), pause):
+                    node = left.pop(id)
+                    node._maybe_set_cache(self._meta_of(body, id))
+                    yield id, node._cache
         if left:
             raise TimeoutError("The operation timed out.")
 

@@ -225,6 +225,6 @@ class Native(Awaiting, NativeChords):
         if (member := self.member(request, state, result)) is None:
             return
         if (effects := _collected.get()) is None:
-            self.grouping().add([member])
+            self.change_groups(lambda groups: groups.add([member]))
         else:
             effects.append(member)

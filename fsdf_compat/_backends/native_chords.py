@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from fsdf_engine import Unavailable
 from fsdf_engine.contracts import Completed, Group, Letter, Member, Outgoing
 
 from .. import states
+from .._app.repeating import again
 from .._engine.errors import translating
 from .._state import _task_stack
 from .._upward import LateModule
@@ -46,16 +49,26 @@ class NativeChords(Part):
             self._grouping = engine.services.epoch, engine.remote("chords", **options).grouping()
         return self._grouping[1]
 
-    @contextmanager
-    def grouped(self) -> Iterator[Any]:
-        """Give the groups to who begins a chord.
+    def change_groups(self, change: Callable[[Any], Any]) -> None:
+        """Change the app's groups, which `change` gets. Blocks.
+
+        It is called again as messages are published again, also where it has perhaps changed them:
+        no change of groups does more the second time.
 
         Raises:
             kombu.exceptions.OperationalError: they cannot be reached.
             ImproperlyConfigured: a setting of where they are is wrong.
         """
         with translating():
-            yield self.grouping()
+            groups, begun = self.grouping(), time.monotonic()
+            try:
+                change(groups)
+            except Unavailable as error:
+                usual = self.app.amqp.usual()
+                if not usual.retry:
+                    raise
+                call = partial(change, groups)
+                again(self.app, call, error, begun, usual.policy, may_repeat=True)
 
     def open_chord(self, header_result_args: Any, body: Any) -> None:
         """Open the group of a chord; its size is told later. Blocks."""
@@ -67,8 +80,8 @@ class NativeChords(Part):
         form = form if isinstance(form, bytes) else form.encode()
         queue = self.app.amqp.wire_queue(self.app.conf.task_default_queue)
         message = Outgoing(queue, body.options.get("task_id") or id, form)
-        with self.grouped() as groups:
-            groups.open([Group(id, message, expires=life(self.chord_expires), run=_time_of(id))])
+        opened = [Group(id, message, expires=life(self.chord_expires), run=_time_of(id))]
+        self.change_groups(lambda groups: groups.open(opened))
 
     def chord_effects(self, done: Completed, refusal: str) -> Sequence[Any]:
         """Return what a completed chord sends: its body's call, or what its failure means."""

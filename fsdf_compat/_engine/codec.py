@@ -32,16 +32,16 @@ from kombu.utils.json import loads as typed
 
 from fsdf_engine.contracts import Arguments, Codec, Envelope, Job, Outgoing
 
-__all__ = ["CelerysFlat"]
+__all__ = ["LAST", "CelerysFlat"]
 _PLAIN = frozenset({str, int, bool, type(None)})
 _TYPED = b'"__type__"'
 _BIG = re.compile(rb"\d{19}")  # perhaps a whole number that orjson would give as a float
-_LAST = 253402300799  # the last second of the year 9999
+LAST = 253402300799  # the last second of the year 9999
 _FORMS: dict[str, Callable[[Any], bool]] = {
     "headers": lambda value: type(value) is dict,
     "args": lambda value: type(value) is list,
     "limits": lambda value: type(value) is list and len(value) == 2,
-    "expires": lambda value: type(value) in (int, float) and 0 <= value <= _LAST,
+    "expires": lambda value: type(value) in (int, float) and 0 <= value <= LAST,
 }
 _NONE: dict[str, Any] = {}
 _WRONG = "wrong"  # what of the control data had a wrong form

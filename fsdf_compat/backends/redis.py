@@ -263,16 +263,15 @@ class RedisBackend(  # type: ignore[misc]
     def add_to_chord(self, group_id: Any, result: Any) -> None:
         """Let a chord have one more task."""
         if self.native:
-            with self.grouped() as groups:
-                groups.grow(group_id, 1, getattr(result, "id", result))
+            key = getattr(result, "id", result)
+            self.change_groups(lambda groups: groups.grow(group_id, 1, key))
         else:
             self.client.incr(self.get_key_for_group(group_id, ".t"), 1)
 
     def set_chord_size(self, group_id: Any, chord_size: int) -> None:
         """Tell how many tasks a header has."""
         if self.native:
-            with self.grouped() as groups:
-                groups.set_size(group_id, chord_size)
+            self.change_groups(lambda groups: groups.set_size(group_id, chord_size))
         else:
             self._count_size(group_id, chord_size)
 

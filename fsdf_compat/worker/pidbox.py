@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from amqp.exceptions import ResourceLocked
 from kombu.common import ignore_errors
 from kombu.utils.encoding import safe_str
 
@@ -72,12 +73,23 @@ class Pidbox:
                 if self._stopping.is_set():
                     return None
                 if not self._failures:  # once per outage
-                    logger.warning("pidbox: connection lost, it is tried again: %s", error)
+                    self._tell(error)
             finally:
                 self._ready.set()
             self._stopping.wait(_PAUSES[min(self._failures, len(_PAUSES) - 1)])
             self._failures += 1
         return None
+
+    def _tell(self, error: Exception) -> None:
+        """Log why it does not listen."""
+        if isinstance(error, ResourceLocked):  # the queue is the name's, and its owner's alone
+            logger.warning(
+                "pidbox: another worker has the name %s, give each one of its own by -n;"
+                " it is tried again: %s",
+                self.hostname, error,
+            )  # fmt: skip
+        else:
+            logger.warning("pidbox: connection lost, it is tried again: %s", error)
 
     def _heard(self) -> None:
         """Know that it listens."""

@@ -213,6 +213,25 @@ def test_a_broker_that_hangs_is_an_operational_error(hanging_app, monkeypatch, a
         ask(hanging_app)
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda app: app.AsyncResult("id").get(timeout=BOUND),
+        lambda app: app.AsyncResult("id").get(),
+        lambda app: app.AsyncResult("id").get(timeout=BOUND, on_interval=int),
+        lambda app: list(app.AsyncResult("id").collect(timeout=BOUND)),
+        lambda app: group_of(app).get(timeout=BOUND),
+        lambda app: group_of(app).join(timeout=BOUND),
+        lambda app: list(group_of(app).iter_native(timeout=BOUND)),
+    ],
+)
+def test_who_waits_at_a_server_that_refuses_the_password_gets_an_operational_error(redis_url, wait):
+    url = redis_url.replace("://", "://:wrong@")
+    with Celery("refused", broker="memory://", backend=url, set_as_current=False) as app:
+        with pytest.raises(OperationalError, match="refuses the password"):
+            wait(app)
+
+
 def test_a_result_backend_that_hangs_is_told_by_its_client(hanging_app, monkeypatch):
     monkeypatch.setattr(redis_places, "PATIENCE", 0.2)
     for ask in (hanging_app.AsyncResult("id").ready, hanging_app.AsyncResult("id").forget):

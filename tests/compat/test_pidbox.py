@@ -68,6 +68,26 @@ def test_an_outage_is_told_once_and_so_is_its_end(own_redis, monkeypatch, caplog
         box.stop()
 
 
+def test_a_worker_whose_name_another_one_has_says_so_and_listens_when_that_has_left(
+    rabbitmq_url, monkeypatch, caplog
+):
+    monkeypatch.setattr(pidbox, "_PAUSES", (0.01,))
+    caplog.set_level("INFO", "celery.worker.pidbox")
+    with Celery("proj", broker=rabbitmq_url, set_as_current=False, fixups=[]) as app:
+        controlled = SimpleNamespace(app=app, hostname="me@here", controller=None)
+        first, second = Pidbox(controlled), Pidbox(controlled)
+        first.start(BOUND)
+        second.start(BOUND)
+        until(lambda: second._failures > 1)
+        [told] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert told.startswith("pidbox: another worker has the name me@here, give each one of its")
+        assert "by -n;" in told
+        first.stop()
+        until(lambda: second._failures == 0)
+        assert caplog.records[-1].getMessage() == "pidbox: connected again"
+        second.stop()
+
+
 def test_beat_does_not_look_either(app, looks):
     service = SimpleNamespace(
         app=app, hostname="beat@here", _last_tick=None, effective_max_interval=None, max_interval=1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import math
+import re
 import socket
 import threading
 import uuid
@@ -194,6 +196,61 @@ def test_times_are_seconds_from_now_or_instants(app, add):
     assert 25 < only(app)[1]["expires"] - now < 31
     with pytest.raises(ValueError, match="countdown is out of range"):
         add.apply_async((1,), countdown=-(1 << 40))
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        *(("eta", given) for given in (math.inf, math.nan, 1e308, -1, "tomorrow", "x", [1])),
+        *(("expires", given) for given in (math.inf, math.nan, 1e308, "tomorrow", "x", "", [1])),
+        *(("countdown", given) for given in (math.inf, math.nan, 1e308, "5", [1])),
+    ],
+)
+def test_a_time_that_is_none_is_refused_by_its_name_and_value(
+    app, add, receiver, option, given, is_watched
+):
+    if is_watched:
+        receiver(signals.before_task_publish, lambda **told: None)
+    with pytest.raises(ValueError, match=re.escape(f"{option}={given!r}: give ")):
+        add.apply_async((1,), **{option: given})
+    assert fetched(app) == []
+
+
+@pytest.mark.parametrize("limit", ["time_limit", "soft_time_limit"])
+@pytest.mark.parametrize("given", ["x", "5", "", math.nan, math.inf, -1, 1e308, True, [1]])
+def test_a_limit_that_is_none_is_refused_by_its_name_and_value(app, add, limit, given):
+    limited = app.task(name="limited", **{limit: given})(add.run)
+    told = re.escape(f"{limit}={given!r}: give seconds from 0 to ")
+    for call in (
+        lambda: add.apply_async((1,), **{limit: given}),
+        lambda: add.s(1).set(**{limit: given}).delay(),
+        lambda: app.send_task("elsewhere", **{limit: given}),
+        lambda: limited.delay(1),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    assert fetched(app) == []
+
+
+def test_a_soft_limit_above_the_hard_one_of_its_call_is_refused(app, add):
+    with pytest.raises(ValueError, match="soft_time_limit=9: give no more than time_limit=5"):
+        add.apply_async((1,), soft_time_limit=9, time_limit=5)
+    for limits in ((None, 5), (0, 5), (9, 0), (5, 5), (None, None)):
+        add.apply_async((1,), soft_time_limit=limits[0], time_limit=limits[1])
+    assert [extra.get("limits") for _, extra in fetched(app)] == [
+        [None, 5], [0, 5], [9, 0], [5, 5], None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", [datetime.datetime.min, datetime.datetime.max])
+def test_the_first_and_the_last_moment_are_bounds_that_a_worker_can_read(app, add, moment):
+    add.apply_async((1,), expires=moment)
+    last = only(app)[1]["expires"]
+    assert last > 0 and datetime.datetime.fromtimestamp(last, UTC)
+    with app.amqp.collecting() as outgoings:
+        add.apply_async((1,), eta=moment)
+    assert outgoings[0].not_before == last
 
 
 def test_a_retry_and_a_call_of_one_id_are_two_messages(app, add):
