@@ -274,9 +274,8 @@ def _check_names(value: Any) -> None:
     """
     if isinstance(value, dict):
         for name, each in value.items():
-            if (
-                len(name) > LONGEST // 4 and len(name.encode()) > LONGEST
-            ):  # 4 bytes a letter at most
+            # a letter has 4 bytes at most
+            if len(name) > LONGEST // 4 and len(name.encode()) > LONGEST:
                 raise Unwritable(
                     f"amqpstorm writes no header whose name has more than {LONGEST} bytes, as"
                     f" {name!r} has; give it a shorter one"

@@ -385,7 +385,7 @@ def test_an_outage_at_the_start_of_a_consumer_is_told_once(kind, caplog):
     place = f"127.0.0.1:{free_port()}"
     task = task_deco("absent", broker_kind=kind, broker_url=f"redis://{place}/0")(lambda: None)
     consumer = task.consume().consumer
-    until(lambda: consumer._outage._failures > 1)
+    until(lambda: consumer._outage.failures > 1)
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert [place in text for text in warnings] == [True]
 
