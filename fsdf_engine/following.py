@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from .contracts import Delivery, Job, Mark, Pool, Subscription
-from .outcomes import Outcome
 
 if TYPE_CHECKING:
     from .core.early import Early
+    from .core.gates import Answers
+
+    Read: TypeAlias = tuple[list[Job], Answers]  # what may run of messages, and how others end
 
 __all__ = ["Following"]
-Answers: TypeAlias = list[tuple[Job, Outcome]]
-Read: TypeAlias = tuple[list[Job], Answers]  # what may run of messages, and how others end
 
 
 class Following:

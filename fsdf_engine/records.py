@@ -195,8 +195,9 @@ class ResultStore(ABC):
         they are absent. It returns how many of these three steps are done, and the leases that were
         no longer ours; what is not done is left to who asked, for whatever reason: 0 where it takes
         no such messages or records. Opens nothing yet. With `follow` it may, once all is done,
-        lease what it has published, if a fetch would bring just that, and put it in there; the
-        thread of `fetch` is in `fetch_next` then, or does not fetch.
+        lease what it was to publish, if a fetch would bring just that, and tell `follow`, which may
+        have foreseen that it be acknowledged; the thread of `fetch` is in `fetch_next` then, or
+        does not fetch.
 
         Raises:
             PublishError: of all of them it is unknown whether they are published, and what follows.

@@ -175,9 +175,8 @@ class AmqpChannel(ABC):
         The first call puts the channel into confirm mode. All leave before the first confirm is
         waited for. Each has a `message_id`, by which, with its key, what is returned is known.
         Raises nothing: what happens is in the answer. What cannot be written keeps no other from
-        being sent. Without confirms in time, or as soon as the
-        connection is `blocked`, the rest is `unknown` by an `Unanswered`, and the channel must not
-        be used any more.
+        being sent. Without confirms in time, or as soon as the connection is `blocked`, the rest is
+        `unknown` by an `Unanswered`, and the channel must not be used any more.
         """
 
     @abstractmethod

@@ -313,25 +313,29 @@ def test_a_command_tells_of_a_server_that_is_down_without_a_traceback(make_proje
     assert "Traceback" not in done.stderr
 
 
+def failed(project, words):
+    """Run a command of an empty project that fails; return what it says."""
+    project.write("")
+    done = run_command(project, *words.split())
+    assert done.returncode == 1
+    return done.stderr
+
+
 @pytest.mark.parametrize(
     "words",
     ["worker", "beat", "call one", "purge -f", "status", "inspect ping", "control shutdown"],
 )
 def test_every_command_says_in_a_line_what_is_wrong_with_a_setting(make_project, words):
     project = make_project("reddis://:secret@localhost", "cache+memory://")
-    project.write("")
-    done = run_command(project, *words.split())
     told = "broker_url='reddis://:***@localhost': there is no reddis://; did you mean 'redis'?"
-    assert (done.returncode, done.stderr) == (1, f"Error: {told}\n")
+    assert failed(project, words) == f"Error: {told}\n"
 
 
 @pytest.mark.parametrize("words", ["worker", "call one", "result id"])
 def test_a_command_says_in_a_line_that_a_result_backend_is_none(make_project, words):
     project = make_project("sqlite:///queue.sqlite", "reddis://:secret@localhost")
-    project.write("")
-    done = run_command(project, *words.split())
     told = "there is no result backend 'reddis'; did you mean 'redis'?"
-    assert (done.returncode, done.stderr) == (1, f"Error: {told}\n")
+    assert failed(project, words) == f"Error: {told}\n"
 
 
 @pytest.mark.parametrize(

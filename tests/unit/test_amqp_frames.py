@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from amqp_properties import properties_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, frame, header
@@ -13,14 +14,7 @@ from fsdf_engine.brokers.amqp_frames import bodies_of, header_of
 
 CHANNEL, FRAME_MAX = 3, 64
 ids = st.text(min_size=1, max_size=300).filter(lambda text: len(text.encode()) < 256)
-properties = st.fixed_dictionaries(
-    {"message_id": ids},
-    optional={
-        "delivery_mode": st.integers(1, 2),
-        "priority": st.integers(0, 255),
-        "timestamp": st.integers(0, 2**32),
-    },
-)
+properties = properties_of(ids, 2**32)
 
 
 @given(properties, st.binary(max_size=200))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pika
 import pytest
+from amqp_properties import properties_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
@@ -16,15 +17,11 @@ from fsdf_engine.brokers.pika_wire import Sink, Wire
 CHANNEL, FRAME_MAX = 3, 64
 ids = st.text(max_size=40).filter(lambda text: len(text.encode()) < 200)
 bodies = st.binary(max_size=150)
-properties = st.fixed_dictionaries(
-    {"message_id": ids},
-    optional={
-        "delivery_mode": st.integers(1, 2),
-        "priority": st.integers(0, 255),
-        "timestamp": st.integers(0, 2**40),
-        "headers": st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=2),
-        "content_type": st.just("text/plain"),
-    },
+properties = properties_of(
+    ids,
+    2**40,
+    headers=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=2),
+    content_type=st.just("text/plain"),
 )
 
 
