@@ -35,6 +35,7 @@ MOST = 10_000  # prefetched
 TENDED = 5.0  # seconds after which the owner looks whether runs are long
 MOVED = 500  # long runs moved at once
 RETRY = 5.0  # seconds after which moving them is tried again
+MADE = 1.0  # seconds that another one's making of a queue may take
 
 
 class RabbitSubscription(Subscription):
@@ -107,8 +108,26 @@ class RabbitSubscription(Subscription):
         full = taken >= stream.prefetch and self.buffer.early < MOST  # perhaps no more is sent
         fits = stream.prefetch // 2 <= target < stream.prefetch * 2 and not self._narrow(limit)
         if not stream.consumer or full or not fits:
-            stream.consume(target + target // 4)
+            stream = self._consume(target + target // 4)
         stream.prove()
+
+    def _consume(self, prefetch: int) -> Stream:
+        """Consume; anew if that breaks the connection.
+
+        So it does (RabbitMQ 3.10: INTERNAL_ERROR) while another client is just making the queue: a
+        quorum queue is seen before its leader is there.
+        """
+        end = time.monotonic() + MADE
+        while True:
+            stream = self._live()
+            try:
+                stream.consume(prefetch)
+            except Unavailable as error:
+                if stream.shape.kind != "quorum" or time.monotonic() >= end:
+                    raise
+                log.debug("queue %s is perhaps being made: %s", self.queue, error)
+            else:
+                return stream
 
     def _taken(self) -> int:
         """Count what was sent to us and cannot be handed out."""

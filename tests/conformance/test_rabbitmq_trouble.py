@@ -568,3 +568,27 @@ def test_dead_letters_are_those_of_the_queue_alone(make, rabbitmq_url):
     assert [x.body for x in broker.dead_letters(Q)] == [b"1"]
     assert broker.purge(Q, Part.DEAD) == 1
     assert broker.purge("trouble2", Part.DEAD) == 1
+
+
+def test_those_who_begin_on_a_new_queue_at_once_all_receive(make, rabbitmq_url):
+    """Some begin while another's queue is there already, but not what leads it."""
+    brokers, told = [make(rabbitmq_url) for _ in range(6)], []
+
+    def begin(sub, barrier):
+        barrier.wait(BOUND)
+        try:
+            sub.fetch(1, MB)
+        except Unavailable as error:
+            told.append(error)
+
+    for n in range(40):
+        barrier = threading.Barrier(len(brokers))
+        subs = [broker.subscribe(f"{Q}_{n}", lease=10.0) for broker in brokers]
+        threads = [threading.Thread(target=begin, args=(sub, barrier)) for sub in subs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for sub in subs:
+            sub.close()
+    assert not told
