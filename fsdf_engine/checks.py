@@ -57,10 +57,11 @@ def able(broker: Broker, queue: str, tasks: Iterable[Task[..., Any]]) -> Capabil
     for task in tasks:
         for need, option in _needs(task):
             if need not in can:
+                hint = f"{broker.hints[need]}; or " if need in broker.hints else ""
                 raise ConfigurationError(
                     f"{title(task.fn)} has {option}, which queue {queue!r} of {broker.address}"
-                    f" cannot give: it has no {need.name}; change the option, or give the task"
-                    " another queue, broker or user there"
+                    f" cannot give: it has no {need.name}; {hint}change the option, or give the"
+                    " task another queue, broker or user there"
                 )
     return can
 

@@ -287,6 +287,7 @@ class Broker(ABC):
     capabilities: Capability  # of the class: the most; of the instance: may shrink in `check`
     setting: ClassVar[str] = ""  # the configuration key that gives the URL
     transactions: Transactions | None = None  # how messages become part of others'; None: never
+    hints: ClassVar[Mapping[Capability, str]] = {}  # how to have what a queue lacks, for errors
 
     def __init__(self, url: str) -> None:
         self.url = url

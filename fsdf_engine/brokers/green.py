@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..contracts import (
@@ -51,6 +51,11 @@ class GreenBroker(Broker):
     @property
     def address(self) -> str:
         return self.broker.address
+
+    @property
+    def hints(self) -> Mapping[Capability, str]:  # type: ignore[override]
+        """Those of the broker within."""
+        return self.broker.hints
 
     @property
     def transactions(self) -> Transactions | None:  # type: ignore[override]

@@ -11,7 +11,7 @@ import logging
 import time
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, TypeVar
@@ -65,6 +65,10 @@ class RabbitBroker(Broker):
 
     capabilities: Capability = MOST
     setting: ClassVar[str] = "RABBITMQ_URL"
+    hints: ClassVar[Mapping[Capability, str]] = {
+        Capability.PRIORITY: "put ?queue_type=classic into the broker's URL, and queues that are"
+        " made from then on have priorities (one that is there stays as it is), or use RabbitMQ 4.3"
+    }
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -162,9 +166,9 @@ class RabbitBroker(Broker):
         if Capability.PRIORITY not in self.capabilities_of(queue):
             log.warning(
                 "queue %s has no priorities: only what a worker has fetched is put in their order;"
-                " classic queues with x-max-priority have them (?queue_type=classic in the URL"
-                " makes such), and quorum queues of RabbitMQ 4.3",
+                " %s",
                 queue,
+                self.hints[Capability.PRIORITY],
             )
 
     def _prepare(self, queue: str, items: Sequence[Publishing]) -> None:

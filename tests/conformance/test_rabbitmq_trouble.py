@@ -17,10 +17,13 @@ import pytest
 from chaos.proxy import Proxy
 from helpers import BOUND, free_port, until
 
+from fsdf_engine import ConfigurationError, task_deco
 from fsdf_engine.brokers import rabbitmq_rungs
 from fsdf_engine.brokers.amqp_client import Publishing
+from fsdf_engine.brokers.green import GreenBroker
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
 from fsdf_engine.brokers.rabbitmq_pika import RabbitmqPikaBroker
+from fsdf_engine.checks import able
 from fsdf_engine.contracts import Capability, Letter, Outgoing, Part
 from fsdf_engine.errors import FsdfError, PublishError, ServerRefused, Unavailable
 from fsdf_engine.outcomes import ACK, DeadLetter, Release
@@ -240,6 +243,14 @@ def test_priority_that_counts_for_little_is_told_once(make, rabbitmq_url, kind, 
         broker.publish([outgoing(n, Q, priority=9)])
     prior = Capability.PRIORITY in broker.capabilities_of(Q)
     assert caplog.text.count("has no priorities") == (0 if prior else 1)
+
+
+@pytest.mark.parametrize("wrap", [lambda broker: broker, GreenBroker], ids=["plain", "green"])
+def test_refusal_of_a_priority_names_the_way_out(make, rabbitmq_url, other, wrap):
+    other.channel().queue_declare(Q, durable=True)  # of no server it has priorities
+    task = task_deco(Q, priority=5)(lambda: None)
+    with pytest.raises(ConfigurationError, match=r"no PRIORITY; put \?queue_type=classic into"):
+        able(wrap(make(rabbitmq_url)), Q, [task])
 
 
 def test_message_of_a_limited_queue_is_given_back_as_often_as_one_likes(make, rabbitmq_url, other):
