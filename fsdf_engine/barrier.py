@@ -62,7 +62,7 @@ def store_of(engine: Engine, options: TaskOptions) -> ResultStore:
     broker, store = engine.broker_of(options), engine.replies(options).store
     if options.joins_groups and Capability.SHARED in broker.capabilities and not store.shared:
         raise ConfigurationError(
-            f"groups in a {type(store).__name__} are in the memory of this process, and messages in"
+            f"groups in {type(store).__name__} are in the memory of this process, and messages in"
             f" {broker.address} are not; give the task result_store='redis' or 'sqlite'"
         )
     return store

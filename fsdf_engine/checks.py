@@ -112,7 +112,7 @@ def check_fit(pool: Pool | type[Pool], tasks: Iterable[Task[..., Any]]) -> None:
             )
             name = pool.__name__ if isinstance(pool, type) else type(pool).__name__
             raise ConfigurationError(
-                f"{title(task.fn)} is {kind} function, which a {name} cannot run; use"
+                f"{title(task.fn)} is {kind} function, which {name} cannot run; use"
                 f" concurrent_mode=ConcurrentModeEnum.{other}, or declare it before its queue is"
                 " consumed, in a pool of the engine's own"
             )

@@ -101,7 +101,7 @@ def _typed_value(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     raise ArgumentError(
-        f"a {type(value).__name__} has no JSON form; send its parts, e.g. an id or a dict"
+        f"a value of type {type(value).__name__} has no JSON form; send its parts, such as an id"
     )
 
 

@@ -372,7 +372,7 @@ def _shown(value: object) -> str:
         return repr(masked(value))
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)
-    return f"a {type(value).__name__}"
+    return f"of type {type(value).__name__}"
 
 
 def _data_folder() -> Path:

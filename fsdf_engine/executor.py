@@ -69,7 +69,7 @@ class ExecutorPool(SlotPool):
         """
         if _ELSEWHERE & {cls.__name__ for cls in type(executor).__mro__}:
             raise ConfigurationError(
-                f"a {type(executor).__name__} runs calls where neither the task nor its messages"
+                f"{type(executor).__name__} runs calls where neither the task nor its messages"
                 " are; use concurrent_mode=ConcurrentModeEnum.PROCESSES"
             )
         if (pool := _pools.get(id(executor))) is None:

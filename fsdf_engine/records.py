@@ -218,4 +218,4 @@ class ResultStore(ABC):
         Raises:
             ConfigurationError: this store keeps none.
         """
-        raise ConfigurationError(f"a {type(self).__name__} keeps no groups; use a store that does")
+        raise ConfigurationError(f"{type(self).__name__} keeps no groups; use a store that does")

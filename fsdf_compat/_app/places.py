@@ -28,7 +28,7 @@ def engine_place(conf: Any, url: Any = None) -> Any:
     """
     if not isinstance(conf.broker_use_ssl, (dict, int, type(None))):
         kind = type(conf.broker_use_ssl).__name__
-        raise ImproperlyConfigured(f"broker_use_ssl is a {kind}: give True, False or a dict")
+        raise ImproperlyConfigured(f"broker_use_ssl is of type {kind}: give True, False or a dict")
     options = conf.broker_transport_options or {}
     found = broker_options(url or conf.broker_url, options)
     place = found.get("broker_url", "")

@@ -94,7 +94,7 @@ def _one(url: object, key: str) -> str:
         url = ";".join(map(str, url))
     if not isinstance(url, str):
         kind = type(url).__name__  # its text may hold passwords
-        raise ImproperlyConfigured(f"{key} is a {kind}: give a URL as text")
+        raise ImproperlyConfigured(f"{key} is of type {kind}: give a URL as text")
     urls = [each.strip() for each in url.split(";") if each.strip()]
     if len(urls) == 1 or (urls and all(_scheme(each) in AMQP for each in urls)):  # of one cluster
         return ";".join(urls)

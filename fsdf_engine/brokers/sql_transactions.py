@@ -137,7 +137,7 @@ def _connection_of(given: object) -> Connection:
 
 def _named(given: object) -> str:
     cls = type(given)
-    return f"a {cls.__module__}.{cls.__qualname__}"
+    return f"a value of type {cls.__module__}.{cls.__qualname__}"
 
 
 def _place(connection: Connection) -> str:

@@ -36,7 +36,7 @@ def check_effect(effect: Effect) -> None:
     """
     made = type(effect).__name__
     if type(effect) not in _TYPES:
-        raise UnfitEffect(f"a {made} is no effect")
+        raise UnfitEffect(f"a value of type {made} is no effect")
     if type(effect) is Outgoing or _types_of(effect) not in _SEEN:
         _check_fields(effect, made)
     if len(effect.body) > LARGEST:
@@ -55,7 +55,7 @@ def _check_fields(effect: Effect, made: str) -> None:
     for name, types in _TYPES[type(effect)]:
         value: Any = getattr(effect, name)
         if type(value) not in types:
-            raise UnfitEffect(f"{name} of an effect {made} is a {type(value).__name__}")
+            raise UnfitEffect(f"{name} of an effect {made} is of type {type(value).__name__}")
         if types is _NUMBER and type(effect) is Outgoing and not 0 <= value < math.inf:
             raise UnfitEffect(f"{name}={value!r} is no number of seconds of 0 or more")
     _SEEN.add(_types_of(effect))

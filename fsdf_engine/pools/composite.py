@@ -24,7 +24,7 @@ class CompositePool(Pool):
     def __init__(self, plain: Pool, coroutines: Pool) -> None:
         if PoolCapability.GREEN in plain.capabilities:
             raise ConfigurationError(
-                f"a {type(plain).__name__} cannot have coroutines beside it: their loop would take"
+                f"{type(plain).__name__} cannot have coroutines beside it: their loop would take"
                 " every greenlet for its own; give `async def` tasks a queue of their own, or use"
                 " concurrent_mode=ConcurrentModeEnum.THREADING"
             )

@@ -347,7 +347,7 @@ def test_a_command_says_in_a_line_that_a_result_backend_is_none(make_project, wo
         ),
         ("broker_url = 'redis://h:port'", "wrong Redis URL"),
         ("broker_url = 'amqp://h:port'", "'port' is no port"),
-        ("broker_use_ssl = 'yes'", "broker_use_ssl is a str: give True, False or a dict"),
+        ("broker_use_ssl = 'yes'", "broker_use_ssl is of type str: give True, False or a dict"),
         ("broker_use_ssl = {'ssl_cert_reqs': 'some'}", "ssl_cert_reqs=some"),
         ("broker_use_ssl = {'ssl_ca_certs': '/no/such'}", "ssl_ca_certs='/no/such'"),
         ("result_backend = 'reddis://h'", "there is no result backend 'reddis'; did you mean 're"),

@@ -210,7 +210,7 @@ def test_exceptions_that_cannot_be_built_again_keep_name_and_text(make, outbox, 
 def test_value_without_a_json_form_fails_its_run_where_a_sink_needs_it(make, outbox):
     outcome = run(make(), outbox, "opaque")
     assert type(outcome) is Failed
-    assert "a object has no JSON form" in outcome.reason
+    assert "a value of type object has no JSON form" in outcome.reason
 
 
 def test_wrong_arguments_are_invalid_and_undeclared_tasks_unknown(make, outbox, caplog):

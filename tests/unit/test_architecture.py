@@ -8,6 +8,7 @@ import re
 import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -333,3 +334,17 @@ def test_every_public_name_is_documented():
 
 def documented(path: Path) -> bool:
     return not source(path).strip() or bool(ast.get_docstring(tree(path)))
+
+
+def test_no_article_precedes_a_name_that_is_filled_in():
+    """It would be wrong before half of the names: "a AsyncioPool"."""
+    found = [
+        shown(path, node)
+        for path in files(ENGINE, COMPAT)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.JoinedStr)
+        for before, after in pairwise(node.values)
+        if isinstance(after, ast.FormattedValue) and isinstance(before, ast.Constant)
+        if re.search(r"\b[Aa]n? ['\"`]?\Z", str(before.value))
+    ]
+    assert found == []

@@ -95,8 +95,8 @@ def test_effects_that_are_right_pass(effect):
 @pytest.mark.parametrize(
     ("effect", "what"),
     [
-        (Outgoing("q", "1", "text"), "body of an effect Outgoing is a str"),
-        (Outgoing("q", "1", b"", priority=True), "priority of an effect Outgoing is a bool"),
+        (Outgoing("q", "1", "text"), "body of an effect Outgoing is of type str"),
+        (Outgoing("q", "1", b"", priority=True), "priority of an effect Outgoing is of type bool"),
         (Outgoing("q", "1", b"", priority=-10), "priority=-10"),
         (Outgoing("", "1", b""), "needs a queue"),
         (Outgoing("q", "", b""), "needs a queue and an id"),
@@ -104,11 +104,11 @@ def test_effects_that_are_right_pass(effect):
         (Outgoing("q", "1", b"", {"h": 1}), "header is no Unicode text"),
         (Outgoing("q", "1", b"", {"h": "\udc80"}), "no Unicode text"),
         (Outgoing("q", "1", b"", not_before=float("inf")), "not_before=inf"),
-        (Record("1", None), "body of an effect Record is a NoneType"),
+        (Record("1", None), "body of an effect Record is of type NoneType"),
         (Record("1", b"", expires=float("nan")), "expires=nan"),
         (Record("1", b"", expires=0), "expires=0"),
-        (Member("g", "1", "text"), "body of an effect Member is a str"),
-        ("text", "a str is no effect"),
+        (Member("g", "1", "text"), "body of an effect Member is of type str"),
+        ("text", "a value of type str is no effect"),
     ],
 )
 def test_effects_that_are_not_right_are_named(effect, what):
