@@ -35,7 +35,7 @@ __all__ = [
     "ExceptionForRetry", "FsdfError", "LeaseLost", "MissingExtra", "NotYetSupported",
     "PublishError", "Reject", "Requeue", "ResultDeadlock", "ResultError", "ResultTimeout", "Retry",
     "ServerRefused", "SoftTimeLimit", "Steering", "TaskFailed", "Unanswered", "Unavailable",
-    "UnknownTask", "duration_of", "patience_of", "seconds_of",
+    "UnknownTask", "cause_of", "duration_of", "patience_of", "seconds_of",
 ]  # fmt: skip
 
 LARGEST = 1e14  # seconds: more than timedelta.max, and what every broker can count
@@ -245,5 +245,21 @@ def _delay(given: float | timedelta) -> float:
     return float(duration_of("delay", given, ConfigurationError))
 
 
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return what a `Retry` was raised from, or else what was handled where it was raised.
+
+    Of one that was raised for another it is what the innermost was raised for. None: there is no
+    such thing, or the error is another one. Runs no code of the error's class.
+    """
+    found: BaseException | None = error if issubclass(type(error), Retry) else None
+    for _ in range(100):  # retries may refer to each other
+        if found is None or not issubclass(type(found), Retry):
+            return found
+        cause, context, hidden = (BaseException.__dict__[name].__get__(found) for name in _CHAIN)
+        found = context if cause is None and not hidden else cause
+    return None
+
+
+_CHAIN = ("__cause__", "__context__", "__suppress_context__")
 ExceptionForRetry = Retry
 ExceptionForRequeue = Requeue

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import orjson
 
+from .errors import cause_of
+
 State: TypeAlias = Mapping[str, Any]
 _HEAP = 1 << 9  # the flag of a class that Python code has made
 _CHAIN = ("__cause__", "__context__")
@@ -322,19 +324,25 @@ def rebuilt(module: str, name: str, args: Sequence[Any] | None) -> BaseException
     return error if type(error) is kind else None
 
 
+def told(error: BaseException, note: str = "") -> str:
+    """Return one line about an exception; a `Retry` is told with what it was raised for."""
+    text = f"{kind_of(error)[1]}: {text_of(error)}".removesuffix(": ") + note
+    cause = cause_of(error)
+    return text if cause is None else cut(f"{text}; cause: {told(cause)}", REASON)
+
+
 def describe(outcome: Outcome) -> str:
     """Return one line for people: how it ended, and why."""
     match outcome:
         case Failed(error) | Retry(error):
-            return outcome.reason or f"{kind_of(error)[1]}: {text_of(error)}".removesuffix(": ")
+            return outcome.reason or told(error)
         case Rejected(reason) | Invalid(reason):
             return text_of(reason)
         case TimedOut(limit):
             return f"the run passed its limit of {limit:g} s"
         case Expired(at):
-            return (
-                f"the message expired at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}"
-            )
+            instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+            return f"the message expired at {instant}"
         case Revoked():
             return "it was cancelled before it started"
         case Filtered(key):
@@ -381,9 +389,8 @@ def state_of(text: Any) -> State | None:
         state = orjson.loads(text)
     except (TypeError, ValueError):
         return None
-    counts = (
-        [state.get(name, 0) for name in ("attempt", "crashes")] if type(state) is dict else [-1]
-    )
+    names = ("attempt", "crashes")
+    counts = [state.get(name, 0) for name in names] if type(state) is dict else [-1]
     return state if all(type(n) is int and 0 <= n < 1 << 31 for n in counts) else None
 
 

@@ -186,6 +186,10 @@ def retry() -> None:
     raise Retry("later", delay=7.0)
 
 
+def retry_from_an_outage() -> None:
+    raise Retry("later") from OSError("away")
+
+
 async def a_add(a: int, b: int) -> int:
     await asyncio.sleep(0)
     return a + b

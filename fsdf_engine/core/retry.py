@@ -74,8 +74,11 @@ class RetryPolicy:
             delay = max(backoff if d is None else d for d in delays)
             changes = next((e.changes for e in steering if e.changes), None) if steered else None
             return Retry(error, delay, attempt + 1, changes)
-        cause = error.__cause__ if steered and isinstance(error.__cause__, Exception) else error
-        return Failed(cause)
+        if not steered:
+            return Failed(error)
+        reason = outcomes.told(error, f" (attempt {attempt + 1}, the last)")
+        end = Failed(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        return end._replace(reason=reason, trace=outcomes.trace_of(end))
 
     def _retries(self, error: BaseException, leaves: Sequence[BaseException]) -> bool:
         if any(isinstance(each, self.never_on) for each in (error, *leaves)):

@@ -293,6 +293,12 @@ def test_a_push_of_a_child_that_has_no_answer_keeps_its_id_for_the_next_attempt(
     assert [state["pushes"] for state in states] == [[1, 0, 1], [2, 0, 1], [3, 0, 1]]
 
 
+def test_the_last_retry_in_a_child_tells_its_cause(make, outbox):
+    outcome = run(make(), outbox, "retry_from_an_outage")
+    assert type(outcome) is Failed
+    assert outcome.reason == "Retry: later (attempt 1, the last); cause: OSError: away"
+
+
 def test_what_a_plan_takes_to_make_is_not_of_its_first_run_s_time(make, outbox):
     assert run(make(), outbox, "planned_slowly", timeout=0.5) == Succeeded(1)
 

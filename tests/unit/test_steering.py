@@ -106,3 +106,69 @@ def test_a_group_is_retried_if_all_in_it_are(inside, again):
     policy = RetryPolicy(retry_on=(OSError,), never_on=(FileNotFoundError,))
     found = policy.outcome(Group("several", inside), 0)
     assert (type(found) is outcomes.Retry) is again
+
+
+# ------------------------------------------------------------------ why, when no other follows
+
+
+def _with_cause():
+    try:
+        raise OSError("away")
+    except OSError as error:
+        raise Retry("later") from error
+
+
+def _while_handling():
+    try:
+        raise OSError("away")
+    except OSError:
+        raise Retry  # noqa: B904
+
+
+def _hidden():
+    try:
+        raise OSError("away")
+    except OSError:
+        raise Retry("later") from None
+
+
+def _of_a_retry():
+    try:
+        _with_cause()
+    except Retry as error:
+        raise Retry("again") from error
+
+
+def _in_a_circle():
+    one, two = Retry("one"), Retry("two")
+    one.__cause__, two.__cause__ = two, one
+    raise one
+
+
+@pytest.mark.parametrize(
+    ("work", "retry", "cause"),
+    [
+        (_with_cause, "Retry: later", "; cause: OSError: away"),
+        (_while_handling, "Retry", "; cause: OSError: away"),
+        (_hidden, "Retry: later", ""),
+        (_of_a_retry, "Retry: again", "; cause: OSError: away"),
+        (_in_a_circle, "Retry: one", ""),
+    ],
+)
+def test_a_retry_tells_why_and_the_last_one_which_attempt_it_was(work, retry, cause):
+    with pytest.raises(Retry) as raised:
+        work()
+    assert outcomes.describe(POLICY.outcome(raised.value, 1)) == f"{retry}{cause}"
+    last = POLICY.outcome(raised.value, 2)
+    assert type(last) is outcomes.Failed
+    assert last.reason == f"{retry} (attempt 3, the last){cause}"
+
+
+def test_a_dead_letter_of_a_retry_tells_its_cause():
+    work = task_deco("caused", broker_kind="memory", max_retry_times=1)(_while_handling)
+    work.push()
+    work.consume()
+    until(lambda: work.size().dead)
+    [letter] = work.dead_letters()
+    assert letter.reason == "Retry (attempt 2, the last); cause: OSError: away"
+    assert 'raise OSError("away")' in letter.trace
