@@ -27,8 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from threading import TIMEOUT_MAX
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = [
     "LARGEST", "ArgumentError", "BrokerError", "ConfigurationError", "ExceptionForRequeue",
@@ -150,8 +151,24 @@ class PublishError(BrokerError):
         return error
 
     def __str__(self) -> str:
-        text, cause = super().__str__(), self.__cause__
-        return text if cause is None else f"{text}; cause: {str(cause) or type(cause).__name__}"
+        text = super().__str__()
+        return text if self.__cause__ is None else f"{text}; cause: {self._told()}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_told_cause, (type(self), self.rejected, self.unknown, self._told())
+
+    def _told(self) -> str | None:
+        cause = self.__cause__
+        return None if cause is None else str(cause) or type(cause).__name__
+
+
+def _with_told_cause(
+    kind: type[PublishError], rejected: Sequence[Any], unknown: Sequence[Any], told: str | None
+) -> PublishError:
+    """Return a copy; a client's error may not be pickled, so another has its text."""
+    error = kind(rejected, unknown)
+    error.__cause__ = None if told is None else BrokerError(told)
+    return error
 
 
 class LeaseLost(FsdfError):
@@ -196,6 +213,9 @@ class TaskFailed(ResultError):
     def __str__(self) -> str:
         text = super().__str__()
         return f"{text}\n\n{self.traceback}" if self.traceback else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), status=self.status), self.args, self.__dict__
 
 
 class Steering(FsdfError):

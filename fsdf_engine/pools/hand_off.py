@@ -304,10 +304,9 @@ def encode_reply(request: int, error: BaseException | None, effects: Sequence[Ef
     sent: Any = None
     if isinstance(error, PublishError):
         places = {id(effect): n for n, effect in enumerate(effects)}
-        sent = [
-            [places[id(o)] for o in group if id(o) in places]
-            for group in (error.rejected, error.unknown)
-        ]
+        groups = (error.rejected, error.unknown)
+        sent = [[places[id(o)] for o in group if id(o) in places] for group in groups]
+        sent.append(None if error.__cause__ is None else _encode_error(error.__cause__))
     elif error is not None:
         sent = _encode_error(error)
     body = orjson.dumps([request, sent])
@@ -321,5 +320,7 @@ def decode_reply(frame: bytes, effects: Sequence[Any]) -> tuple[int, BaseExcepti
         return request, None
     if isinstance(sent, dict):
         return request, _decode_error(sent)
-    rejected, unknown = ([effects[n] for n in group] for group in sent)
-    return request, PublishError(rejected, unknown)
+    rejected, unknown = ([effects[n] for n in group] for group in sent[:2])
+    error = PublishError(rejected, unknown)
+    error.__cause__ = None if sent[2] is None else _decode_error(sent[2])
+    return request, error

@@ -349,6 +349,25 @@ def test_publish_error_names_the_childs_own_messages():
     assert (error.rejected, error.unknown) == ([third], [first])
 
 
+class Refused(Exception):
+    """As a client's error: made of more than it tells."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code} {text}")
+
+
+@pytest.mark.parametrize(
+    "cause", [Unavailable("Redis at h:1 is away"), TimeoutError(), Refused(406, "no")]
+)
+def test_publish_error_keeps_what_its_cause_told(cause):
+    sent = PublishError([EFFECTS[0]])
+    sent.__cause__ = cause
+    (frame,) = Frames().feed(hand_off.encode_reply(1, sent, EFFECTS))
+    _, error = hand_off.decode_reply(frame, EFFECTS)
+    assert str(error) == str(sent)
+    assert error.__cause__ is not cause
+
+
 # ---------------------------------------------------------------------- the shared memory
 
 
