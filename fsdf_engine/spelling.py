@@ -62,7 +62,7 @@ def _place(text: str) -> str:
         shown = [host if _HOST.fullmatch(host) else _HIDDEN for host in hosts.split(",")]
         return ",".join(shown) + slash + path
     name, _, password = user.partition(":")
-    if not name or not re.fullmatch(r"[\w.+-]+", name) or name in password or password in name:
+    if not password or not re.fullmatch(r"[\w.+%-]+", name):  # it may be the password itself
         return f"{':' if password and not name else ''}{_HIDDEN}@{place}"
     return f"{name}:{_HIDDEN}@{place}"
 

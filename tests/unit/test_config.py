@@ -242,6 +242,9 @@ def test_passwords_are_shown_nowhere(monkeypatch):
         ("redis://h/0?password=pw&db=1", "redis://h/0?password=***&db=1"),
         ("redis+sentinel://h/s?sentinel_password=pw", "redis+sentinel://h/s?sentinel_password=***"),
         ("rediss://user:p@w@h", "rediss://user:***@h"),
+        ("amqp://guest:guest@h:5672/v", "amqp://guest:***@h:5672/v"),  # not told: that these equal
+        ("postgresql://shop:shop1@h/d", "postgresql://shop:***@h/d"),
+        ("mysql://shop%40h:pw@h/d?password=pw", "mysql://shop%40h:***@h/d?password=***"),
         ("unix://:pw@/tmp/s?db=1", "unix://:***@/tmp/s?db=1"),
         ("redis://user@h", "redis://***@h"),  # where the colon is missing it is the password
         ("redis://h:6379/0", "redis://h:6379/0"),
