@@ -12,7 +12,7 @@ from .contracts import Pool
 from .core.retry import RetryPolicy
 from .errors import LARGEST, ConfigurationError
 from .historic.options import HISTORIC, NOT_YET, modern
-from .registry import BrokerEnum, ConcurrentModeEnum
+from .registry import BrokerEnum, ConcurrentModeEnum, stores
 from .spelling import did_you_mean, masked
 
 if TYPE_CHECKING:
@@ -256,6 +256,8 @@ def _checked(key: str, value: Any) -> Any:
         raise ConfigurationError(f"option {key}={value!r}: give one of {', '.join(_CHOICES[key])}")
     elif (isinstance(default, str) or key in _TEXTS) and not isinstance(value, str):
         raise ConfigurationError(f"option {key}={masked(repr(value))} is no text")
+    elif key == "result_store" and value:
+        stores.name(value)  # refused here, not when the first result is to be kept
     elif key == "specify_retry_policy" and not isinstance(value, RetryPolicy):
         raise ConfigurationError(f"option {key}={value!r} is no RetryPolicy; give an instance")
     elif key == "log_level" and type(value) is not int:

@@ -42,6 +42,8 @@ from fsdf_engine.pools.threads import ThreadPool
         ({"broker_url": 5}, "broker_url=5 is no text"),
         ({"result_url": 5}, "result_url=5 is no text"),
         ({"result_store": ["a"]}, r"result_store=\['a'\] is no text"),
+        ({"result_store": "reddis"}, "unknown result store 'reddis'; did you mean 'redis'"),
+        ({"result_store": "mongo"}, "store 'mongo'; there are memory, redis, sqlalchemy, sqlite"),
         ({"specify_retry_policy": 5}, "specify_retry_policy=5 is no RetryPolicy"),
         ({"specify_retry_policy": RetryPolicy}, "is no RetryPolicy; give an instance"),
     ],
@@ -169,3 +171,12 @@ def test_the_same_function_may_be_declared_again():
         @task_deco("again", broker_kind="memory")
         def again():
             pass
+
+
+@pytest.mark.parametrize("use", ["consume", "push"])
+def test_a_store_in_the_settings_that_is_none_is_told_before_anything_runs(monkeypatch, use):
+    monkeypatch.setenv("FSDF_RESULT_STORE", "mongo")
+    task = task_deco("q", broker_kind="memory", is_using_rpc_mode=True)(lambda: None)
+    with pytest.raises(ConfigurationError, match="FSDF_RESULT_STORE.*there are memory, redis"):
+        getattr(task, use)()
+    assert task.size() == (0, 0, 0, 0)
