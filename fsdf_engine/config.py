@@ -29,7 +29,7 @@ from .known_keys import LATER, remark, unknown_variables
 from .registry import brokers, stores
 from .spelling import did_you_mean, masked
 
-__all__ = ["KEYS", "Config", "Found", "Key", "Settings"]
+__all__ = ["KEYS", "Config", "Found", "Key", "Settings", "check_environment"]
 
 Value = str | int | float
 _log = logging.getLogger("fsdf.config")
@@ -86,14 +86,13 @@ def _text(value: Any) -> str:
 
 def _number(low: float, high: float, unit: str, kind: type = float) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
-        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
-            raise ValueError(f"must be {unit}")
+        known = isinstance(value, (str, int, float)) and not isinstance(value, bool)
         try:
-            number = kind(value)
+            number = kind(value) if known else low - 1
         except (ValueError, OverflowError):
-            raise ValueError(f"must be {unit}") from None
-        if number != float(value) or not low <= number <= high:
-            raise ValueError(f"must be {unit} between {low:g} and {high:g}")
+            number = low - 1
+        if not low <= number <= high or number != float(value):
+            raise ValueError(f"must be {unit} between {low:.15g} and {high:.15g}")
         return number
 
     return parse
@@ -337,6 +336,13 @@ class Config:
             return install_as_configured(self)
         except FsdfError:  # who looks that value up gets the error
             return lambda: None
+
+
+def check_environment() -> None:
+    """Raise a ConfigurationError for a variable with a wrong value, whether it is used or not."""
+    for name, key in KEYS.items():
+        if not _empty(value := os.environ.get(f"FSDF_{name}", "")):
+            _parsed(key, value, f"environment FSDF_{name}", 2)
 
 
 def _validated(values: Mapping[str, object], source: str) -> dict[str, object]:

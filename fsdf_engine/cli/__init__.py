@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from typing import Any
 
+from ..config import check_environment
 from ..errors import FsdfError
 
 __all__ = ["main", "parser"]
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = [*given[1:], "--help"]
     options = parser().parse_args(given)
     try:
+        if options.checks:
+            check_environment()  # a worker would meet it later, where nobody looks
         return int(options.run(options))
     except FsdfError as error:
         from .failures import show
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.set_defaults(checks=True)
     top.add_argument("--version", action="version", version=_version())
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     work.add_to(commands)

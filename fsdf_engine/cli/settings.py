@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
     init.set_defaults(run=_init)
     config = commands.add_parser("config", help="show every configuration key and its source")
     config.add_argument("--json", action="store_true")
-    config.set_defaults(run=_config)
+    config.set_defaults(run=_config, checks=False)  # it shows what is wrong itself
 
 
 def _init(options: Namespace) -> int:

@@ -106,6 +106,15 @@ def test_wrong_spelling_is_answered_with_the_right_one(capsys, given, hint):
     assert lines[-1].endswith(hint)
 
 
+def test_wrong_variable_is_told_by_every_command_that_it_means_nothing_to(monkeypatch, capsys):
+    monkeypatch.setenv("FSDF_LEASE", "abc")
+    for given in ("size q", "purge q", "dead list", "cancel q 1", "init", "sql schema", "run x.py"):
+        assert main(given.split()) == 2, given
+        assert capsys.readouterr().err == (
+            "fsdf: LEASE is 'abc' (environment FSDF_LEASE): must be seconds between 1 and 86400\n"
+        )
+
+
 @pytest.mark.parametrize("given", [[], ["dead"]])
 def test_command_alone_shows_what_there_is(capsys, given):
     with pytest.raises(SystemExit) as ended:

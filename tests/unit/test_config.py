@@ -182,11 +182,15 @@ def test_unknown_key_is_answered_with_the_right_one(use):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("LEASE", "soon", "LEASE is 'soon' (environment FSDF_LEASE): must be seconds"),
+        (
+            "LEASE",
+            "soon",
+            "LEASE is 'soon' (environment FSDF_LEASE): must be seconds between 1 and",
+        ),
         ("LEASE", "nan", "must be seconds between 1 and 86400"),
         ("LEASE", "0", "must be seconds between 1 and 86400"),
         ("REDIS_PORT", "70000", "must be a whole number between 1 and 65535"),
-        ("REDIS_DB", "1.5", "must be a whole number"),
+        ("REDIS_DB", "1.5", "must be a whole number between 0 and 1000000"),
         ("BROKER_KIND", "redsi", "unknown broker 'redsi'; did you mean 'redis'?"),
         ("RESULT_STORE", "reddis", "unknown result store 'reddis'; did you mean 'redis'?"),
         ("LOG_LEVEL", "loud", "must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
