@@ -6,7 +6,7 @@ import inspect
 import logging
 import numbers
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsdf_engine import seconds_of
 
@@ -14,6 +14,9 @@ from .._ids import new_id, text_id
 from ..exceptions import AlwaysEagerIgnored
 from ..utils.functional import maybe_list
 from . import messages, publishing
+
+if TYPE_CHECKING:
+    from .._result.single import AsyncResult
 
 __all__ = ["check_limits", "send_task"]
 
@@ -35,7 +38,7 @@ def send_task(
     time_limit: Any = _OMITTED, soft_time_limit: Any = _OMITTED, root_id: Any = None,
     parent_id: Any = None, route_name: str | None = None, shadow: Any = None, chain: Any = None,
     task_type: Any = None, replaced_task_nesting: int = 0, **options: Any,
-) -> Any:  # fmt: skip
+) -> AsyncResult:  # fmt: skip
     """Send a call by the task's name, which need not be known here; returns once it is stored.
 
     `countdown` seconds from now, or at `eta` (a datetime or ISO text), it may run; after `expires`

@@ -52,7 +52,7 @@ class _chain(Signature):
         """Send it; None if it has no tasks."""
         return self.apply_async(args, kwargs) if self.tasks else None
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Signature:
         """Add a step, or those of another chain; what follows a group becomes a chord's body."""
         if is_empty_group(other):
             return self
@@ -275,7 +275,7 @@ class _chain(Signature):
 class chain(_chain):
     """Tasks one after the other; `chain(a, b, c)`, or of an iterable, is `a | b | c`."""
 
-    def __new__(cls, *tasks: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *tasks: Any, **kwargs: Any) -> Signature:  # type: ignore[misc]
         if kwargs or not tasks or (len(tasks) == 1 and not is_list(tasks[0])):
             return super().__new__(cls, *tasks, **kwargs)
         made = fold_chain(tasks[0] if len(tasks) == 1 else tasks)

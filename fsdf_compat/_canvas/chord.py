@@ -75,7 +75,7 @@ class _chord(Signature):
         """Send the header; `body` may be given now."""
         return self.apply_async((), {"body": body} if body else {}, **options)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Signature:
         """Chain: a task follows the body."""
         if isinstance(other, group) and len(other.tasks) == 1:
             other = maybe_unroll_group(other)

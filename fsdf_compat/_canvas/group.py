@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.utils.functional import fxrange
 from vine import barrier
@@ -21,6 +21,9 @@ from .late import canvas
 from .shapes import is_empty_group
 from .signature import Signature
 from .stamping import stamp_task
+
+if TYPE_CHECKING:
+    from .._result.many import GroupResult
 
 __all__ = ["group", "maybe_group"]
 
@@ -80,11 +83,11 @@ class group(Signature):
         super().__init__("celery.group", (), {"tasks": given}, **options)
         self.subtask_type = "group"
 
-    def __call__(self, *partial_args: Any, **options: Any) -> Any:
+    def __call__(self, *partial_args: Any, **options: Any) -> GroupResult:
         """Send the tasks."""
         return self.apply_async(partial_args, **options)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Signature:
         """Make a chord: the other is called with the list of results."""
         if is_empty_group(other) and not isinstance(other.tasks, _regen):
             return self
@@ -108,8 +111,8 @@ class group(Signature):
         link: Any = None,
         link_error: Any = None,
         **options: Any,
-    ) -> Any:
-        """Send the tasks; return their `GroupResult`."""
+    ) -> GroupResult:
+        """Send the tasks; return what becomes of them."""
         if link is not None:
             raise TypeError("Cannot add link to group: use a chord")
         if link_error is not None:

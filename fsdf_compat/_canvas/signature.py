@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterator, MutableSequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.utils.functional import reprcall
 from kombu.utils.objects import cached_property
@@ -253,7 +253,7 @@ class Signature(dict):
             found += link.flatten_links()
         return found
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Signature:
         """Chain: what stands on the right is called with the result of what is on the left."""
         if isinstance(other, canvas._chain):
             return canvas._chain([self, *other.unchain_tasks()], app=self._app)
@@ -262,6 +262,10 @@ class Signature(dict):
         if isinstance(other, Signature):
             return canvas._chain(self, other, app=self._app)
         return NotImplemented
+
+    if TYPE_CHECKING:  # a dict's, which is not asked
+
+        def __ror__(self, other: Any) -> Signature: ...
 
     def __ior__(self, other: Any) -> Any:
         """As `|`: a dict's own would merge."""

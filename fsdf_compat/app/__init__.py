@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _state
 from .._state import (
@@ -29,14 +29,20 @@ def bugreport(app: Any = None) -> Any:
     return (app or _state.get_current_app()).bugreport()
 
 
-def shared_task(*args: Any, **kwargs: Any) -> Any:
-    """Make a function a task of every app, those that are made later included.
+if TYPE_CHECKING:
+    from .._app.typed import Decorator
 
-    What it returns stands for the current app's task.
-    """
-    if len(args) == 1 and callable(args[0]):
-        return _shared(args[0], kwargs)
-    return lambda fun: _shared(fun, dict(*args, **kwargs))
+    shared_task: Decorator
+else:
+
+    def shared_task(*args: Any, **kwargs: Any) -> Any:
+        """Make a function a task of every app, those that are made later included.
+
+        What it returns stands for the current app's task.
+        """
+        if len(args) == 1 and callable(args[0]):
+            return _shared(args[0], kwargs)
+        return lambda fun: _shared(fun, dict(*args, **kwargs))
 
 
 def _shared(fun: Any, options: dict[str, Any]) -> Any:

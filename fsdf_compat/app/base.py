@@ -10,7 +10,7 @@ from collections import defaultdict
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.clocks import LamportClock
 from kombu.common import oid_from
@@ -66,6 +66,9 @@ from .utils import (
     appstr,
     bugreport,
 )
+
+if TYPE_CHECKING:
+    from .._app.typed import Decorator
 
 __all__ = [
     "App", "Celery", "PendingConfiguration", "_unpickle_appattr", "add_autoretry_behaviour",
@@ -193,7 +196,8 @@ class Celery:
 
     # ---------------------------------------------------------------- tasks
 
-    task, _task_from_fun = registering.task, registering.task_from_fun
+    task: Decorator = registering.task  # type: ignore[assignment]
+    _task_from_fun = registering.task_from_fun
     type_checker, register_task = registering.type_checker, registering.register_task
     finalize = registering.finalize
     _warn_if_duplicate_task_name = registering.warn_if_duplicate

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -15,16 +17,18 @@ def mypy(name):
     return subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent.parent).stdout
 
 
-def test_right_uses_pass():
-    assert mypy("right.py") == ""
+@pytest.mark.parametrize("name", ["right.py", "right_celery.py"])
+def test_right_uses_pass(name):
+    assert mypy(name) == ""
 
 
-def test_wrong_uses_are_errors_on_exactly_their_lines():
+@pytest.mark.parametrize("name", ["wrong.py", "wrong_celery.py"])
+def test_wrong_uses_are_errors_on_exactly_their_lines(name):
     expected = {
         (number, found[1])
-        for number, line in enumerate((HERE / "wrong.py").read_text().splitlines(), 1)
+        for number, line in enumerate((HERE / name).read_text().splitlines(), 1)
         if (found := re.search(r"# error: ([\w-]+)$", line))
     }
-    output = mypy("wrong.py")
+    output = mypy(name)
     told = {(int(n), code) for n, code in re.findall(r":(\d+): error: .*\[([\w-]+)\]", output)}
     assert told == expected, output
