@@ -592,3 +592,19 @@ def test_those_who_begin_on_a_new_queue_at_once_all_receive(make, rabbitmq_url):
         for sub in subs:
             sub.close()
     assert not told
+
+
+def test_what_is_on_its_way_when_another_prefetch_is_wanted_keeps_its_order(make, rabbitmq_url):
+    """Large messages are on their way for long enough."""
+    broker = make(rabbitmq_url)
+    sent = [Outgoing(Q, str(n), b"%d %s" % (n, bytes(50_000))) for n in range(200)]
+    for _ in range(6):
+        sub = broker.subscribe(Q, lease=10.0)
+        sub.fetch(1, MB)
+        sub.rest()
+        broker.publish(sent)
+        sub._owner(lambda: [sub._live().consume(prefetch) for prefetch in (400, 300) * 5])
+        found = fetched(sub, len(sent))
+        assert [d.id for d in found] == [each.id for each in sent]
+        assert not sub.settle([(d.lease, ACK) for d in found])
+        sub.close()
