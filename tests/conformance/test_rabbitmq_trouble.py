@@ -17,7 +17,7 @@ import pytest
 from chaos.proxy import Proxy
 from helpers import BOUND, free_port, until
 
-from fsdf_engine.brokers import rabbitmq_rungs
+from fsdf_engine.brokers import rabbitmq, rabbitmq_rungs
 from fsdf_engine.brokers.amqp_client import Publishing
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
 from fsdf_engine.brokers.rabbitmq_pika import RabbitmqPikaBroker
@@ -426,7 +426,8 @@ def test_cut_connections_are_opened_again(make, rabbitmq_url):
     proxy.close()
 
 
-def test_server_that_falls_silent_ends_leases_and_pushes(make, rabbitmq_url):
+def test_server_that_falls_silent_ends_leases_and_pushes(make, rabbitmq_url, monkeypatch):
+    monkeypatch.setattr(rabbitmq, "HEARTBEAT", 3)  # of pushes, which wait for two or three
     parts = urlsplit(rabbitmq_url)
     proxy = Proxy(parts.port)
     broker = make(f"amqp://guest:guest@127.0.0.1:{proxy.port}{parts.path}?timeout=2")
