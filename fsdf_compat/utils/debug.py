@@ -8,10 +8,10 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pprint import pprint
+from pprint import pformat
 from typing import Any
 
 from ..local import try_import
@@ -121,6 +121,21 @@ def cry(out: Any = None, sepchr: str = "=", seplen: int = 49) -> Any:
         print(names[ident], line, sep="\n", file=out)
         traceback.print_stack(frame, file=out)
         print(line, "LOCAL VARIABLES", line, sep="\n", file=out)
-        pprint(frame.f_locals, stream=out)
-        print("\n", file=out)
+        print(_shown(frame.f_locals), end="\n\n\n", file=out)
     return out.getvalue()
+
+
+def _shown(found: Mapping[str, Any]) -> str:
+    """Return variables as text: also such as have none, as an object that is just being made."""
+    try:
+        return pformat(found)
+    except Exception:  # of somebody's `__repr__`
+        pairs = (f"{name!r}: {_text(value)}" for name, value in sorted(found.items()))
+        return "{" + ",\n ".join(pairs) + "}"
+
+
+def _text(value: Any) -> str:
+    try:
+        return pformat(value)
+    except Exception as error:
+        return f"(cannot be shown: {type(error).__name__})"

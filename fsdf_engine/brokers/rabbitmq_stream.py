@@ -36,8 +36,14 @@ class Stream:
         self.consumer = self.channel.consume(self.queue, prefetch, self._buffer.put)
 
     def cancel(self) -> None:
-        """End the consumer, if there is one."""
+        """End the consumer, if there is one.
+
+        What a quorum queue's server has still to hand to a consumer that is cancelled goes back in
+        no order: that has to come before. Its answer to a question is behind it.
+        """
         if self.consumer:
+            if self.shape.kind == "quorum":
+                self._count()
             self.channel.cancel(self.consumer)
             self._ended.append(self.tags.last)
             self.consumer = ""
@@ -81,9 +87,22 @@ class Stream:
         if prefetch:
             self.consume(prefetch)
 
+    def _count(self) -> tuple[int, int]:
+        """Count what is in the queue, and its consumers.
+
+        A server that waits for a quorum queue for longer than 0.25 s answers that it has nothing
+        and nobody; not so while we consume it: it is asked again.
+        """
+        end = time.monotonic() + TRUE
+        while True:
+            found = self.channel.count(self.queue)
+            asked = self.shape.kind == "quorum" and self.consumer
+            if found[1] or not asked or time.monotonic() > end:
+                return found
+
     def _present(self) -> tuple[int, int]:
         """Count what is in the queue or has ever come to our consumer; and its consumers."""
-        ready, consumers = self.channel.count(self.queue)
+        ready, consumers = self._count()
         return ready + (self._buffer.arrived if self.consumer else 0), consumers
 
     def _see(self, expected: int) -> None:

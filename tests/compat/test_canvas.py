@@ -94,7 +94,7 @@ def work(request, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nothing_noted(work):
+def nothing_noted(work, quick_looks):
     work.noted.clear()
 
 

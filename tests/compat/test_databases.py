@@ -34,7 +34,7 @@ def results_at(request, form):
 
 
 @pytest.fixture
-def new_app():
+def new_app(quick_looks):
     made = []
 
     def new(backend, **settings):

@@ -470,6 +470,30 @@ def test_a_worker_that_is_asked_shows_its_threads_and_goes_on(redis_project):
     assert proj.after.delay().get(timeout=BOUND) == "after"
 
 
+def test_what_has_no_text_when_threads_are_shown_ends_no_worker(redis_project):
+    """As a thread that another one is just making."""
+    proj = redis_project.write("""
+    class Odd:
+        def __repr__(self):
+            raise AssertionError("not made yet")
+
+    @app.task
+    def holds():
+        odd, plain = Odd(), "a text of its own"
+        note("started")
+        with open(HERE / "gate") as gate:
+            return gate.read()
+    """)
+    worker = redis_project.worker()
+    sent = proj.holds.delay()
+    redis_project.noted("started")
+    worker.signal(signal.SIGUSR1)
+    worker.says("(cannot be shown: AssertionError)")
+    worker.says("'plain': 'a text of its own'")
+    redis_project.release()
+    assert sent.get(timeout=BOUND) == "go"
+
+
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_greenlets_end_warmly_as_other_pools(redis_project, pool):
     pytest.importorskip(pool)

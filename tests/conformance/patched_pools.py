@@ -62,8 +62,7 @@ class TestGreenlets(PoolConformance):
         pool.submit(jobs)
         self.owner.all_ended(jobs)
         assert [job.outcome for job in jobs] == [Succeeded(None)] * 4
-        gone = green.Event()
-        gone.wait(0.1)
+        green.Event().wait(0.03)  # a later timer of the hub: theirs have gone off before it
         self.works(pool)
 
     def test_timer_that_goes_off_as_the_slot_is_woken_harms_nothing(self, pool):
@@ -74,16 +73,21 @@ class TestGreenlets(PoolConformance):
             pool.submit(batch)
             green.Event().wait(0.001)
         eventually(lambda: len(self.owner.jobs) == len(jobs))
-        green.Event().wait(0.05)  # every timer has gone off
+        green.Event().wait(0.01)  # a later timer of the hub: all have gone off before it
         self.owner.all_ended(jobs)
         self.works(pool)
 
     def test_run_in_a_socket_is_interrupted(self, pool):
         ours, theirs = socket.socketpair()
-        (job,) = self.jobs(ours.recv, (1,))
+        begun = green.Event()
+
+        def receive():
+            begun.set()  # who waits for it goes on once we wait in the socket
+            ours.recv(1)
+
+        (job,) = self.jobs(receive, ())
         pool.submit([job])
-        eventually(pool.running)
-        green.Event().wait(0.01)  # until it waits in there
+        assert begun.wait(BOUND)
         assert pool.interrupt(job, Interrupted(), kill=True)
         self.owner.all_ended([job])
         assert isinstance(job.outcome, Failed)

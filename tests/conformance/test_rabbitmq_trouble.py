@@ -18,7 +18,7 @@ from chaos.proxy import Proxy
 from helpers import BOUND, free_port, until
 
 from fsdf_engine import ConfigurationError, task_deco
-from fsdf_engine.brokers import rabbitmq_rungs
+from fsdf_engine.brokers import rabbitmq, rabbitmq_rungs
 from fsdf_engine.brokers.amqp_client import Publishing
 from fsdf_engine.brokers.green import GreenBroker
 from fsdf_engine.brokers.rabbitmq_names import QUICK, quick
@@ -437,7 +437,8 @@ def test_cut_connections_are_opened_again(make, rabbitmq_url):
     proxy.close()
 
 
-def test_server_that_falls_silent_ends_leases_and_pushes(make, rabbitmq_url):
+def test_server_that_falls_silent_ends_leases_and_pushes(make, rabbitmq_url, monkeypatch):
+    monkeypatch.setattr(rabbitmq, "HEARTBEAT", 3)  # of pushes, which wait for two or three
     parts = urlsplit(rabbitmq_url)
     proxy = Proxy(parts.port)
     broker = make(f"amqp://guest:guest@127.0.0.1:{proxy.port}{parts.path}?timeout=2")
@@ -603,3 +604,19 @@ def test_those_who_begin_on_a_new_queue_at_once_all_receive(make, rabbitmq_url):
         for sub in subs:
             sub.close()
     assert not told
+
+
+def test_what_is_on_its_way_when_another_prefetch_is_wanted_keeps_its_order(make, rabbitmq_url):
+    """Large messages are on their way for long enough."""
+    broker = make(rabbitmq_url)
+    sent = [Outgoing(Q, str(n), b"%d %s" % (n, bytes(50_000))) for n in range(200)]
+    for _ in range(6):
+        sub = broker.subscribe(Q, lease=10.0)
+        sub.fetch(1, MB)
+        sub.rest()
+        broker.publish(sent)
+        sub._owner(lambda: [sub._live().consume(prefetch) for prefetch in (400, 300) * 5])
+        found = fetched(sub, len(sent))
+        assert [d.id for d in found] == [each.id for each in sent]
+        assert not sub.settle([(d.lease, ACK) for d in found])
+        sub.close()

@@ -235,10 +235,19 @@ class TestSqliteOnly:
                 return db.execute("SELECT count(*) FROM result").fetchone() == (0,)
 
         sub = SqliteBroker(path).subscribe("q", lease=5.0)
-        waiting = threading.Thread(target=lambda: [sub.wait(0.05) for _ in range(20)])
+        swept = threading.Event()
+
+        def idle() -> None:
+            while not swept.is_set():
+                sub.wait(0.05)
+
+        waiting = threading.Thread(target=idle)
         waiting.start()
-        until(none)
-        waiting.join()
+        try:
+            until(none)
+        finally:
+            swept.set()
+            waiting.join()
         sub.close()
 
     def test_expired_rows_are_removed_from_the_file(self, store: SqliteStore) -> None:

@@ -99,7 +99,7 @@ if sys.argv[2:] == ["exit"]:
 """
 FORK_DRAINS = """
 import multiprocessing, os, signal, threading
-from fsdf_engine import task_deco
+from fsdf_engine import default_engine, task_deco
 
 ear, mouth = os.pipe()
 
@@ -110,7 +110,9 @@ def live():
 @task_deco("fork_drains")
 def work():
     os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(0.2)  # the drain has begun
+    [handle] = default_engine().handles()
+    while not handle.consumer._stopping.wait(0.001):  # until the drain has begun
+        pass
     child = multiprocessing.get_context("fork").Process(target=live)
     child.start()
     os.read(ear, 1)

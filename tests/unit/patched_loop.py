@@ -90,12 +90,18 @@ def test_what_is_raised_in_the_greenlet_cancels_it():
 
 
 def test_code_of_other_greenlets_sees_no_loop():
+    started, looked = green.Event(), green.Event()
+
     async def work():
-        await asyncio.sleep(0.05)
+        started.set()
+        while not looked.is_set():
+            await asyncio.sleep(0.001)
 
     def look():
+        assert started.wait(BOUND)
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
+        looked.set()
         return "none"
 
     assert in_greenlets(lambda: run_coroutine(work()), look) == [None, "none"]

@@ -10,6 +10,7 @@ from helpers import BOUND, until
 
 from fsdf_engine.brokers.memory import MemoryBroker
 from fsdf_engine.contracts import Outgoing
+from fsdf_engine.core import consumer as consumer_module
 from fsdf_engine.core.ending import POISON
 from fsdf_engine.core.grants import Share
 from fsdf_engine.errors import Unavailable
@@ -294,16 +295,18 @@ def test_suspects_of_one_queue_run_in_small_company_on_a_shared_pool(start):
     until(lambda: broker.size("a") == broker.size("b") == (0, 0, 0, 0))
 
 
-def test_a_message_of_any_queue_wakes_its_consumer_on_a_shared_pool(start):
+def test_a_message_of_any_queue_wakes_its_consumer_on_a_shared_pool(start, monkeypatch):
+    monkeypatch.setattr(consumer_module, "IDLE", 3600.0)  # it looks around by itself
     broker, pool, ran = MemoryBroker(), ThreadPool(2), []
-    Meter(start, broker, pool, dict.fromkeys(NAMES, lambda n: ran.append(n)))
+    Meter(start, broker, pool, dict.fromkeys(NAMES, lambda n: ran.append(n)), lease=10_800.0)
     for n in range(30):
         broker.publish([Outgoing(NAMES[n % 5], "", b'{"n":%d}' % n)])
-        until(lambda n=n: len(ran) > n, bound=4.0)  # not at the next look around, after 5 s
+        until(lambda n=n: len(ran) > n)
     assert ran == list(range(30))
 
 
-def test_a_queue_that_is_empty_leaves_its_turn_to_others(start):
+def test_a_queue_that_is_empty_leaves_its_turn_to_others(start, monkeypatch):
+    monkeypatch.setattr(consumer_module, "IDLE", 3600.0)  # its wait for messages
     broker, pool, ran, go = MemoryBroker(), ThreadPool(1), [], threading.Event()
     broker.publish([*bodies(1, "a"), *bodies(5, "b")])
 
@@ -326,9 +329,9 @@ def test_a_queue_that_is_empty_leaves_its_turn_to_others(start):
         return sub
 
     broker.subscribe = telling
-    start(broker, fn, pool, shared=True, queue="a", ceiling=0)
+    start(broker, fn, pool, shared=True, queue="a", ceiling=0, lease=10_800.0)
     until(lambda: pool.running())
-    other = start(broker, fn, pool, shared=True, queue="b", ceiling=0).consumer
+    other = start(broker, fn, pool, shared=True, queue="b", ceiling=0, lease=10_800.0).consumer
     until(lambda: other._share.waits)
     go.set()
-    until(lambda: len(ran) == 6, bound=3.0)  # its wait for messages takes 5 s
+    until(lambda: len(ran) == 6)

@@ -75,8 +75,8 @@ def test_a_gate_that_fails_gives_its_batch_back(start):
     broker, seen = MemoryBroker(), []
     broker.publish(bodies(3))
     handle = start(broker, lambda n: seen.append(n), gates=[Gate()])
-    until(lambda: len(seen) == 3, 5.0)
-    until(lambda: handle.consumer.held() == 0, 5.0)
+    until(lambda: len(seen) == 3)
+    until(lambda: handle.consumer.held() == 0)
 
 
 @pytest.mark.parametrize("task_id", [b"5", b'["a"]', b'{"b":1}'])
@@ -269,7 +269,7 @@ def test_a_commit_after_the_end_of_the_outbox_is_refused(start):
 
     thread = threading.Thread(target=late, daemon=True)
     thread.start()
-    thread.join(5.0)
+    thread.join(BOUND)
     assert told
 
 
@@ -307,7 +307,7 @@ def test_requeue_of_an_early_acknowledged_message_keeps_it(start):
 
     broker.publish(bodies(1))
     start(broker, fn, spec={"early": True})
-    until(lambda: len(seen) == 2, 5.0)
+    until(lambda: len(seen) == 2)
 
 
 def test_a_lease_that_ends_while_it_is_renewed_is_not_kept_as_lost(start):

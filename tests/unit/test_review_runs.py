@@ -61,7 +61,7 @@ def test_a_run_past_its_deadline_is_not_tried_again(start):
     handle = start(broker, fn, spec={"timeout": 0.05, "kill": False})
     settled(handle, 1)
     ended.set()
-    until(lambda: handle.pool.abandoned() == 0, 5.0)
+    until(lambda: handle.pool.abandoned() == 0)
     assert seen == [0]
 
 

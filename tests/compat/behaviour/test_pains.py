@@ -19,7 +19,7 @@ def test_a_task_that_runs_or_waits_longer_than_the_visibility_timeout_runs_once(
         @app.task
         def long():
             note("long")
-            time.sleep(6)
+            time.sleep(6)  # nothing tells that it is not run again: three times as long
 
         @app.task
         def late():
