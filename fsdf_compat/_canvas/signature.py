@@ -127,7 +127,7 @@ class Signature(dict):
 
     def clone(self, args: Any = None, kwargs: Any = None, **opts: Any) -> Any:
         """Return a copy, with more arguments and options."""
-        get = self.get
+        get: Any = self.get
         if args or kwargs or opts:
             args, kwargs, opts = self._merge(args, kwargs, opts)
         else:
