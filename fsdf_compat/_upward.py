@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = ["LateModule", "adopt", "upward"]
 _ROOT = __name__.rpartition(".")[0]
+_MODULES = sys.modules
 
 
 def upward(path: str) -> ModuleType:
@@ -20,13 +21,13 @@ def upward(path: str) -> ModuleType:
 class LateModule:
     """Stands for a module: its attributes are looked up when they are asked for, also patched."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("_name",)
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._name = f"{_ROOT}.{path}"
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(upward(self._path), name)
+        return getattr(_MODULES.get(self._name) or importlib.import_module(self._name), name)
 
 
 def adopt(module: str, *objects: Any) -> None:

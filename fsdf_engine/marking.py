@@ -20,7 +20,7 @@ from .message import new_id
 from .outcomes import Outcome
 
 __all__ = ["Marking"]
-ENDED = 32  # marks that are deleted together
+ENDED = 256  # marks that are deleted together
 
 
 class Marking:

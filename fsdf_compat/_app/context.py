@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .._engine import steps
 from ..utils.saferepr import saferepr
 from . import shown_by
 
@@ -33,6 +34,21 @@ class _Told:
         return self._make(context)
 
 
+class _Ahead:
+    """What is left of a chain: a list, made of how it travels for who asks for it."""
+
+    def __get__(self, context: Any, kind: type) -> Any:
+        if context is None:
+            return None
+        own = context.__dict__
+        if isinstance(chain := own.get("chain"), str):
+            chain = own["chain"] = steps.opened(chain)
+        return chain
+
+    def __set__(self, context: Any, chain: Any) -> None:
+        context.__dict__["chain"] = chain
+
+
 def _properties(context: Any) -> dict[str, Any]:
     told = context.delivery_info
     return {
@@ -51,7 +67,7 @@ class Context:
     argsrepr: Any = _Told(lambda context: saferepr(tuple(context.args or ())))
     callbacks: Any = None
     called_directly = True
-    chain: Any = None
+    chain: Any = _Ahead()
     chord: Any = None
     correlation_id: Any = None
     delivery_info: Any = None

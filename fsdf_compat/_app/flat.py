@@ -9,20 +9,20 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from marshal import dumps as marshalled
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from kombu import serialization
 
+from .._engine import steps
 from .._engine.places import whole
+from .._engine.plain import are_plain, text_of
 from ..utils.nodenames import anon_nodename
 from .messages import Shown, instant
 
 __all__ = ["encoded", "named", "origin", "written"]
 
-_SCALARS = frozenset({str, int, bool, type(None)})
 _NO_PLACES: tuple[tuple[str, ...], int] = (), 0
 # Headers that are said in other words, or that are as everybody expects.
 _ELSEWHERE = frozenset({
@@ -115,6 +115,8 @@ def _headers(
     """Return the headers, properties and links that are not as everybody expects."""
     told = {k: v for k, v in headers.items() if v is not None and k not in _ELSEWHERE}
     told.update((k, v) for k, v in links.items() if v)
+    if "chain" in told:
+        told["chain"] = steps.written(told["chain"])
     for key in ("argsrepr", "kwargsrepr"):
         if (text := headers.get(key)) is not None and type(text) is not Shown:
             told[key] = text
@@ -156,52 +158,9 @@ def encoded(data: dict[str, Any], extra: dict[str, Any]) -> bytes:
         extra["param"] = data.pop("extra")
     parts = data.values(), extra.get("headers", {}).values(), extra.get("args", ())
     try:
-        if "param" not in extra and all(map(_are_plain, parts)):
+        if "param" not in extra and all(map(are_plain, parts)):
             return orjson.dumps({**data, "extra": extra})
     except (TypeError, ValueError, RecursionError):  # large numbers, lone surrogates: Python's can
         pass
     data["extra"] = extra
-    text: Any = serialization.dumps(data, "json")[2]
-    return text if isinstance(text, bytes) else text.encode()
-
-
-def _are_plain(values: Iterable[Any]) -> bool:
-    """Say whether all values are of types that have one JSON form, also those in them.
-
-    Of what orjson refuses it may be said, too.
-    """
-    for value in values:
-        kind = type(value)
-        if kind in _SCALARS or (kind is float and value - value == 0.0):
-            continue
-        if kind not in (dict, list) or (value and not _holds_plain(value)):
-            return False
-    return True
-
-
-def _holds_plain(container: Any) -> bool:
-    """Say whether what is in a dict or list is plain.
-
-    `marshal` takes builtin types only, and no subclasses; it looks in a fifth of the time. Only
-    where a byte could be the end of an infinity or of no number each value is looked at.
-    """
-    try:
-        written = marshalled(container)
-    except ValueError:
-        return False
-    if b"\x7f" in written or b"\xff" in written:
-        return _are_exactly_plain((container,))
-    return True
-
-
-def _are_exactly_plain(values: Iterable[Any]) -> bool:
-    for value in values:
-        kind = type(value)
-        if kind in _SCALARS or (kind is float and value - value == 0.0):
-            continue
-        if kind is dict:
-            if value and not _are_exactly_plain(value.values()):  # orjson takes no key but a str
-                return False
-        elif kind is not list or (value and not _are_exactly_plain(value)):
-            return False
-    return True
+    return text_of(data)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsdf_engine import seconds_of
 
+from .._engine import steps
 from .._ids import new_id, text_id
 from ..exceptions import AlwaysEagerIgnored
 from ..utils.functional import maybe_list
@@ -171,7 +172,8 @@ def _message(
         call["group_index"], call["expires"], call["retries"], call["chord"], call["callbacks"],
         call["errbacks"], call["reply_to"] or app.thread_oid, call["time_limit"],
         call["soft_time_limit"], app.conf.task_send_sent_event, call["root_id"],
-        call["parent_id"], call["shadow"], call["chain"], ignore_result=call["ignore_result"],
+        call["parent_id"], call["shadow"], steps.opened(call["chain"]),
+        ignore_result=call["ignore_result"],
         replaced_task_nesting=call["replaced_task_nesting"], **options,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from .shapes import (
     maybe_unroll_group,
     strip_chord_header_links,
 )
+from .signature import Signature
 
 __all__ = ["Preparation"]
 
@@ -60,7 +61,8 @@ class Preparation:
                 self._place(task)
         if self._clone:
             for task in self.tasks:
-                strip_chord_header_links(task)
+                if type(task) is not Signature:
+                    strip_chord_header_links(task)
 
     def _normalise_head(self) -> None:
         """Let the first step be a task: it gets the arguments that the chain is called with."""
@@ -84,6 +86,8 @@ class Preparation:
     def _taken(self) -> Any:
         """Take the last step that is left; None where others, or nothing, take its place."""
         task, is_first = self._ahead.pop(), not self._ahead
+        if type(task) is Signature and self._clone:  # as most are
+            return task.clone(self._args, self._kwargs) if is_first else task.clone()
         if not isinstance(task, abstract.CallableSignature):
             task = self._from_dict(task, app=self._app)
         if isinstance(task, canvas.group):
@@ -103,8 +107,8 @@ class Preparation:
         return task
 
     def _place(self, task: Any) -> None:
-        is_last = not self.results
-        if isinstance(task, canvas.group) and self._next:
+        is_last, is_plain = not self.results, type(task) is Signature
+        if not is_plain and self._next and isinstance(task, canvas.group):
             task = self._upgraded(task)
         if is_last:
             result = task.freeze(root_id=self._root_id, **self._last)
@@ -122,7 +126,7 @@ class Preparation:
         self.tasks.append(task)
         self.results.append(result)
         self._next, self._open = task, result
-        if isinstance(task, canvas.chord):
+        if not is_plain and isinstance(task, canvas.chord):
             self._app.backend.ensure_chords_allowed()
             while self._open.parent:  # its header's: what comes before is the parent of that
                 self._open = self._open.parent

@@ -76,6 +76,9 @@ def fold_chain(tasks: Iterable[Any]) -> Any:
 
 def merge_chain_step(steps: list[Any], other: Any, clone_other: bool = True) -> Any:
     """Add a step to those of a chain, as `|` would; return them, or what is no chain any more."""
+    if type(other) is Signature and (not steps or type(steps[-1]) is Signature):  # as most are
+        steps.append(other.clone() if clone_other else other)
+        return steps
     if is_empty_group(other):
         return steps
     if isinstance(other, canvas.group):

@@ -127,22 +127,23 @@ class Signature(dict):
 
     def clone(self, args: Any = None, kwargs: Any = None, **opts: Any) -> Any:
         """Return a copy, with more arguments and options."""
+        get: Any = self.get
         if args or kwargs or opts:
             args, kwargs, opts = self._merge(args, kwargs, opts)
         else:
-            args, kwargs, opts = self.args, self.kwargs, self.options
-        made = Signature.from_dict(
-            {
-                "task": self.task,
-                "args": tuple(args),
-                # its values are shared: among them are tasks, and iterators not to be used up
-                "kwargs": dict(kwargs) if kwargs is self.kwargs else kwargs,
-                "options": deepcopy(opts),
-                "subtask_type": self.subtask_type,
-                "immutable": self.immutable,
-            },
-            app=self._app,
-        )
+            args, kwargs, opts = get("args"), get("kwargs"), get("options")
+        kind = get("subtask_type")
+        fields = {
+            "task": get("task"),
+            "args": tuple(args),
+            # its values are shared: among them are tasks, and iterators not to be used up
+            "kwargs": dict(kwargs) if kwargs is get("kwargs") else kwargs,
+            "options": deepcopy(opts) if opts else {},
+            "subtask_type": kind,
+            "immutable": get("immutable"),
+        }
+        make = Signature.from_dict if kind else Signature
+        made = make(fields, app=self._app)
         made._type = self._type
         return made
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 from fsdf_engine.contracts import Job
 
 from .. import signals
+from .._engine import steps
 from ..app import trace as _app_trace
 from ..exceptions import InvalidTaskError
 from ..utils.imports import symbol_by_name
@@ -60,6 +62,9 @@ def request_of(job: Job, task: Any, requests: Any, app: Any) -> Any:
     """Return a message as the class of requests that its task wants."""
     headers = requests.of(job)
     args, kwargs = arguments_of(job)
+    if "chain" in headers:
+        with suppress(ValueError):  # then it is shown as it came
+            headers["chain"] = steps.opened(headers["chain"])
     headers.setdefault("argsrepr", saferepr(args))
     headers.setdefault("kwargsrepr", saferepr(kwargs))
     embed = {key: headers.get(key) for key in ("callbacks", "errbacks", "chain", "chord")}

@@ -86,7 +86,10 @@ def test_control_data_that_is_null_is_as_if_it_were_not_there(app):
         assert app.AsyncResult(id).get(timeout=BOUND) == 3
 
 
-@pytest.mark.parametrize("headers", [{"callbacks": [3], "chain": [1, 2]}, {"errbacks": "x"}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"callbacks": [3], "chain": [1, 2]}, {"errbacks": "x"}, {"chain": "{\n{}"}, {"chain": "3"}],
+)
 def test_who_waits_is_told_of_links_that_are_none(app, headers):
     id = uuid()
     with works(app):

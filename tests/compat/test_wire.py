@@ -6,11 +6,14 @@ import datetime
 import decimal
 import json
 
+import orjson
 import pytest
 from kombu.exceptions import ContentDisallowed, EncodeError
 
 from fsdf_compat._app import flat
+from fsdf_compat._engine import steps
 from fsdf_compat._engine.codec import CelerysFlat
+from fsdf_compat.canvas import Signature
 from fsdf_engine.contracts import Outgoing
 from fsdf_engine.testing.codecs import CodecConformance, opened
 
@@ -108,7 +111,7 @@ def test_what_is_not_json_is_read_only_where_the_app_accepts_it():
     assert job.codec.arguments(job) == ((1,), {})
 
 
-@pytest.mark.parametrize(
+VALUES = pytest.mark.parametrize(
     "value",
     [
         [{"task": "n", "args": [], "options": {"task_id": "t", "n": 1.5, "deep": [None, [True]]}}],
@@ -118,6 +121,9 @@ def test_what_is_not_json_is_read_only_where_the_app_accepts_it():
         [{"a": "\ud800"}],
     ],
 )
+
+
+@VALUES
 def test_values_in_values_are_those_of_kombus_json_also_in_headers(value):
     control = {"task_id": "t", "task": "n", "headers": {"chain": value}}
     job = opened(CelerysFlat(), Outgoing("q", "id", body_of((value,), {}, control)))
@@ -129,7 +135,21 @@ def test_a_chain_is_written_in_the_short_form_and_what_has_no_end_is_refused():
     links = [{"task": "n", "args": [], "kwargs": {}, "options": {"task_id": "t"}}]
     body = flat.encoded({}, {"task_id": "t", "headers": {"chain": links}})
     assert b'"chain":[{"task":"n","args":[],' in body
+    for inner in (Signature("n"), {"task": "n", "x": (1,)}, {"n": 1}):
+        assert steps.written([inner]) == json.dumps(inner, separators=(",", ":"))
     endless: list = []
     endless.append(endless)
     with pytest.raises(EncodeError, match="Circular"):
         flat.encoded({"a": endless}, {"task_id": "t"})
+
+
+@VALUES
+def test_steps_of_a_chain_are_read_one_by_one_as_they_were(value):
+    sent = [{"task": "a\nb", "args": ["\u2028"]}, {"task": "n", "args": [value]}, {}]
+    lines = steps.written(sent)
+    assert orjson.loads(orjson.dumps(lines)) == lines
+    assert steps.opened(lines) == sent
+    while sent:
+        step, lines = steps.after(lines)
+        assert step == sent.pop()
+        assert steps.opened(lines) == sent

@@ -15,6 +15,8 @@ from typing import Any
 
 from kombu.exceptions import EncodeError, OperationalError
 
+from ..._app.sending import send_task
+from ..._engine import steps
 from ..._engine.run import Run, current_run
 from ..._state import _task_stack
 from ...backends.base import Backend
@@ -24,7 +26,7 @@ from ...signals import task_postrun, task_prerun, task_success
 from ...states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 from ...utils.nodenames import gethostname
 from ...utils.saferepr import saferepr
-from ..task import Context, get_actual_ignore_result
+from ..task import Context, Task, get_actual_ignore_result
 from .awaiting import complete, drive
 from .plain import is_observed, shortened
 
@@ -74,7 +76,9 @@ class Tracer:
             and app.backend.persistent
         )
         self.inherits_priority = app.conf.task_inherit_parent_priority
-        self.signature = import_module("...canvas", __package__).maybe_signature
+        canvas = import_module("...canvas", __package__)
+        self.signature, self.plain_call = canvas.maybe_signature, canvas.Signature
+        self.sends_itself = getattr(app.send_task, "__func__", None) is send_task
         self.eager = self.propagate = False
         self.monotonic: Callable[[], float] = time.monotonic
         self.info_class: Any = self.trace.TraceInfo
@@ -211,7 +215,7 @@ class Tracer:
         """Send what follows, and store the result; False if that made the run a failed one."""
         sent = False
         try:
-            if (callbacks := self.task.request.callbacks) or context.chain:
+            if (callbacks := self.task.request.callbacks) or vars(context).get("chain"):
                 self.dispatch(it, it.retval, callbacks, context)
             sent = True
             self.store(it, context)
@@ -291,9 +295,17 @@ class Tracer:
             signatures = [*groups, *([group(others, app=self.app)] if others else [])]
         for each in signatures:
             publish(each.apply_async, (value,), **options)
-        if chain := context.chain:
-            following = self.signature(chain[-1], app=self.app)
-            publish(following.apply_async, (value,), chain=chain[:-1], **options)
+        if chain := vars(context).get("chain"):
+            step, rest = steps.after(chain)
+            following = self.signature(step, app=self.app)
+            if not self.hands_on(following):
+                rest = steps.opened(rest)
+            publish(following.apply_async, (value,), chain=rest, **options)
+
+    def hands_on(self, call: Any) -> bool:
+        """Say whether no code of the user's sees what comes after a call on its way out."""
+        send = getattr(call._apply_async, "__func__", None)
+        return self.sends_itself and type(call) is self.plain_call and send is Task.apply_async
 
     # ---------------------------------------------------------------- other ends
 
