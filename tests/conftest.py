@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -32,7 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Hide the user's configuration, store in the test's own folder, forget the default engine."""
+    """Hide the user's configuration, store in the test's own folder, forget the default engine.
+
+    A worker in an earlier test may have set the level of all loggers.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("fsdf.engine").setLevel(logging.NOTSET)
     for name in list(os.environ):
         if name.startswith("FSDF_") and not name.startswith("FSDF_TEST_") and name not in STEERING:
             monkeypatch.delenv(name)
