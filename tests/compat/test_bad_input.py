@@ -32,9 +32,10 @@ from fsdf_engine.contracts import Outgoing
 
 
 @pytest.fixture
-def app():
+def app(quick_looks):
     made = Celery("wrong", broker="memory://", backend="cache+memory://", set_as_current=False)
     made.conf.worker_hijack_root_logger = False
+    made.conf.worker_enable_remote_control = False  # it takes half a second to stop
 
     @made.task(name="add", shared=False)
     def add(x, y):

@@ -7,7 +7,7 @@ import threading
 import pytest
 from helpers import BOUND
 
-from fsdf_compat import Celery, chain, chord, group, signature
+from fsdf_compat import Celery, chain, chord, group, signals, signature
 from fsdf_compat.contrib.testing.worker import start_worker
 from fsdf_compat.exceptions import ChordError
 from fsdf_compat.result import GroupResult
@@ -115,6 +115,40 @@ def test_what_follows_a_failed_step_has_failed_and_does_not_run(work):
     assert result.state == "FAILURE"
     assert work.add.delay(1, 1).get(BOUND) == 2
     assert work.noted == []
+
+
+def test_what_is_left_of_a_chain_is_a_list_for_who_asks(work):
+    """It may be changed by a run, and code of the user's sees it on its way out."""
+
+    class Noting(work.app.Task):
+        def apply_async(self, args=None, kwargs=None, **options):
+            work.note([step["args"] for step in options["chain"]])
+            return super().apply_async(args, kwargs, **options)
+
+    @work.app.task(base=Noting, shared=False)
+    def noting(x):
+        return x
+
+    @work.app.task(bind=True, shared=False)
+    def skip(self, x):
+        work.note([step["args"] for step in self.request.chain])
+        self.request.chain.pop()
+        return x
+
+    seen = []
+
+    def see(body, **_):
+        seen.append([list(step["args"]) for step in body[2]["chain"] or ()])
+
+    steps = work.same.si(1), skip.s(), work.add.s(100), noting.s(), work.add.s(4)
+    assert chain(*steps)().get(BOUND) == 5
+    assert work.has_noted(2) == [[[4], [], [100]], [[4]]]
+    signals.before_task_publish.connect(see)
+    try:
+        assert chain(*steps)().get(BOUND) == 5
+    finally:
+        signals.before_task_publish.disconnect(see)
+    assert seen == [[[4], [], [100], []], [[4], [], [100]], [[4]], []]
 
 
 def test_all_that_follows_a_failed_step_has_failed_however_it_is_nested(work):

@@ -61,9 +61,10 @@ class Raising(Request):
 
 
 @pytest.fixture
-def app():
+def app(quick_looks):
     made = Celery("requests", broker="memory://", backend="cache+memory://", set_as_current=False)
     made.conf.worker_hijack_root_logger = False
+    made.conf.worker_enable_remote_control = False  # it takes half a second to stop
     Hearing.told = []
     yield made
     made.close()

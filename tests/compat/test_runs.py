@@ -36,9 +36,10 @@ class Alone(Celery):
 
 
 @pytest.fixture
-def app():
+def app(quick_looks):
     made = Alone("runs", broker="memory://", backend="cache+memory://", set_as_current=False)
     made.conf.worker_hijack_root_logger = False
+    made.conf.worker_enable_remote_control = False  # it takes half a second to stop
     yield made
     made.close()
     state.reset_state()

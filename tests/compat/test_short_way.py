@@ -17,9 +17,10 @@ from fsdf_compat.utils.dispatch.signal import Signal
 
 
 @pytest.fixture
-def app():
+def app(quick_looks):
     made = Celery("short", broker="memory://", backend="cache+memory://", set_as_current=False)
     made.conf.worker_hijack_root_logger = False
+    made.conf.worker_enable_remote_control = False  # it takes half a second to stop
     yield made
     made.close()
 
