@@ -7,7 +7,7 @@ it lapses its worker is gone: another consumer of the queue ends what of it has 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -20,7 +20,7 @@ from .message import new_id
 from .outcomes import Outcome
 
 __all__ = ["Marking"]
-ENDED = 256  # marks that are deleted together
+ENDED, SOON = 32, 8  # marks that are deleted together: in a round trip of their own, or in another
 
 
 class Marking:
@@ -99,9 +99,11 @@ class Marking:
         return [job for job in group if job.plan.early and job.plan.sinks and not job.acked]
 
     def _mark(self, store: ResultStore, jobs: Sequence[Job]) -> Mark:
-        if len(self._open) >= ENDED and len(ended := self._ended()) >= ENDED:
+        many = SOON if self._together else ENDED
+        if len(self._open) >= many and len(ended := self._ended()) >= many:
+            marks = store.marks()
             with suppress(Unavailable):  # then with the next ones
-                self._delete(store, ended)
+                self._delete(marks.delete_soon if self._together else marks.delete, ended)
         self._next = self._next or self._prefix + new_id()
         return Mark(self._next, fates.write(jobs), self._lease, watched=True)
 
@@ -115,7 +117,7 @@ class Marking:
         """Renew ours, delete those of what has ended, take charge of others'. Blocks."""
         if (store := self._outbox.results) is None:
             return
-        self._delete(store, [*self._ended(), *self._shorten(store)])
+        self._delete(store.marks().delete, [*self._ended(), *self._shorten(store)])
         if names := list(self._open):
             store.marks().renew(names, self._lease)
         lapsed = store.marks().lapsed(self._lease, self._prefix)
@@ -171,7 +173,7 @@ class Marking:
         """Delete those of what has ended; the others lapse, and so do all if that fails."""
         if store := self._outbox.results:
             with suppress(Unavailable):
-                self._delete(store, self._ended())
+                self._delete(store.marks().delete, self._ended())
 
     def _ended(self) -> list[str]:
         acked = self._acked
@@ -181,9 +183,9 @@ class Marking:
             if name != self._next and acked.isdisjoint(jobs)
         ]
 
-    def _delete(self, store: ResultStore, names: Sequence[str]) -> None:
-        if names:
-            store.marks().delete(names)
+    def _delete(self, delete: Callable[[Sequence[str]], object], names: Sequence[str]) -> None:
+        if names or self._together:
+            delete(names)
         for name in names:
             self._open.pop(name, None)
 

@@ -51,6 +51,10 @@ class Marks(ABC):
     def delete(self, names: Sequence[str]) -> int:
         """Delete; return how many there were. O(names)."""
 
+    def delete_soon(self, names: Sequence[str]) -> None:
+        """Delete, perhaps with what is sent next, at the latest with the next `delete`."""
+        self.delete(names)
+
     @abstractmethod
     def renew(self, names: Sequence[str], life: float) -> Collection[str]:
         """Let each live for `life` seconds from now; return those that are there. O(names).

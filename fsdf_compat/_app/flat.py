@@ -115,8 +115,8 @@ def _headers(
     """Return the headers, properties and links that are not as everybody expects."""
     told = {k: v for k, v in headers.items() if v is not None and k not in _ELSEWHERE}
     told.update((k, v) for k, v in links.items() if v)
-    if "chain" in told:
-        told["chain"] = steps.written(told["chain"])
+    if (chain := links.get("chain")) is not None:  # that of the last step is empty
+        told["chain"] = steps.written(chain)
     for key in ("argsrepr", "kwargsrepr"):
         if (text := headers.get(key)) is not None and type(text) is not Shown:
             told[key] = text

@@ -142,7 +142,7 @@ def send_plainly(
     if call["reply_to"]:
         properties["reply_to"] = call["reply_to"]
     url = None if producer is None else place_of(amqp, producer)
-    message = headers, properties, (*arguments, {key: call[key] for key in _LINKS if call[key]})
+    message = headers, properties, (*arguments, {k: call[k] for k in _LINKS if call[k] is not None})
     batch = outgoing(
         amqp, task, message, _named_queues(amqp, way), call["countdown"] or 0, eta,
         properties.get("priority"), way.get("serializer") or usual.serializer, url,

@@ -90,8 +90,8 @@ class Failing(Part):
         while ahead:
             call, joined = ahead.popleft()
             request = context(call)
-            request.update(request.options)
-            options = request.options
+            options = request.get("options") or {}  # anybody may have written it
+            request.update(options)
             request.id, request.group = options.get("task_id"), options.get("group_id")
             tells = joined and "chord" in options and not self._has_told(request)
             if store_result and state in states.PROPAGATE_STATES and request.id is not None:

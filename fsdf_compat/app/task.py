@@ -396,3 +396,4 @@ class Task:
 
 
 BaseTask = Task
+APPLY_ASYNC = Task.apply_async  # before others may wrap it

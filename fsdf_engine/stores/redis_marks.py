@@ -7,11 +7,14 @@ one such set in each shard.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from ..brokers.redis_connection import Connection, Script
+from ..brokers.redis_connection import Command, Connection, Script
 from ..contracts import Mark, Marks
+from ..errors import Unavailable
 from .base import LAPSED
 from .redis_shards import Shards
 
@@ -109,7 +112,7 @@ class RedisMarks(Marks):
     """Marks beside the results of a Redis; on a cluster a call is a round trip per shard."""
 
     def __init__(self, shards: Shards) -> None:
-        self._shards = shards
+        self._shards, self._ended = shards, deque[str]()
 
     def _each(self, names: Sequence[str]) -> Iterator[tuple[Connection, list[int], list[str]]]:
         """Yield for each shard its connection, the places of its names, the set and their keys."""
@@ -136,7 +139,32 @@ class RedisMarks(Marks):
             found.update((names[n], v) for n, v in zip(places, values) if v is not None)
         return found
 
+    def delete_soon(self, names: Sequence[str]) -> None:
+        self._ended.extend(names)
+
+    def ended(self) -> list[str]:
+        """Take the names of what is to be deleted soon; any thread."""
+        names = list[str]()
+        with suppress(IndexError):
+            while True:
+                names.append(self._ended.popleft())
+        return names
+
+    def deletion(self, names: Sequence[str]) -> Command:
+        """Return what deletes them, on a server alone."""
+        [(_, _, keys)] = self._each(names)
+        return _DELETE(keys, *names)
+
     def delete(self, names: Sequence[str]) -> int:
+        soon = self.ended()
+        try:
+            self._delete(soon)
+            return self._delete(names)
+        except Unavailable:
+            self._ended.extend(soon)
+            raise
+
+    def _delete(self, names: Sequence[str]) -> int:
         count = 0
         for connection, places, keys in self._each(names):
             count += connection.call(_DELETE(keys, *[names[n] for n in places]))[0]

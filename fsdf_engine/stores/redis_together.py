@@ -163,7 +163,7 @@ class AtOnce:
         batch = sub.batch() if follow else ""
         command = self._command(publishes, records, acks, marks, follow, batch)
         started = time.monotonic()
-        [reply] = self._exchanged(command, publishes, batch)
+        reply = self._exchanged(command, publishes, batch)
         if failure(reply):  # of the whole; each step's own is told by how far it came
             return 0, ()
         done, older, lost, *signs = reply
@@ -205,7 +205,7 @@ class AtOnce:
     ) -> tuple[int, Collection[LeaseId]]:
         sub, (marked, put) = self._subscription, self._put(marks)
         keys = sub.keys[3], sub.keys[20], *marked
-        [reply] = self._exchanged(MARKED(keys, *self._databases, *put, *acks))
+        reply = self._exchanged(MARKED(keys, *self._databases, *put, *acks))
         done, lost = (0, ()) if failure(reply) else reply
         return done, sub.named(owners, lost)
 
@@ -214,10 +214,14 @@ class AtOnce:
 
     def _exchanged(
         self, command: Command, publishes: Sequence[Outgoing] = (), batch: str = ""
-    ) -> list[Any]:
+    ) -> Any:
+        marks = self._store.marks()
+        ended = marks.ended()
+        more = [marks.deletion(ended)] if ended else []
         try:
-            return self._store.connection().exchange([command])
+            return self._store.connection().exchange([command, *more])[0]
         except Unavailable as error:
+            marks.delete_soon(ended)
             self._subscription.missed(batch)
             if publishes and isinstance(error, Unanswered):
                 raise PublishError((), publishes) from error

@@ -8,6 +8,7 @@ import pytest
 from helpers import BOUND
 
 from fsdf_compat import Celery, chain, chord, group, signals, signature
+from fsdf_compat.app.task import Task
 from fsdf_compat.contrib.testing.worker import start_worker
 from fsdf_compat.exceptions import ChordError
 from fsdf_compat.result import GroupResult
@@ -149,6 +150,41 @@ def test_what_is_left_of_a_chain_is_a_list_for_who_asks(work):
     finally:
         signals.before_task_publish.disconnect(see)
     assert seen == [[[4], [], [100], []], [[4], [], [100]], [[4]], []]
+
+
+def test_who_wraps_the_sending_of_all_tasks_sees_lists(work, monkeypatch):
+    kinds, send = [], Task.apply_async
+
+    def wrapped(self, args=None, kwargs=None, **options):
+        kinds.append(type(options.get("chain")))
+        return send(self, args, kwargs, **options)
+
+    monkeypatch.setattr(Task, "apply_async", wrapped)
+    assert chain(work.same.si(1), *[work.add.s(1)] * 3)().get(BOUND) == 4
+    assert kinds == [list] * 4
+
+
+def test_the_last_step_may_add_another_one(work):
+    @work.app.task(bind=True, shared=False)
+    def more(self, x):
+        self.request.chain.append(work.put.s())
+        return x
+
+    chain(work.same.si(1), more.s())()
+    assert work.has_noted(1) == [(1,)]
+
+
+def test_what_follows_a_step_that_cannot_be_read_has_failed(work):
+    """As where its type is known to its publisher only."""
+    unknown = {"__type__": "money", "__value__": "x"}
+    last = chain(work.same.si(1), work.same.s(), work.put.si(unknown), work.add.s(1))()
+    steps = [last, last.parent, last.parent.parent]
+    for result in steps:
+        assert isinstance(result.get(BOUND, propagate=False), Exception)
+    assert [result.state for result in steps] == ["FAILURE"] * 3
+    last = chain(work.fail.si("boom"), work.put.si(unknown), work.add.s(1))()
+    for result in (last, last.parent.parent):
+        assert str(result.get(BOUND, propagate=False)) == "boom"
 
 
 def test_all_that_follows_a_failed_step_has_failed_however_it_is_nested(work):

@@ -8,7 +8,7 @@ import json
 
 import orjson
 import pytest
-from kombu.exceptions import ContentDisallowed, EncodeError
+from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 
 from fsdf_compat._app import flat
 from fsdf_compat._engine import steps
@@ -153,3 +153,21 @@ def test_steps_of_a_chain_are_read_one_by_one_as_they_were(value):
         step, lines = steps.after(lines)
         assert step == sent.pop()
         assert steps.opened(lines) == sent
+
+
+@pytest.mark.parametrize(
+    "line", ['{"a":{"__type__":"money","__value__":"x"}}', "{", "", "3"]
+)
+def test_a_step_that_cannot_be_read_is_refused_and_those_beside_it_are_known(line):
+    last, next = '{"task":"n","options":{"task_id":"t"}}', '{"task":"m"}'
+    with pytest.raises(DecodeError, match="the next step of the chain"):
+        steps.after(f"{last}\n{line}")
+    found = steps.opened(f"{last}\n{line}\n{next}")
+    assert [step["task"] for step in found if "task" in step] == ["n", "m"]
+    assert steps.after(f"{line}\n{next}") == ({"task": "m"}, line)
+
+
+def test_a_json_of_the_users_may_have_lines(monkeypatch):
+    step = {"task": "n", "args": ["a\nb", 1]}
+    monkeypatch.setattr(steps, "text_of", lambda value: json.dumps(value, indent=1).encode())
+    assert steps.opened(steps.written([step, step])) == [step, step]

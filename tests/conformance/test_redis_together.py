@@ -50,6 +50,38 @@ def test_marks_are_put_if_they_are_absent(broker, store, leased):
     assert broker.size("q") == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_marks_that_have_ended_go_with_what_is_sent_next(
+    broker, store, leased, redis_url, monkeypatch, lost
+):
+    together, marks = store.together(leased[0]), store.marks()
+    marks.put([Mark(name, watched=True) for name in ("a", "b", "c")])
+    marks.delete_soon(["a", "b"])
+    assert len(marks.read(["a", "b"])) == 2
+    if lost:
+        monkeypatch.setattr(store, "connection", lambda: raising(Unanswered("nothing came")))
+        with pytest.raises(Unavailable):
+            together([], [], [], [Mark("d")])
+        monkeypatch.undo()
+        assert len(marks.read(["a", "b"])) == 2
+        assert marks.delete(["c"]) == 1
+    else:
+        assert together([], [], [], [Mark("d")]) == (3, [])
+    assert marks.read(["a", "b"]) == {}
+    with client.Redis.from_url(redis_url) as server:
+        assert not {b"a", b"b"} & set(server.zrange("fsdf:marks:watched", 0, -1))
+
+
+class raising:
+    """A connection on which nothing gets through."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def exchange(self, commands):
+        raise self._error
+
+
 def test_it_is_one_round_trip_and_one_command(broker, store, leased, redis_url):
     subscription, leases = leased
     together = store.together(subscription)

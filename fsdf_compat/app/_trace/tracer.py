@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from importlib import import_module
 from typing import Any
 
-from kombu.exceptions import EncodeError, OperationalError
+from kombu.exceptions import DecodeError, EncodeError, OperationalError
 
 from ..._app.sending import send_task
 from ..._engine import steps
@@ -26,7 +26,7 @@ from ...signals import task_postrun, task_prerun, task_success
 from ...states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 from ...utils.nodenames import gethostname
 from ...utils.saferepr import saferepr
-from ..task import Context, Task, get_actual_ignore_result
+from ..task import APPLY_ASYNC, Context, get_actual_ignore_result
 from .awaiting import complete, drive
 from .plain import is_observed, shortened
 
@@ -219,7 +219,7 @@ class Tracer:
                 self.dispatch(it, it.retval, callbacks, context)
             sent = True
             self.store(it, context)
-        except (EncodeError, OperationalError) as exc:
+        except (DecodeError, EncodeError, OperationalError) as exc:
             if sent and isinstance(exc, OperationalError):
                 raise
             self.fail(it, exc)
@@ -305,7 +305,7 @@ class Tracer:
     def hands_on(self, call: Any) -> bool:
         """Say whether no code of the user's sees what comes after a call on its way out."""
         send = getattr(call._apply_async, "__func__", None)
-        return self.sends_itself and type(call) is self.plain_call and send is Task.apply_async
+        return self.sends_itself and type(call) is self.plain_call and send is APPLY_ASYNC
 
     # ---------------------------------------------------------------- other ends
 
