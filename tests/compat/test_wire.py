@@ -155,9 +155,7 @@ def test_steps_of_a_chain_are_read_one_by_one_as_they_were(value):
         assert steps.opened(lines) == sent
 
 
-@pytest.mark.parametrize(
-    "line", ['{"a":{"__type__":"money","__value__":"x"}}', "{", "", "3"]
-)
+@pytest.mark.parametrize("line", ['{"a":{"__type__":"money","__value__":"x"}}', "{", "", "3"])
 def test_a_step_that_cannot_be_read_is_refused_and_those_beside_it_are_known(line):
     last, next = '{"task":"n","options":{"task_id":"t"}}', '{"task":"m"}'
     with pytest.raises(DecodeError, match="the next step of the chain"):
