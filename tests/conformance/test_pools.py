@@ -48,7 +48,7 @@ if sys.argv[1] == "ended":
     os.write(writer, b"x")
     suite.owner.all_ended(jobs)
 sys.settrace(lambda *event: None)
-(lambda: print("traced"))()
+(lambda: print("traced", flush=True))()
 sys.settrace(None)
 os._exit(0)
 """
