@@ -44,7 +44,9 @@ def _sound(scheme: str, rest: str) -> bool:
     """Say whether the credentials end where a parser sees their end, so that no part of a password
     is taken for a host, a path or an option."""
     host, path = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    return "@" in host or not host if scheme == "unix" else "@" not in path
+    if scheme == "unix" and "@" not in host:
+        return not host
+    return "@" not in path
 
 
 def _names_database(rest: str) -> bool:

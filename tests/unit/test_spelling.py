@@ -92,6 +92,7 @@ def test_text_without_a_password_is_unchanged(text):
 @given(CREDENTIALS, SCHEMES, NAMES, PASSWORDS, PLACES)
 @example("{scheme}://{name}:{password}@{place}", "redis", "", "12/sesame", "h:1")
 @example("{scheme}://{name}:{password}@{place}", "unix", "", "12/sesame", "/tmp/s")
+@example("{scheme}://{name}:{password}@{place}", "unix", "", "@/sesame", "h")
 @example("{scheme}://:{password}", "redis", "", "sesame", "h")
 @example("{password}@{place}", "redis", "", "/sesame", "h")
 def test_no_error_of_the_redis_client_shows_a_password(form, scheme, name, password, place):
