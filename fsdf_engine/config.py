@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -86,14 +87,12 @@ def _text(value: Any) -> str:
 
 def _number(low: float, high: float, unit: str, kind: type = float) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
-        known = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-        try:
-            number = kind(value) if known else low - 1
-        except (ValueError, OverflowError):
-            number = low - 1
-        if not low <= number <= high or number != float(value):
-            raise ValueError(f"must be {unit} between {low:.15g} and {high:.15g}")
-        return number
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            with suppress(ValueError, OverflowError):
+                number = kind(value)
+                if low <= number <= high and number == float(value):
+                    return number
+        raise ValueError(f"must be {unit} between {low:.15g} and {high:.15g}")
 
     return parse
 

@@ -67,7 +67,7 @@ def resolve(queue: str, name: str) -> object:
                 time.sleep(0.005)
             function = "work"
         case "slow":
-            time.sleep(0.8)
+            time.sleep(0.8)  # as who finds it among many files
             function = "work"
         case "nonsense":
             return 5

@@ -18,7 +18,7 @@ class Heart:
     def _beat(self):
         last = time.perf_counter()
         while not self._stop:
-            time.sleep(0.001)
+            time.sleep(0.001)  # how much longer it lasts is what is measured
             now = time.perf_counter()
             self.gaps.append(now - last)
             last = now

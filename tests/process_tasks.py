@@ -89,7 +89,7 @@ def log_start(path: str, number: int) -> int:
 def log_and_wait(path: str, number: int, gate: str) -> int:
     """Note the start with the process id; then wait until the file `gate` exists."""
     append(path, f"{number} {os.getpid()}")
-    while not os.path.exists(gate):
+    while not os.path.exists(gate):  # a file tells nobody that it is there
         time.sleep(0.005)
     return number
 
@@ -205,7 +205,7 @@ def flaky(path: str) -> int:
     """Fail at first, then hang: the second attempt has a whole timeout of its own."""
     append(path, repr(time.monotonic()))
     if current_job.get().attempt == 0:
-        time.sleep(0.6)
+        time.sleep(0.6)  # a part of the timeout, which the second attempt is to have whole
         raise ValueError("again")
     time.sleep(60)
     return 0

@@ -108,7 +108,7 @@ class greenletDrainer(Drainer):
                     pass
                 except OSError:
                     logging.warning(_LOST, exc_info=True)
-                    _here.time.sleep(1)
+                    _here.time.sleep(1)  # nothing tells that it is there again
         except Exception as error:
             self._exc = error
             raise

@@ -169,7 +169,7 @@ class ResultConsumer(BaseResultConsumer):
                 self._socket_waiter = True
         if pubsub is None:
             if timeout:
-                _public.time.sleep(timeout)
+                _public.time.sleep(timeout)  # there is no socket yet to wait on
             return
         readable = False
         try:

@@ -28,7 +28,7 @@ def looks(timeout: float | None, interval: float, on_interval: Any, text: str) -
         if on_interval:
             on_interval()
         pause = interval if timeout is None else min(interval, timeout - passed)
-        _public.time.sleep(pause)
+        _public.time.sleep(pause)  # what is looked at tells nobody
         passed, n = passed + pause, n + 1
 
 

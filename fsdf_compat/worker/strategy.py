@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,8 +62,7 @@ def request_of(job: Job, task: Any, requests: Any, app: Any) -> Any:
     headers = requests.of(job)
     args, kwargs = arguments_of(job)
     if "chain" in headers:
-        with suppress(ValueError):  # then it is shown as it came
-            headers["chain"] = steps.opened(headers["chain"])
+        headers["chain"] = steps.opened(headers["chain"])
     headers.setdefault("argsrepr", saferepr(args))
     headers.setdefault("kwargsrepr", saferepr(kwargs))
     embed = {key: headers.get(key) for key in ("callbacks", "errbacks", "chain", "chord")}

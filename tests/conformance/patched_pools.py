@@ -104,7 +104,7 @@ class TestGreenlets(PoolConformance):
         def watch():
             while len(self.owner.jobs) < len(jobs):
                 seen.append(len(self.owner.jobs))
-                time.sleep(0)
+                time.sleep(0)  # gives the hub a turn: what is watched
 
         watcher = threading.Thread(target=watch)
         watcher.start()

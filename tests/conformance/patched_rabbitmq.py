@@ -36,7 +36,7 @@ def broker(rabbitmq_url):
 def test_other_greenlets_go_on_while_messages_come_and_go(broker):
     """Gaps, beside those that the machine makes by itself."""
     with Heart() as alone:
-        time.sleep(1.0)
+        time.sleep(1.0)  # that much time is what is measured
     sub = broker.subscribe(QUEUE, lease=30.0)
 
     def publish():

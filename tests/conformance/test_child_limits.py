@@ -193,7 +193,7 @@ def test_child_that_is_starting_outlives_the_signal(pool, submit, outbox):
     (child,) = pool.processes()
     while not outbox.jobs:
         os.kill(child, signal.SIGUSR1)
-        time.sleep(0)
+        time.sleep(0)  # lets the child run, no longer
     assert job.outcome == SUCCEEDED
     assert pool.processes() == [child]
 

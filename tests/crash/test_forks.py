@@ -33,7 +33,7 @@ def in_child():
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     note("default", handlers == [signal.SIG_DFL, signal.default_int_handler])
     if how == "wait":
-        time.sleep(0.3)
+        time.sleep(0.3)  # it lives on beside its parent, as a user's child would
     if how == "exit":
         sys.exit(3)
     if how == "retry":
@@ -126,13 +126,13 @@ def fork():
         pass
     child = os.fork()
     if child == 0:
-        time.sleep(0.001)
+        time.sleep(0.001)  # the hub of the copy has a turn, as in a user's child
         sys.exit(3)
     for _ in range(1000):
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-        time.sleep(0.01)
+        time.sleep(0.01)  # a wait for the child has no bound, or blocks the hub
     else:
         os.kill(child, 9)
     print(os.waitstatus_to_exitcode(status) if ended else "never", flush=True)

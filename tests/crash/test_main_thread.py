@@ -25,7 +25,7 @@ def say(text):
 def work(what: str) -> None:
     say("main" if threading.current_thread() is threading.main_thread() else "elsewhere")
     if what == "short":
-        time.sleep(0.3)
+        time.sleep(0.3)  # a run that a stop waits for
     elif what == "long":
         time.sleep(60)
     elif what == "loop":
@@ -38,7 +38,7 @@ def work(what: str) -> None:
         try:
             time.sleep(60)
         finally:
-            time.sleep(0.5)
+            time.sleep(0.5)  # tidying that lasts
     elif what == "endless":
         hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 1 << 30)
     elif what == "fork" and os.fork() == 0:

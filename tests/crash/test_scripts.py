@@ -87,7 +87,7 @@ from fsdf_engine import task_deco
 @task_deco("drains", concurrent_mode=sys.argv[1])
 def work():
     print("started", flush=True)
-    time.sleep(0.3)
+    time.sleep(0.3)  # a run that a stop waits for
     print("ended", flush=True)
 
 work.push()

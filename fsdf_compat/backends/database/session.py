@@ -105,7 +105,7 @@ class SessionManager:
                 if retries == PREPARE_MODELS_MAX_RETRIES or never_connected(error):
                     raise
                 pause = get_exponential_backoff_interval(10, retries, 1000, True)
-                _base.time.sleep(pause / 1000)
+                _base.time.sleep(pause / 1000)  # others make the tables at the same time
         self._migrate_missing_columns(engine)
         self.prepared = True
 
