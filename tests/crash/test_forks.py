@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -78,12 +79,25 @@ CODES = {"return": 0, "exit": 3, "retry": 1, "push": 0, "wait": 0}
 
 
 def run(tmp_path, code, *arguments):
-    (tmp_path / "program.py").write_text(code)
-    return subprocess.run(
+    """Run a program; one that does not end in time shows what its threads do."""
+    shows = "import faulthandler, signal\nfaulthandler.register(signal.SIGUSR1)\n"
+    (tmp_path / "program.py").write_text(shows + code)
+    with subprocess.Popen(
         [sys.executable, "-W", "ignore", "program.py", *arguments, str(tmp_path)],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)
+            try:
+                process.communicate(timeout=2)
+            except subprocess.TimeoutExpired as late:
+                process.kill()
+                raise AssertionError((late.stderr or b"").decode(errors="replace")) from None
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.mark.parametrize("how", CODES)
@@ -175,6 +189,7 @@ def test_pools_that_runs_fork_come_and_go(tmp_path):
 
 EXECUTOR = """
 import os
+import signal
 from fsdf_engine import ShrinkablePool
 
 def fork():
